@@ -1,0 +1,53 @@
+# make demo        install, then the whole pipeline on phantoms, ending with a report
+# make test        install, then checks and tests (about two minutes)
+# make test-all    also the slow tests
+# make benchmark   speed and memory; run it on a quiet machine
+# make clean       remove what these made, the environment included
+# PYTHON=python3.12 make demo    chooses the interpreter (3.11 or newer)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BENCHMARKS = $(filter-out %/__init__.py,$(wildcard benchmarks/[!_]*.py))
+
+.PHONY: demo test test-all check benchmark clean
+
+demo: $(VENV)/.installed
+	$(BIN)/oncoseg demo
+
+test: check
+	$(BIN)/pytest -m "not slow"
+
+test-all: check
+	$(BIN)/pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check src tests $(wildcard benchmarks)
+	$(BIN)/ruff format --check src tests $(wildcard benchmarks)
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+benchmark: $(VENV)/.installed-dev
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) oncoseg-demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# the stamps make an install happen only when what is installed has changed
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.created
+	@echo "Installing oncoseg into $(VENV) (some minutes the first time) ..."
+	@$(PIP) -e '.[tensorboard]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.created
+	@echo "Installing oncoseg and its development tools into $(VENV) (some minutes the first time) ..."
+	@$(PIP) -e '.[tensorboard,dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "oncoseg needs Python 3.11 or newer; name one, for example: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@

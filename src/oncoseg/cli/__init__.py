@@ -1,0 +1,142 @@
+"""The command line: `oncoseg COMMAND`. Everything heavy is imported inside the commands.
+
+Exit codes: 0 done, 1 a bug in oncoseg, 2 something the user can mend, 128 + n stopped by signal n
+(130 for Ctrl-C).
+"""
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from oncoseg import __version__
+from oncoseg.cli import data, recipes, runs, terminal
+from oncoseg.errors import OncosegError
+
+MENDABLE, BUG, INTERRUPTED = 2, 1, 130
+"""Exit codes besides 0."""
+
+FIELD_COMMANDS = {"train": runs.TRAIN_FLAGS, "prepare": data.PREPARE_FLAGS}
+"""Commands that take a recipe's fields as flags and list them in their help → their other flags."""
+
+
+def _example(*lines: str) -> str:
+    return "\n".join(["Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+def _make_app() -> App:
+    app = App(
+        name="oncoseg",
+        version=__version__,
+        help="Find tumours in MRI and CT: raw files to a trained model, an evaluation and a report.",
+        help_format="plaintext",
+        help_epilogue="Every command also takes --debug, which shows the traceback of an error.\n\n"
+        + _example("oncoseg demo", "oncoseg train --help"),
+        default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,
+    )
+    listing = App(
+        name="recipes", help_epilogue=_example("oncoseg recipes", "oncoseg recipes show unified-mri-ct")
+    )
+    listing.default(recipes.list_all)
+    listing.command(
+        recipes.show, help_epilogue=_example("oncoseg recipes show unified-mri-ct > my-recipe.json")
+    )
+    listing.command(recipes.describe, help_epilogue=_example("oncoseg recipes describe unified-mri-ct"))
+    app.command(listing)
+    two = "--data mri=data/lgg --data ct=data/lidc"
+    examples: dict[Callable[..., Any], list[str]] = {
+        data.inspect: [
+            "oncoseg inspect data/lgg",
+            "oncoseg inspect data/brats --layout brats --json found.json",
+        ],
+        data.phantom: ["oncoseg phantom brain-mri phantoms/mri --cases 12 --seed 1"],
+        data.prepare: [
+            f"oncoseg prepare unified-mri-ct {two} --store store",
+            "oncoseg prepare unified-mri-ct --help",
+        ],
+        runs.train: [
+            f"oncoseg train unified-mri-ct {two} --out runs/first",
+            "oncoseg train unified-mri-ct ... --training.max-epochs 3 --modalities.ct.scaling window",
+            "oncoseg train --resume --out runs/first",
+            "oncoseg train unified-mri-ct --help",
+        ],
+        runs.predict: ["oncoseg predict runs/first data/new_patients --modality mri --out predictions"],
+        runs.evaluate: ["oncoseg evaluate runs/first --split test"],
+        runs.report: ["oncoseg report runs/first"],
+        runs.demo: ["oncoseg demo --out oncoseg-demo"],
+    }
+    for command, lines in examples.items():
+        app.command(command, help_epilogue=_example(*lines))
+    return app
+
+
+app = _make_app()
+"""The commands. `main` runs them and turns errors into messages and exit codes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what follows `oncoseg`; None takes them from the process.
+
+    Returns:
+        The exit code.
+    """
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in tokens
+    tokens = [token for token in tokens if token != "--debug"]
+    try:
+        return _run(tokens)
+    except (OncosegError, CycloptsError) as error:
+        return _failed(str(error), MENDABLE, debug)
+    except KeyboardInterrupt:
+        return _failed("Interrupted; what was finished is kept.", INTERRUPTED, debug)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            return _failed(_bug(error), BUG, debug)
+        return _failed(f"Cannot use {error.filename}: {error.strerror}.", MENDABLE, debug)
+    except Exception as error:
+        return _failed(_bug(error), BUG, debug)
+
+
+def _run(tokens: list[str]) -> int:
+    takes_fields = bool(tokens) and tokens[0] in FIELD_COMMANDS
+    if takes_fields:
+        _check_plain_flags(tokens)
+    code = app(
+        tokens,
+        console=terminal.stdout(),
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+    )
+    if takes_fields and {"--help", "-h"} & set(tokens):
+        recipes.print_fields(None if tokens[1].startswith("-") else tokens[1])
+    return code if isinstance(code, int) else 0
+
+
+def _check_plain_flags(tokens: Sequence[str]) -> None:
+    """Find misspelt flags of a command that otherwise takes any flag for a field; fields have a dot."""
+    plain = [token[2:].partition("=")[0] for token in tokens if token.startswith("--")]
+    own = FIELD_COMMANDS[tokens[0]]
+    unknown = [flag for flag in plain if "." not in flag and flag not in own]
+    if unknown:
+        from oncoseg.cli.fields import check_flags
+
+        check_flags(None, unknown, own)
+
+
+def _failed(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    terminal.print_error(message)
+    return code
+
+
+def _bug(error: Exception) -> str:
+    what = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+    return f"Unexpected error, probably a bug in oncoseg ({what}). Run again with --debug to see where."

@@ -1,0 +1,152 @@
+"""The commands about data: `oncoseg inspect`, `phantom`, `prepare`."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from oncoseg.cli import terminal
+from oncoseg.cli.recipes import Fields, changed, open_recipe
+from oncoseg.errors import DataError
+
+if TYPE_CHECKING:
+    from oncoseg.inspect import CaseRow
+
+PREPARE_FLAGS = ("data", "store", "workers", "help", "debug")
+"""The flags of `prepare` besides a recipe's fields."""
+
+
+def inspect(
+    path: Path,
+    /,
+    *,
+    layout: str | None = None,
+    json: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Look at every image of a data set: what it holds, and every problem.
+
+    Args:
+        path: The data set's folder, as it was downloaded.
+        layout: How it lies on disk (brats, lidc_slices, lgg); recognised by itself when left out.
+        json: Also write everything found to this file.
+    """
+    from oncoseg.files import write_json
+    from oncoseg.inspect import inspect_dataset
+
+    with terminal.progress("reading") as progress:
+        found = inspect_dataset(path, layout, progress=progress)
+    terminal.say(f"{path}: {found.title} (layout {found.layout})")
+    terminal.say(f"{found.case_count} cases of {found.patient_count} patients")
+    columns = ("case", "patient", "channels", "voxels", "spacing mm", "readers", "labels", "tumour slices")
+    terminal.print_table(None, columns, [_case_cells(row) for row in found.cases])
+    terminal.say(f"{len(found.problems) or 'No'} problem{'' if len(found.problems) == 1 else 's'} found")
+    for problem in found.problems:
+        terminal.say(f"  [{problem.kind}] {problem.message}")
+    if json is not None:
+        write_json(json, found.as_dict())
+        terminal.note(f"Written: {json}")
+
+
+def phantom(kind: str, out: Path, /, *, cases: int = 12, seed: int = 0) -> None:
+    """Make synthetic studies: patterns that look like tumours in scans and are of no patient.
+
+    Args:
+        kind: brain-mri or lung-ct.
+        out: The folder to make.
+        cases: How many patients.
+        seed: The same seed gives the same studies.
+    """
+    from oncoseg.phantom import PHANTOMS
+
+    if kind not in PHANTOMS:
+        near = difflib.get_close_matches(kind, PHANTOMS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(PHANTOMS)}."
+        raise DataError(f"Unknown kind of phantom {kind!r}; {hint}")
+    if cases < 1:
+        raise DataError(f"Expected at least 1 case, got --cases {cases}.")
+    with terminal.progress(f"making {kind} phantoms") as progress:
+        PHANTOMS[kind](out, cases, seed, progress)
+    terminal.say(f"{cases} {kind} phantoms in {out} (synthetic, no patient's data)")
+
+
+def prepare(
+    recipe: str,
+    /,
+    *,
+    data: list[str],
+    store: Path | None = None,
+    workers: int | None = None,
+    **fields: Fields,
+) -> None:
+    """Prepare a recipe's slices ahead of training; what the store holds already is not done again.
+
+    Every field of the recipe is a flag too; they are listed below.
+
+    Args:
+        recipe: A recipe's name, or the path of a recipe's JSON file.
+        data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
+        store: The prepared store; in your cache folder when left out.
+        workers: Processes; one per processor when left out.
+        **fields: Fields of the recipe, such as --preparation.slice-size [96,96].
+    """
+    from oncoseg import training_data
+    from oncoseg.datasets import open_dataset
+    from oncoseg.prepare import Settings
+    from oncoseg.prepare import prepare as prepare_cases
+
+    chosen = changed(open_recipe(recipe), fields, PREPARE_FLAGS)
+    folders = parse_data(data)
+    store = store or training_data.default_store()
+    rows = []
+    for name, folder in folders.items():
+        if name not in chosen.modalities:
+            training_data.check_modalities(chosen, folders)
+        settings = Settings.of(chosen.modalities[name], chosen.classes, chosen.preparation)
+        cases = open_dataset(folder).cases
+        with terminal.progress(f"preparing {name}") as progress:
+            prepared = prepare_cases(cases, settings, store, workers=workers, progress=progress)
+        rows.append((name, len(prepared), sum(len(case) for case in prepared)))
+    terminal.print_table(None, ("modality", "cases", "slices"), rows, right=2)
+    terminal.say(f"Prepared store: {store}")
+
+
+def parse_data(given: Sequence[str]) -> dict[str, Path]:
+    """Read `--data NAME=PATH` flags.
+
+    Raises:
+        DataError: one without a name, or a name given twice.
+    """
+    folders: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise DataError(
+                f"Expected --data MODALITY=PATH, for example --data mri=data/lgg; got --data {text}."
+            )
+        if name in folders:
+            raise DataError(f"--data {name}= is given twice; one folder holds all cases of a modality.")
+        folders[name] = Path(folder).expanduser()
+    return folders
+
+
+def _case_cells(row: "CaseRow") -> list[Any]:
+    labels = [
+        f"{label.value} {label.name or 'unexpected'} {_amount(label.voxels, label.volume_ml)}"
+        for label in row.labels
+    ]
+    return [
+        row.id,
+        row.patient,
+        " ".join(row.channels),
+        "×".join(map(str, row.grid)) if row.grid else None,
+        " × ".join(f"{size:.3g}" for size in row.spacing_mm) if row.spacing_mm else "unknown",
+        row.readers,
+        "\n".join(labels) or ("empty" if row.readers else "no mask"),
+        row.foreground_slices,
+    ]
+
+
+def _amount(voxels: int, volume_ml: float | None) -> str:
+    return f"{voxels} voxels" if volume_ml is None else f"{volume_ml:.3g} ml"

@@ -1,0 +1,151 @@
+"""The commands about recipes: `oncoseg recipes`, `recipes show`, `recipes describe`; and reading one."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from oncoseg.cli import terminal
+from oncoseg.errors import RecipeError
+
+if TYPE_CHECKING:
+    from oncoseg.cli.fields import FieldFlag
+    from oncoseg.recipe import Recipe
+
+
+def _keep(kind: Any, tokens: Sequence[Any]) -> Sequence[Any]:
+    """Leave a field's text to the recipe, which knows its type."""
+    return tokens
+
+
+Fields = Annotated[Any, Parameter(converter=_keep, show=False)]
+"""Flags such as `--training.max-epochs 3`, kept as text for `changed`."""
+
+
+def list_all(*words: Annotated[str, Parameter(show=False)]) -> None:
+    """List the published systems."""
+    from oncoseg.recipes import RECIPES
+
+    if words:
+        near = difflib.get_close_matches(words[0], ("show", "describe"), n=1) or ["show"]
+        raise RecipeError(f"Unknown command `recipes {words[0]}`; did you mean `recipes {near[0]}`?")
+    rows = [(name, make().title) for name, make in RECIPES.items()]
+    terminal.print_table(None, ("recipe", "what it is"), rows)
+
+
+def show(name: str, /) -> None:
+    """Print a complete recipe as JSON; beside it its source, its published figures and our deviations.
+
+    The JSON alone goes to stdout, so that it can be kept in a file, changed, and given to `train`.
+
+    Args:
+        name: A recipe's name, or the path of a recipe's JSON file.
+    """
+    recipe = open_recipe(name)
+    terminal.note(f"{recipe.title}\nSource: {recipe.source}")
+    for row in recipe.published:
+        scores = ", ".join(f"{metric} {value}" for metric, value in row.scores.items())
+        terminal.note(f"Published ({row.row}): {scores}")
+    for deviation in recipe.deviations:
+        terminal.note(f"Deviation: {deviation}")
+    terminal.say(recipe.to_json())
+
+
+def describe(name: str, /) -> None:
+    """Print how large a recipe's network is: parameters and multiply-adds.
+
+    Args:
+        name: A recipe's name, or the path of a recipe's JSON file.
+    """
+    from oncoseg import models
+
+    recipe = open_recipe(name)
+    network, size = recipe.network, recipe.preparation.slice_size
+    cost = models.describe(network.name, network.arguments, recipe.in_channels, len(recipe.classes), size)
+    shape = "×".join(map(str, (recipe.in_channels, *size)))
+    terminal.say(f"{recipe.name}: {network.name}")
+    terminal.say(f"parameters: {cost.parameters:,}")
+    terminal.say(
+        f"multiply-adds for one {shape} slice: {cost.multiply_adds:,} ({cost.multiply_adds / 1e9:.1f} G)"
+    )
+
+
+def open_recipe(name: str) -> "Recipe":
+    """A published recipe by its name, or one from a JSON file.
+
+    Raises:
+        RecipeError: neither a known name nor a readable recipe.
+    """
+    from oncoseg.recipe import Recipe
+    from oncoseg.recipes import get_recipe
+
+    path = Path(name)
+    if path.suffix != ".json":
+        return get_recipe(name)
+    if not path.is_file():
+        raise RecipeError(f"The recipe file {path} does not exist; give a recipe's JSON file or its name.")
+    return Recipe.from_json(path.read_text(encoding="utf-8"))
+
+
+def changed(recipe: "Recipe", tree: Mapping[str, Any], others: Sequence[str]) -> "Recipe":
+    """The recipe with the command line's fields put in.
+
+    Args:
+        recipe: what to start from.
+        tree: what the command line parsed as `Fields`.
+        others: the command's other flags, to suggest them for a misspelt one.
+
+    Raises:
+        RecipeError: an unknown field (the nearest flag is suggested) or an unfit value.
+    """
+    from oncoseg.cli import fields
+
+    changes = fields.from_tokens(tree)
+    fields.check_flags(recipe, changes, others)
+    return recipe.with_changes(changes)
+
+
+def print_fields(name: str | None) -> None:
+    """Print every field of a recipe as a flag, below a command's help.
+
+    Args:
+        name: the recipe whose values are shown as defaults; None for the types' own.
+    """
+    from oncoseg.cli.fields import recipe_flags
+
+    recipe = open_recipe(name) if name else None
+    sections: dict[str, list[FieldFlag]] = {}
+    for flag in recipe_flags(recipe):
+        sections.setdefault(_section(flag.flag), []).append(flag)
+    for section, flags in sections.items():
+        _print_section(section, flags)
+    if recipe is None:
+        terminal.say(
+            "NAME stands for a modality or a key of your own; put a recipe before --help for its values."
+        )
+
+
+def _section(flag: str) -> str:
+    parts = flag.split(".")
+    return " ".join(parts[:2]) if parts[0] == "modalities" else parts[0]
+
+
+def _print_section(section: str, flags: "Sequence[FieldFlag]") -> None:
+    from rich import box
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1))
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold")
+    for flag in flags:
+        meaning = Text(flag.meaning)
+        meaning.append(f" {{{flag.values}}}", style="green")
+        if flag.default is not None:
+            meaning.append(f" [default: {flag.default}]", style="dim")
+        table.add_row(Text(f"--{flag.flag}", style="cyan"), meaning)
+    panel = Panel(table, title=f"Recipe fields: {section}", title_align="left", box=box.ROUNDED)
+    terminal.stdout().print(panel)

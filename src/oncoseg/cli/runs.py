@@ -1,0 +1,209 @@
+"""The commands about runs: `oncoseg train`, `predict`, `evaluate`, `report`, `demo`."""
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from oncoseg.cli import terminal
+from oncoseg.cli.data import parse_data
+from oncoseg.cli.recipes import Fields, changed, open_recipe
+from oncoseg.cli.scores import print_scores
+from oncoseg.errors import RunError
+
+if TYPE_CHECKING:
+    from oncoseg.recipe import Recipe
+    from oncoseg.train import Outcome
+
+TRAIN_FLAGS = ("data", "out", "resume", "store", "split", "workers", "help", "debug")
+"""The flags of `train` besides a recipe's fields."""
+
+DEMO_FOLDER = Path("oncoseg-demo")
+"""Where `oncoseg demo` puts everything by default."""
+
+
+def train(
+    recipe: str | None = None,
+    /,
+    *,
+    out: Path,
+    data: list[str] | None = None,
+    resume: bool = False,
+    store: Path | None = None,
+    split_file: Annotated[Path | None, Parameter(name="--split")] = None,
+    workers: int | None = None,
+    **fields: Fields,
+) -> int:
+    """Train a recipe's network from raw folders; Ctrl-C stops cleanly and --resume goes on.
+
+    Every field of the recipe is a flag too; they are listed below.
+
+    Args:
+        recipe: A recipe's name, or the path of a recipe's JSON file. Not needed with --resume.
+        out: The run folder: new, or with --resume the one to go on with.
+        data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
+        resume: Go on with a run that was stopped, with its own recipe, data and split.
+        store: The prepared store; in your cache folder when left out.
+        split_file: A split.json to use, such as another run's, instead of drawing one.
+        workers: Processes for preparing; one per processor when left out.
+        **fields: Fields of the recipe, such as --training.max-epochs 3.
+    """
+    folders = parse_data(data or [])
+    if resume:
+        return _resume(recipe, folders, out, store, split_file, workers, fields)
+    if recipe is None:
+        raise RunError(
+            "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
+        )
+    from oncoseg.train import train as start
+
+    chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS)
+    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+        outcome = start(
+            chosen,
+            folders,
+            out,
+            store=store,
+            split_file=split_file,
+            workers=workers,
+            prepare_progress=preparing,
+            monitor=monitor,
+        )
+    return _report_outcome(outcome)
+
+
+def predict(
+    run: Path,
+    /,
+    *inputs: Path,
+    out: Path,
+    modality: str | None = None,
+    probabilities: bool = False,
+) -> None:
+    """Mark tumours in new images; each result lies on its input's own grid.
+
+    Args:
+        run: The run folder with the trained network.
+        inputs: Images, folders of images, or data sets.
+        out: The folder for the masks.
+        modality: What the inputs are (mri, ct, …), where the run knows more than one.
+        probabilities: Also write the probability of tumour of every voxel.
+    """
+    if not inputs:
+        raise RunError(
+            "Expected something to predict: name a file, a folder or a data set after the run folder."
+        )
+    from oncoseg.predict import Predictor
+
+    written = Predictor.load(run).predict(inputs, out, modality=modality, probabilities=probabilities)
+    for path in written:
+        terminal.say(str(path))
+
+
+def evaluate(run: Path, /, *, split: str = "test", data: list[str] | None = None) -> None:
+    """Compare a run's predictions with the truth on patients it was not trained on.
+
+    Args:
+        run: The run folder with the trained network.
+        split: test, validation or train.
+        data: MODALITY=PATH, where a data set has moved since training.
+    """
+    from oncoseg.evaluate import evaluate_run
+
+    with terminal.progress(f"evaluating {split}") as progress:
+        folder = evaluate_run(run, split, data=parse_data(data or []), progress=progress)
+    print_scores(folder)
+    terminal.say(f"Evaluation: {folder}")
+
+
+def report(run: Path, /) -> None:
+    """Write a run's HTML report: tables, curves and pictures with their definitions.
+
+    Args:
+        run: The run folder; evaluate it first.
+    """
+    from oncoseg.report import write_report
+
+    terminal.say(f"Report: {write_report(run)}")
+
+
+def demo(*, out: Path = DEMO_FOLDER) -> None:
+    """Run the whole pipeline on phantoms, in some minutes: made-up images, not patients.
+
+    Args:
+        out: The folder to make.
+    """
+    from oncoseg.demo import run_demo
+
+    with terminal.training_progress() as monitor:
+        result = run_demo(out, say=terminal.note, monitor=monitor)
+    print_scores(result.evaluation)
+    terminal.say(
+        "These are synthetic phantoms: the figures say that the program works, nothing about patients."
+    )
+    terminal.say(f"Report: {result.report.resolve()}")
+
+
+def _resume(
+    name: str | None,
+    folders: Mapping[str, Path],
+    out: Path,
+    store: Path | None,
+    split_file: Path | None,
+    workers: int | None,
+    fields: Mapping[str, Any],
+) -> int:
+    from oncoseg.run_folder import RunFolder
+    from oncoseg.train import resume
+
+    if split_file is not None:
+        raise RunError("A resumed run keeps its own split; leave --split out, or start a new run.")
+    run = RunFolder(out)
+    kept = run.recipe()
+    wanted = changed(open_recipe(name) if name else kept, fields, TRAIN_FLAGS)
+    _check_same_recipe(kept, wanted, out)
+    for modality, folder in folders.items():
+        record = run.data().get(modality, {"path": "no data"})
+        if Path(record["path"]) != folder.resolve():
+            raise RunError(
+                f"{out} was trained on {record['path']} for {modality}, not on {folder}. Leave --data "
+                "out to go on with the same data, or start a new run."
+            )
+    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+        outcome = resume(
+            out,
+            store=store,
+            max_minutes=wanted.training.max_minutes,
+            workers=workers,
+            prepare_progress=preparing,
+            monitor=monitor,
+        )
+    return _report_outcome(outcome)
+
+
+def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
+    """A resumed run may be given its recipe and fields again; only its time budget may differ."""
+    one, other = kept.model_dump(mode="json"), wanted.model_dump(mode="json")
+    for values in (one, other):
+        values["training"]["max_minutes"] = None
+    for part, value in one.items():
+        if value != other[part]:
+            raise RunError(
+                f"{out} was started with other settings: `{part}` differs. Leave the recipe and its "
+                "fields out to go on with the run's own (only --training.max-minutes may change), or start "
+                "a new run."
+            )
+
+
+def _report_outcome(outcome: "Outcome") -> int:
+    """Say how training ended; the exit code is 128 + n after signal n, otherwise 0."""
+    if outcome.finished:
+        terminal.say(f"Trained: {outcome.run} ({outcome.reason})")
+        terminal.say(f"Next: oncoseg evaluate {outcome.run}")
+        return 0
+    terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
+    terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
+    received = signal.Signals.__members__.get(outcome.reason.split()[0])
+    return 128 + received if received is not None else 0

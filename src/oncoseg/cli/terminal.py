@@ -1,0 +1,124 @@
+"""What people see: messages, tables and progress. Results go to stdout, everything else to stderr."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+WIDTH_OF_FILES = 120
+"""Columns of what is written to a file or a pipe."""
+
+Progress = Callable[[int, int], None]
+"""Called with (done, in all)."""
+
+
+def stdout() -> Console:
+    """The console for results."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH_OF_FILES)
+
+
+def stderr() -> Console:
+    """The console for messages and progress."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print a line of results as it is, without wrapping it."""
+    stdout().print(text, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print a message beside the results."""
+    stderr().print(text, markup=False, soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """Print an error, red on a terminal."""
+    stderr().print(Text(message, style="red"), soft_wrap=True)
+
+
+def print_table(
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: int = 0
+) -> None:
+    """Print a table.
+
+    Args:
+        title: above it.
+        columns: their headings.
+        rows: their cells; None is shown as an em dash.
+        right: from which column on cells are aligned to the right, counted from 1; 0 for none.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns, 1):
+        table.add_column(column, justify="right" if 0 < right <= number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("—" if cell is None else Text(str(cell)) for cell in row))
+    stdout().print(table)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Progress]:
+    """Show a bar with the time elapsed and left, on a terminal only."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    console = stderr()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[Any], None]]:
+    """Show where training is, with each modality's validation Dice and the time left of the whole run.
+
+    Gives a function for `train`'s `monitor`.
+    """
+    from datetime import timedelta
+
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    console = stderr()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[more]}"),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("training", total=None, more="")
+
+        def show(status: Any) -> None:
+            dice = "  ".join(f"{name} {score:.3f}" for name, score in status.scores.items())
+            left = timedelta(seconds=round(max(0.0, status.seconds_left)))
+            bar.update(
+                task,
+                description=f"{status.stage} epoch {status.epoch}/{status.epochs}",
+                completed=status.step,
+                total=status.steps,
+                more=f"left {left}  loss {status.loss:.3f}" + (f"  validation Dice {dice}" if dice else ""),
+            )
+
+        yield show

@@ -1,0 +1,65 @@
+"""Public data sets, read where they lie. Adapters describe cases; `oncoseg.io` reads their voxels."""
+
+import difflib
+from pathlib import Path
+
+from oncoseg.datasets import brats, lgg, lidc_slices
+from oncoseg.datasets.base import Case, Layout, Problem, Scan
+from oncoseg.errors import DataError
+
+__all__ = ["DATASETS", "Case", "Layout", "Problem", "Scan", "open_dataset"]
+
+DATASETS: dict[str, Layout] = {
+    "brats": brats.LAYOUT,
+    "lidc_slices": lidc_slices.LAYOUT,
+    "lgg": lgg.LAYOUT,
+}
+"""Every layout by its name."""
+
+
+def open_dataset(path: Path, layout: str | None = None) -> Scan:
+    """Describe the cases below a folder, without reading voxels.
+
+    Args:
+        path: the data set's folder; a folder above or, for a single case, the case's own also serve.
+        layout: a name in DATASETS; None recognises it.
+
+    Raises:
+        DataError: the folder is missing, empty or of no known layout, or the layout is unknown.
+    """
+    if layout is not None and layout not in DATASETS:
+        near = difflib.get_close_matches(layout, DATASETS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(DATASETS)}."
+        raise DataError(f"Unknown data set layout {layout!r}; {hint}")
+    _check_folder(path)
+    name = layout or _recognised(path)
+    scan = DATASETS[name].scan(path)
+    if not scan.cases:
+        raise DataError(f"No case was found in {path}. Expected the layout {name}: {DATASETS[name].title}.")
+    return scan
+
+
+def _recognised(path: Path) -> str:
+    names = [name for name, layout in DATASETS.items() if layout.recognise(path)]
+    if not names:
+        known = "\n".join(f"  {name}: {layout.title}" for name, layout in DATASETS.items())
+        raise DataError(f"{path} has no known layout; expected one of these:\n{known}")
+    if len(names) > 1:
+        raise DataError(
+            f"{path} holds several data sets ({', '.join(names)}); expected one. Give the folder of one "
+            "of them, or name the layout."
+        )
+    return names[0]
+
+
+def _check_folder(path: Path) -> None:
+    if not path.exists():
+        raise DataError(f"{path} does not exist; expected the folder of a data set.")
+    if not path.is_dir():
+        raise DataError(f"{path} is a file; expected the folder of a data set.")
+    try:
+        empty = next(path.iterdir(), None) is None
+    except OSError as error:
+        raise DataError(f"The folder {path} cannot be listed: {error.strerror}.") from error
+    if empty:
+        raise DataError(f"The folder {path} is empty; expected a data set. Unpack it there first.")

@@ -1,0 +1,69 @@
+"""`Case` and what a data set adapter must be able to do. Adapters describe; they never read voxels."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oncoseg.io import ImageRef
+
+
+@dataclass(frozen=True)
+class Case:
+    """One examination.
+
+    Attributes:
+        id: unique in its data set; letters, digits, `.`, `_` and `-` only, as it becomes a file name.
+        patient: cases of one patient share it and never lie on both sides of a split.
+        images: where each channel lies, by its name (`T1`, `T1ce`, `T2`, `FLAIR`, `CT`, …).
+        masks: one per reader, on the grid of the images; empty when there is no truth.
+        labels: voxel value in the masks → name of what it marks; 0 is background and not listed.
+        site: where the examination was made, if known.
+    """
+
+    id: str
+    patient: str
+    images: Mapping[str, ImageRef]
+    masks: tuple[ImageRef, ...] = ()
+    labels: Mapping[int, str] = field(default_factory=dict)
+    site: str | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a data set, in words a user can act on.
+
+    Attributes:
+        kind: a short, stable word for tests and tables, such as `missing-channel`.
+        case: the case it concerns, or None for the whole data set.
+        message: what was expected, what came and how to mend it.
+    """
+
+    kind: str
+    case: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What an adapter found: cases sorted by id, and the problems that show without reading voxels."""
+
+    layout: str
+    cases: tuple[Case, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a public data set lies on disk.
+
+    Attributes:
+        title: one line for people.
+        channels: every channel name the layout can offer.
+        recognise: cheap; True when the folder looks like this layout.
+        scan: describes every case below the folder.
+    """
+
+    title: str
+    channels: tuple[str, ...]
+    recognise: Callable[[Path], bool]
+    scan: Callable[[Path], Scan]

@@ -1,0 +1,85 @@
+"""The whole pipeline on phantoms, as an example of the Python API: one step, some lines.
+
+Phantoms are made-up images; what a network scores on them says nothing about patients.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oncoseg.datasets import open_dataset
+from oncoseg.errors import RunError
+from oncoseg.evaluate import evaluate_run
+from oncoseg.phantom import PHANTOMS
+from oncoseg.predict import Predictor
+from oncoseg.recipes import get_recipe
+from oncoseg.report import write_report
+from oncoseg.train import train
+
+CASES = {"mri": 12, "ct": 12}
+"""Phantom patients of each modality."""
+
+KINDS = {"mri": "brain-mri", "ct": "lung-ct"}
+"""Modality → kind of phantom."""
+
+CHANGES: dict[str, Any] = {
+    "training.pretrain_epochs": 1,
+    "training.max_epochs": 4,
+    "training.max_minutes": 4,
+    "training.learning_rate": 1e-3,
+}
+"""What makes the published recipe small enough for a demonstration."""
+
+
+class Demo(NamedTuple):
+    """What the demonstration wrote."""
+
+    run: Path
+    evaluation: Path
+    predictions: list[Path]
+    report: Path
+
+
+def run_demo(
+    out: Path,
+    cases: dict[str, int] = CASES,
+    changes: dict[str, Any] = CHANGES,
+    say: Callable[[str], None] = lambda line: None,
+    monitor: Callable[[Any], None] | None = None,
+) -> Demo:
+    """Make phantoms, train the unified MRI and CT system on them, evaluate, predict and report.
+
+    Args:
+        out: the folder to make.
+        cases: modality → number of phantom patients, at least 3.
+        changes: of the published recipe's fields, see `Recipe.with_changes`.
+        say: called with a line before every step.
+        monitor: called after every step of the training, see `train`.
+
+    Raises:
+        RunError: `out` exists.
+    """
+    if out.exists():
+        raise RunError(
+            f"The demo folder {out} exists already. Delete it (rm -r {out}), or choose another: "
+            f"oncoseg demo --out {out}-2."
+        )
+    say("1/5 making phantoms: synthetic images, not patients")
+    data = {modality: out / "phantoms" / modality for modality in KINDS}
+    for modality, kind in KINDS.items():
+        PHANTOMS[kind](data[modality], cases[modality], seed=0)
+
+    say("2/5 preparing and training: the published recipe with a few short epochs")
+    recipe = get_recipe("unified-mri-ct").with_changes(changes)
+    run = train(recipe, data, out / "run", store=out / "store", monitor=monitor).run
+
+    say("3/5 evaluating on phantoms that were not trained on")
+    evaluation = evaluate_run(run, split="test")
+
+    say("4/5 predicting one study, on its own grid")
+    first = open_dataset(data["mri"]).cases[0]
+    folder = next(iter(first.images.values())).files[0].parent
+    predictions = Predictor.load(run).predict([folder], out / "predictions", modality="mri")
+
+    say("5/5 writing the report")
+    return Demo(run, evaluation, predictions, write_report(run))

@@ -1,0 +1,220 @@
+"""`Evaluation`: the tables, curves and pictures of one set of predictions, and its files."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oncoseg import metrics
+from oncoseg.evaluate.panels import Panel, choose
+from oncoseg.evaluate.table import (
+    AVERAGINGS,
+    DEFINITIONS,
+    EMPTY_RULE,
+    TableRow,
+    by_score,
+    histogram,
+    table,
+    without_nan,
+)
+from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
+from oncoseg.files import atomic_file, write_json
+from oncoseg.predict import CasePrediction
+from oncoseg.recipe import Published
+from oncoseg.statistics import CONFIDENCE, Summary
+
+FORMAT_VERSION = 1
+"""Version of the evaluation's files."""
+
+CURVE_POINTS = 400
+"""Most points kept of a curve; they are spread evenly along it."""
+
+COUNT_NAMES = metrics.Confusion._fields
+"""Columns of counts in the CSV files."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found; `write` puts it into files.
+
+    Attributes:
+        threshold: probability from which a voxel is tumour.
+        seed: of the bootstrap.
+        table: every group under every averaging.
+        patients: one row per modality and patient.
+        slices: one row per axial slice.
+        curves: group → ROC and precision–recall points, AUC, confusion matrix.
+        panels: slices to show.
+        published: the paper's rows, for comparison.
+        split: which side of the run's split this is, or None.
+        weights: SHA-256 of the run's weights, or None.
+    """
+
+    threshold: float
+    seed: int
+    table: list[TableRow]
+    patients: list[PatientTally]
+    slices: list[SliceRow]
+    curves: dict[str, dict[str, Any]]
+    panels: list[Panel]
+    published: tuple[Published, ...] = ()
+    split: str | None = None
+    weights: str | None = None
+
+    def row(self, group: str, averaging: str = "patient") -> TableRow:
+        """The table's row of a modality (or `all`) under an averaging."""
+        return next(row for row in self.table if (row.group, row.averaging) == (group, averaging))
+
+    def write(self, folder: Path) -> Path:
+        """Write summary.json, per_patient.csv, per_slice.csv, curves.json and panels.npz.
+
+        An earlier summary is removed first and the new one written last, so that a folder with a
+        summary is always complete.
+        """
+        (folder / "summary.json").unlink(missing_ok=True)
+        _write_csv(folder / "per_patient.csv", [_patient_row(patient) for patient in self.patients])
+        _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
+        write_json(folder / "curves.json", self.curves)
+        _write_panels(folder / "panels.npz", self.panels)
+        write_json(folder / "summary.json", self._summary())
+        return folder
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "split": self.split,
+            "weights": self.weights,
+            "threshold": self.threshold,
+            "confidence": CONFIDENCE,
+            "seed": self.seed,
+            "empty_rule": EMPTY_RULE,
+            "definitions": DEFINITIONS,
+            "averagings": AVERAGINGS,
+            "table": [_table_row(row) for row in self.table],
+            "published": [row.model_dump() for row in self.published],
+            "panels": [_panel_words(panel) for panel in self.panels],
+        }
+
+
+def evaluate_predictions(
+    predictions: Iterable[CasePrediction],
+    threshold: float,
+    published: Sequence[Published] = (),
+    seed: int = 0,
+) -> Evaluation:
+    """Score predictions of any origin against their truth.
+
+    One case is in memory at a time; kept are counts, a histogram and one slice per patient.
+
+    Args:
+        predictions: every case once; a patient's cases need not follow each other.
+        threshold: probability from which a voxel is tumour, in (0, 1).
+        published: a paper's rows to print beside.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: no case, a case that came twice, arrays that do not fit, probabilities outside [0, 1].
+    """
+    counted = tally(predictions, threshold)
+    patients = sorted(counted.patients.values(), key=lambda p: (counted.groups.index(p.modality), p.patient))
+    shown = [(patient.candidate, patient.dice) for patient in patients if patient.candidate is not None]
+    return Evaluation(
+        threshold,
+        seed,
+        table(counted, seed),
+        patients,
+        counted.slices,
+        _curves(counted),
+        choose(shown, counted.false_alarms),
+        tuple(published),
+    )
+
+
+def _curves(counted: Tally) -> dict[str, dict[str, Any]]:
+    return {group: _curve(counted.patients_of(group)) for group in counted.groups}
+
+
+def _curve(patients: list[PatientTally]) -> dict[str, Any]:
+    counts = metrics.pool(patient.counts for patient in patients)
+    voxels = histogram(patients)
+    area, error = metrics.roc_auc(voxels), metrics.roc_auc_error(voxels)
+    words = {
+        "confusion": counts._asdict(),
+        "auc": without_nan(area),
+        "auc_error": without_nan(error),
+        "average_precision": without_nan(metrics.average_precision(voxels)),
+    }
+    return words if without_nan(area) is None else words | {"points": _points(metrics.roc_curve(voxels))}
+
+
+def _points(curve: metrics.Roc) -> dict[str, list[float]]:
+    x, recall, precision = curve.false_positive_rate, curve.recall, curve.precision
+    way = np.cumsum(np.abs(np.diff(x, prepend=0)) + np.abs(np.diff(recall, prepend=0)))
+    way += np.cumsum(np.abs(np.diff(precision, prepend=1)))
+    kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], CURVE_POINTS)).clip(0, len(way) - 1))
+    return {
+        "threshold": np.minimum(curve.threshold, 1.0)[kept].tolist(),
+        "false_positive_rate": x[kept].tolist(),
+        "recall": recall[kept].tolist(),
+        "precision": precision[kept].tolist(),
+    }
+
+
+def _table_row(row: TableRow) -> dict[str, Any]:
+    return row._asdict() | {"scores": {name: _summary_words(s) for name, s in row.scores.items()}}
+
+
+def _summary_words(summary: Summary) -> dict[str, Any]:
+    numbers = {name: without_nan(getattr(summary, name)) for name in ("mean", "median", "low", "high")}
+    return numbers | {"n": summary.n, "undefined": summary.undefined, "note": summary.note}
+
+
+def _panel_words(panel: Panel) -> dict[str, Any]:
+    pictures = {"image", "truth", "prediction"}
+    words = {name: value for name, value in panel._asdict().items() if name not in pictures}
+    return words | {name: without_nan(words[name]) for name in ("patient_dice", "slice_dice")}
+
+
+def _patient_row(patient: PatientTally) -> dict[str, Any]:
+    return {
+        "modality": patient.modality,
+        "patient": patient.patient,
+        "cases": patient.cases,
+        "slices": patient.slices,
+        **patient.counts._asdict(),
+        **by_score(patient.counts, metrics.roc_auc(patient.histogram)),
+        "truth_ml": patient.truth_ml,
+        "predicted_ml": patient.predicted_ml,
+    }
+
+
+def _slice_row(row: SliceRow) -> dict[str, Any]:
+    return {
+        "modality": row.modality,
+        "patient": row.patient,
+        "case": row.case_id,
+        "slice": row.index,
+        **row.counts._asdict(),
+        **by_score(row.counts, row.auc),
+    }
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: "" if v != v else v for k, v in row.items()})
+
+
+def _write_panels(path: Path, panels: list[Panel]) -> None:
+    arrays = {
+        f"{name}_{index}": getattr(panel, name)
+        for index, panel in enumerate(panels)
+        for name in ("image", "truth", "prediction")
+    }
+    with atomic_file(path) as temporary:
+        np.savez_compressed(temporary, **arrays)

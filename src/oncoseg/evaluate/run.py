@@ -1,0 +1,98 @@
+"""Evaluating a run on one side of its split, with the leakage check before anything is computed."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from oncoseg import datasets, predict
+from oncoseg import split as splits
+from oncoseg.datasets.base import Case
+from oncoseg.errors import DataError, RunError
+from oncoseg.evaluate.result import evaluate_predictions
+from oncoseg.files import sha256_of_file
+from oncoseg.predict import CasePrediction
+from oncoseg.run_folder import RunFolder
+
+Progress = Callable[[int, int], None]
+"""Called with (cases done, cases in all) before the first case and after each."""
+
+
+def evaluate_run(
+    run: Path,
+    split: str = "test",
+    data: Mapping[str, Path] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Predict and score one side of a run's split; write RUN/evaluation/SPLIT.
+
+    Args:
+        run: a run folder with recipe, split, data and weights.
+        split: `test`, `validation` or `train`.
+        data: modality → folder, where a data set has moved since training.
+        progress: told after every case.
+
+    Returns:
+        The folder that was written.
+
+    Raises:
+        RunError: the run is incomplete or the side unknown.
+        DataError: a case is gone or has no truth, or a patient is also on another side.
+    """
+    folder = RunFolder(run)
+    recipe = folder.recipe()
+    cases = _cases(folder.split(), folder.data(), split, dict(data or {}))
+    predictor = predict.Predictor.load(run)
+    evaluation = evaluate_predictions(
+        _predictions(predictor, cases, progress), recipe.prediction.threshold, recipe.published
+    )
+    weights = sha256_of_file(folder.need_model())
+    return replace(evaluation, split=split, weights=weights).write(run / "evaluation" / split)
+
+
+def _cases(
+    sides: Mapping[str, Any], sources: Mapping[str, Any], part: str, moved: Mapping[str, Path]
+) -> list[tuple[str, Case]]:
+    if part not in splits.PARTS:
+        raise RunError(f"Unknown split {part!r}; expected one of {', '.join(splits.PARTS)}.")
+    unknown = sorted(set(moved) - set(sides))
+    if unknown:
+        raise RunError(f"Unknown modality {unknown[0]!r}; this run has {', '.join(sides)}.")
+    chosen: list[tuple[str, Case]] = []
+    for modality, listed in sides.items():
+        source = sources[modality]
+        folder = Path(moved.get(modality, source["path"]))
+        scan = datasets.open_dataset(folder, source["layout"])
+        cases = splits.from_json({part: listed.get(part, {})}, scan.cases)[part]
+        _check_unseen(modality, listed, part, cases)
+        chosen += [(modality, case) for case in cases]
+    return chosen
+
+
+def _check_unseen(modality: str, listed: Mapping[str, Any], part: str, cases: list[Case]) -> None:
+    evaluated = {case.patient for case in cases} | set(listed.get(part, {}))
+    for other in splits.PARTS:
+        shared = sorted(evaluated & set(listed.get(other, {}))) if other != part else []
+        if shared:
+            raise DataError(
+                f"{modality}: {len(shared)} patients of {part} are also in {other}, the first is "
+                f"{shared[0]!r}; expected every patient on one side only. A score on them would not tell "
+                "how the network does on new patients: train again with a split by patient."
+            )
+    without = [case.id for case in cases if not case.masks]
+    if without:
+        raise DataError(
+            f"{modality}: {len(without)} cases of {part} have no mask to compare with, the first is "
+            f"{without[0]!r}. Add the masks, or use oncoseg predict for cases without truth."
+        )
+
+
+def _predictions(
+    predictor: "predict.Predictor", cases: list[tuple[str, Case]], progress: Progress | None
+) -> Iterator[CasePrediction]:
+    for done, (modality, case) in enumerate(cases):
+        if progress is not None:
+            progress(done, len(cases))
+        yield predictor.predict_case(case, modality)
+    if progress is not None:
+        progress(len(cases), len(cases))

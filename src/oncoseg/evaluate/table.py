@@ -1,0 +1,147 @@
+"""From counts to the table: every score under three averagings, each defined in words."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from oncoseg import metrics, statistics
+from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally
+from oncoseg.metrics import Confusion, EmptyRule
+from oncoseg.statistics import Summary
+
+SCORE_NAMES = (*metrics.SCORES, "auc")
+"""Columns of the table, in the order of the paper's Table 1."""
+
+DEFINITIONS = {
+    "dice": "2·TP / (2·TP + FP + FN), the overlap of truth and prediction; 1 is perfect.",
+    "iou": "TP / (TP + FP + FN), intersection over union (Jaccard).",
+    "precision": "TP / (TP + FP), the share of the predicted area that is tumour.",
+    "recall": "TP / (TP + FN), the share of the tumour that was found (sensitivity).",
+    "f1": (
+        "Harmonic mean of precision and recall. On the same counts it equals Dice; a table in which the "
+        "two differ has averaged them differently."
+    ),
+    "auc": (
+        "Area under the voxels' ROC curve: the chance that a tumour voxel gets a higher probability than "
+        "a background voxel. Not defined for a slice or patient without tumour. It flatters: "
+        "most of the background is easy."
+    ),
+}
+"""What each column means, printed beside the table."""
+
+AVERAGINGS = {
+    "patient": (
+        "Per patient. All voxels of all slices of a patient are counted together, then scored, then "
+        "averaged; every patient, of whichever modality, weighs the same. This is the headline."
+    ),
+    "slice": (
+        "Per slice. Every axial slice is scored, then averaged. No interval: slices of a "
+        "patient are not independent. AUC only over slices with tumour."
+    ),
+    "slice-empty-is-one": (
+        "Per slice, a rightly empty slice scoring 1, as much published code does. For "
+        "comparison only: it rises with the number of slices without tumour."
+    ),
+    "pooled": (
+        "Pooled. All voxels of all patients are counted as one image; large tumours decide. One number, "
+        "so no interval."
+    ),
+}
+"""What each averaging means, printed beside the table."""
+
+EMPTY_RULE = (
+    "Where truth and prediction are both empty nothing can be scored: left out of the mean and "
+    "counted. Where only one of them is empty every score but AUC is 0, also the precision of an empty "
+    "prediction, so that finding less is never rewarded."
+)
+"""The rule for empty masks in words; `metrics.score` computes it."""
+
+
+class TableRow(NamedTuple):
+    """One group under one averaging.
+
+    Attributes:
+        group: a modality, or ALL.
+        averaging: a name in AVERAGINGS.
+        units: patients, slices, or 1 when pooled.
+        both_empty: units without tumour in truth and prediction.
+        truth_empty: units without tumour in which some was predicted.
+        prediction_empty: units with tumour in which none was predicted.
+        scores: name in SCORE_NAMES → summary.
+    """
+
+    group: str
+    averaging: str
+    units: int
+    both_empty: int
+    truth_empty: int
+    prediction_empty: int
+    scores: dict[str, Summary]
+
+
+def table(tally: Tally, seed: int) -> list[TableRow]:
+    """Rows for each modality and, when there are several, for all together."""
+    return [
+        row
+        for group in tally.groups
+        for row in _group(group, tally.patients_of(group), tally.slices_of(group), seed)
+    ]
+
+
+def histogram(patients: Sequence[PatientTally]) -> np.ndarray:
+    """The probability histogram of all patients together."""
+    return np.sum([patient.histogram for patient in patients], axis=0)
+
+
+def _group(group: str, patients: list[PatientTally], slices: list[SliceRow], seed: int) -> list[TableRow]:
+    per_patient = [patient.counts for patient in patients]
+    patient_auc = [metrics.roc_auc(patient.histogram) for patient in patients]
+    per_slice = [row.counts for row in slices]
+    slice_auc = [row.auc for row in slices]
+    pooled = [metrics.pool(per_patient)]
+    pooled_auc = [metrics.roc_auc(histogram(patients))]
+
+    def with_interval(values: Sequence[float]) -> Summary:
+        return statistics.summarise(values, seed)
+
+    def without(values: Sequence[float]) -> Summary:
+        return statistics.plain_summary(values, "no interval: not independent, or one number only")
+
+    return [
+        _row(group, "patient", per_patient, patient_auc, with_interval),
+        _row(group, "slice", per_slice, slice_auc, without),
+        _row(group, "slice-empty-is-one", per_slice, slice_auc, without, "both-empty-is-one"),
+        _row(group, "pooled", pooled, pooled_auc, without),
+    ]
+
+
+def _row(
+    group: str,
+    averaging: str,
+    counts: list[Confusion],
+    auc: list[float],
+    summarise: Callable[[Sequence[float]], Summary],
+    empty: EmptyRule = "both-empty-undefined",
+) -> TableRow:
+    scores = {name: summarise([metrics.score(name, c, empty) for c in counts]) for name in metrics.SCORES}
+    return TableRow(
+        group,
+        averaging,
+        len(counts),
+        sum(c.truth_empty and c.prediction_empty for c in counts),
+        sum(c.truth_empty and not c.prediction_empty for c in counts),
+        sum(c.prediction_empty and not c.truth_empty for c in counts),
+        scores | {"auc": summarise(auc)},
+    )
+
+
+def by_score(counts: Confusion, auc: float) -> dict[str, float]:
+    """Every score of one slice or patient; NaN where it is not defined."""
+    return {name: metrics.score(name, counts) for name in metrics.SCORES} | {"auc": auc}
+
+
+def without_nan(value: float | None) -> float | None:
+    """The value as JSON can hold it: None instead of NaN."""
+    return None if value is None or math.isnan(value) else value

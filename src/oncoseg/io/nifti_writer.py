@@ -1,0 +1,93 @@
+"""Writing NIfTI on the grid of the image that a result belongs to."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+
+from oncoseg.errors import DataError, GeometryError
+from oncoseg.files import atomic_file
+from oncoseg.io import NIFTI_SUFFIXES
+from oncoseg.io.nifti import affine_mm, millimetres_per_unit
+from oncoseg.volume import Volume
+
+GZIP_LEVEL = 1
+"""isal's level (0 to 3); masks pack well at any."""
+
+AFFINE_EQUAL_MM = 1e-9
+"""An affine this near to the source header's is the header's own, and its fields are copied bit by bit."""
+
+GEOMETRY_FIELDS = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+"""Header fields that say where the grid lies; with `pixdim` and `xyzt_units` all that is ever copied."""
+
+SCANNER, MILLIMETRE = 1, 2
+"""NIfTI codes for coordinates of a scanner and for lengths in millimetres."""
+
+
+def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None:
+    """Write `i j k` voxels of one type on the grid of `like`, atomically and reproducibly byte by byte.
+
+    Raises:
+        DataError: another type or suffix than expected.
+        GeometryError: another shape than the grid of `like`.
+    """
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+        raise DataError(f"Cannot write {path}: expected a name that ends in {' or '.join(NIFTI_SUFFIXES)}.")
+    if array.dtype != np.dtype(dtype):
+        raise DataError(f"Cannot write {path}: expected {dtype} voxels, got {array.dtype}.")
+    if array.shape != like.grid:
+        raise GeometryError(f"Cannot write {path}: expected the grid {like.grid}, got {array.shape}.")
+    header = _header_like(like)
+    header.set_data_shape(array.shape)
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    with atomic_file(path) as temporary, _opened(temporary) as file:
+        header.write_to(file)
+        for k in range(array.shape[2]):
+            file.write(array[..., k].tobytes(order="F"))
+
+
+def _header_like(like: Volume) -> Any:
+    """A fresh header with the geometry of `like` and nothing else of its source."""
+    from nibabel.nifti1 import Nifti1Header
+
+    source = like.header if isinstance(like.header, Nifti1Header) else None
+    if source is None:
+        header = Nifti1Header()
+        header["xyzt_units"] = MILLIMETRE
+        _set_affine(header, like.affine_ras, SCANNER, SCANNER)
+        return header
+    header = type(source)()
+    header["xyzt_units"] = source["xyzt_units"]
+    if np.abs(affine_mm(source) - like.affine_ras).max() > AFFINE_EQUAL_MM:
+        _set_affine(header, like.affine_ras, int(source["qform_code"]), int(source["sform_code"]) or SCANNER)
+        return header
+    for field in GEOMETRY_FIELDS:
+        header[field] = source[field]
+    header["pixdim"][:4] = source["pixdim"][:4]
+    return header
+
+
+def _set_affine(header: Any, affine_ras: np.ndarray, qform_code: int, sform_code: int) -> None:
+    scale = 1 / millimetres_per_unit(header)
+    affine = np.diag([scale, scale, scale, 1.0]) @ affine_ras
+    header.set_qform(affine, code=qform_code, strip_shears=True)
+    header.set_sform(affine, code=sform_code)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open for writing; gzip without name and time, so that equal content gives equal files."""
+    from isal import igzip
+
+    with path.open("wb") as plain:
+        if not path.name.lower().endswith(".gz"):
+            yield plain
+            return
+        with igzip.IGzipFile("", "wb", GZIP_LEVEL, plain, mtime=0) as packed:  # type: ignore[no-untyped-call]
+            yield cast(IO[bytes], packed)

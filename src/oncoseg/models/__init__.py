@@ -1,0 +1,55 @@
+"""Networks. Each takes `(in_channels, classes, **arguments)` and returns logits."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from oncoseg.errors import RecipeError
+from oncoseg.models.attention_unet import AttentionUNet
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "attention-unet": AttentionUNet,
+}
+"""Name in a recipe → network. A new architecture is one file beside this one and a line here."""
+
+
+class Cost(NamedTuple):
+    """What a network costs."""
+
+    parameters: int
+    """Trainable parameters."""
+    multiply_adds: int
+    """Multiply–adds of the convolutions and matrix products for one image."""
+
+
+def build(name: str, in_channels: int, classes: int, arguments: Mapping[str, Any]) -> nn.Module:
+    """Make a network by its name in MODELS.
+
+    Raises:
+        RecipeError: an unknown name, or arguments that the network does not take.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(MODELS)}."
+        raise RecipeError(f"Unknown network {name!r}; {hint}")
+    try:
+        return MODELS[name](in_channels, classes, **arguments)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"Network {name!r} does not take the arguments {dict(arguments)}: {error}.") from error
+
+
+def describe(
+    name: str, arguments: Mapping[str, Any], in_channels: int, classes: int, size: tuple[int, ...]
+) -> Cost:
+    """Count parameters, and the multiply–adds for one image of `size` voxels, without computing it."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        network = build(name, in_channels, classes, arguments).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, in_channels, *size))
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return Cost(parameters, counter.get_total_flops() // 2)

@@ -1,0 +1,331 @@
+"""Cases → prepared store, in parallel within a memory bound, interruptible and resumable."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oncoseg import io
+from oncoseg.datasets.base import Case
+from oncoseg.errors import DataError, OncosegError, RunError
+from oncoseg.files import atomic_folder, sha256_of_json
+from oncoseg.hardware import available_processors
+from oncoseg.io import ImageRef
+from oncoseg.recipe import Modality, Preparation
+from oncoseg.store import DESCRIPTION_FILE, FileHashes, PreparedCase, SliceWriter
+from oncoseg.transforms import (
+    ZEROS,
+    choose_channels,
+    consensus,
+    merge_labels,
+    prepare_slices,
+    resize_labels,
+)
+from oncoseg.volume import check_same_grid, to_canonical
+
+PREPARATION_VERSION = 1
+"""Raised whenever the same input would be prepared differently, so that old store entries are not used."""
+
+SLAB = 32
+"""Axial slices computed at a time; only a slab is ever held as floating point."""
+
+MEMORY_PER_WORKER_GIB = 0.5
+"""Python, torch and one slab in a worker process, besides the source voxels."""
+
+SOURCE_COPIES = 2.5
+"""Source voxels held at the peak, in copies: read, joined and reoriented."""
+
+SHOWN_FAILURES = 5
+"""How many cases that failed are named in the error."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything besides the files that decides a prepared case."""
+
+    wanted: tuple[str, ...]
+    missing: str
+    substitutes: Mapping[str, str]
+    consensus: float
+    scaling: str
+    percentiles: tuple[float, float]
+    window: tuple[float, float]
+    classes: Mapping[str, tuple[str, ...]]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, modality: Modality, classes: Mapping[str, tuple[str, ...]], preparation: Preparation
+    ) -> "Settings":
+        """Collect them from a recipe's parts."""
+        return cls(
+            modality.channels,
+            modality.missing,
+            modality.substitutes,
+            modality.consensus,
+            modality.scaling,
+            modality.percentiles,
+            modality.window,
+            classes,
+            preparation.slice_size,
+        )
+
+    def channels_of(self, case: Case) -> list[str]:
+        """The channels to read for each network channel, with substitutes.
+
+        Raises:
+            DataError: a channel is missing and may not be substituted.
+        """
+        try:
+            return choose_channels(list(case.images), self.wanted, self.missing, self.substitutes)
+        except DataError as error:
+            raise DataError(f"Case {case.id}: {error}") from error
+
+    def key(self, case: Case, hashes: FileHashes) -> str:
+        """The case's name in the store: a hash of all that decides its content."""
+        stored = _distinct(self.channels_of(case))
+        images = {name: _ref_key(case.images[name], hashes) for name in stored if name != ZEROS}
+        used = {
+            "scaling": self.scaling,
+            "percentiles": self.percentiles if self.scaling == "slice-percentile" else None,
+            "window": self.window if self.scaling == "window" else None,
+            "size": self.size,
+        }
+        truth = {
+            "masks": [_ref_key(ref, hashes) for ref in case.masks],
+            "labels": sorted(case.labels.items()),
+            "classes": list(self.classes.items()),
+            "consensus": self.consensus if len(case.masks) > 1 else None,
+        }
+        everything = [PREPARATION_VERSION, stored, images, used, truth]
+        return sha256_of_json(everything)[:32]
+
+
+def prepare(
+    cases: Sequence[Case],
+    settings: Settings,
+    store: Path,
+    *,
+    workers: int | None = None,
+    memory_gib: float = 8.0,
+    progress: Progress | None = None,
+) -> list[PreparedCase]:
+    """Prepare every case that the store does not hold yet.
+
+    Ctrl-C or a failure keeps the cases that are done; running it again goes on from there.
+
+    Args:
+        cases: with masks.
+        settings: see `Settings.of`.
+        store: folder of the prepared store; made if it is not there.
+        workers: processes; None for one per processor, 0 for none besides this one.
+        memory_gib: bound on the memory of all workers together.
+        progress: called with (cases done, cases in all).
+
+    Returns:
+        The prepared cases, in the order of `cases`.
+
+    Raises:
+        DataError: some cases cannot be prepared; names the first and how many. The others are kept.
+        RunError: the store cannot be written.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    hashes = FileHashes(store)
+    folders, failures = _plan(cases, settings, store, hashes)
+    hashes.save()
+    todo = {
+        folder: case
+        for case, folder in zip(cases, folders, strict=True)
+        if folder is not None and not (folder / DESCRIPTION_FILE).is_file()
+    }
+    failures += _build_all(todo, settings, workers, memory_gib, len(cases), progress)
+    if failures:
+        raise _summary(failures, len(cases))
+    return [
+        PreparedCase(case.id, case.patient, folder, _order(settings.channels_of(case)))
+        for case, folder in zip(cases, folders, strict=True)
+        if folder is not None
+    ]
+
+
+def _plan(
+    cases: Sequence[Case], settings: Settings, store: Path, hashes: FileHashes
+) -> tuple[list[Path | None], list[str]]:
+    folders: list[Path | None] = []
+    failures = []
+    for case in cases:
+        try:
+            if not case.masks:
+                raise DataError(
+                    f"Case {case.id} has no mask; expected one to learn from. Add it, or leave the case out."
+                )
+            key = settings.key(case, hashes)
+            folders.append(store / key[:2] / key)
+        except DataError as error:
+            failures.append(str(error))
+            folders.append(None)
+    return folders, failures
+
+
+def _build_all(
+    todo: Mapping[Path, Case],
+    settings: Settings,
+    workers: int | None,
+    memory_gib: float,
+    total: int,
+    progress: Progress | None,
+) -> list[str]:
+    """Build the missing folders; the messages of those that failed."""
+    done = total - len(todo)
+    notify = progress or (lambda done, total: None)
+    notify(done, total)
+    if not todo:
+        return []
+    count = _workers_within(workers, memory_gib, todo.values())
+    outcomes = _in_this_process(todo, settings) if count == 0 else _in_workers(todo, settings, count)
+    failures = []
+    for failure in outcomes:
+        if failure is not None:
+            failures.append(failure)
+        done += 1
+        notify(done, total)
+    return failures
+
+
+def _in_this_process(todo: Mapping[Path, Case], settings: Settings) -> Any:
+    for folder, case in todo.items():
+        yield _build_or_explain(case, settings, folder)
+
+
+def _in_workers(todo: Mapping[Path, Case], settings: Settings, count: int) -> Any:
+    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_limit_threads)
+    pending: set[Future[str | None]] = set()
+    queue = iter(todo.items())
+    try:
+        while True:
+            while len(pending) < 2 * count and (item := next(queue, None)) is not None:
+                pending.add(executor.submit(_build_or_explain, item[1], settings, item[0]))
+            if not pending:
+                return
+            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _limit_threads() -> None:
+    import signal
+
+    import torch
+
+    torch.set_num_threads(1)
+    # Ctrl-C reaches the whole process group; the parent decides, the worker finishes its case
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _build_or_explain(case: Case, settings: Settings, folder: Path) -> str | None:
+    try:
+        build_case(case, settings, folder)
+    except RunError:
+        raise
+    except OncosegError as error:
+        return f"Case {case.id}: {error}"
+    return None
+
+
+def build_case(case: Case, settings: Settings, folder: Path) -> None:
+    """Read one case and write its folder, atomically.
+
+    Raises:
+        DataError: unreadable or unfit images or masks.
+        RunError: the store cannot be written.
+    """
+    stored = _distinct(settings.channels_of(case))
+    read = [name for name in stored if name != ZEROS]
+    image = io.read_channels({name: case.images[name] for name in read})
+    constant = [name for name, channel in zip(read, image.array, strict=True) if channel.min() == channel.max()]
+    if constant:
+        raise DataError(
+            f"Channel {constant[0]} is constant; expected an image with contrast. Check that the right file "
+            "is there and is not empty."
+        )
+    mask = read_truth(case, settings, image)
+    image, _ = to_canonical(image)
+    with atomic_folder(folder) as temporary:
+        writer = SliceWriter(temporary, image.grid[2], len(stored), settings.size)
+        for start in range(0, image.grid[2], SLAB):
+            slab = slice(start, start + SLAB)
+            voxels = _with_zeros(image.array[..., slab], read, stored)
+            slices = prepare_slices(
+                voxels, settings.size, settings.scaling, settings.percentiles, settings.window
+            )
+            writer.append(slices, resize_labels(mask[..., slab], len(settings.classes), settings.size))
+        writer.finish(channels=stored, source_grid=image.grid)
+
+
+def read_truth(case: Case, settings: Settings, image: Any) -> np.ndarray:
+    """The case's class indices, canonical `i j k`: the readers' consensus, its labels merged.
+
+    Raises:
+        GeometryError: a mask on another grid than the images.
+        DataError: label values outside the declared set.
+    """
+    masks = {f"mask {number}": io.read(ref) for number, ref in enumerate(case.masks)}
+    check_same_grid({"image": image, **masks})
+    merged = [merge_labels(mask.array[0], case.labels, settings.classes) for mask in masks.values()]
+    agreed = consensus(merged, settings.consensus)
+    canonical, _ = to_canonical(image.with_array(agreed[None]))
+    return canonical.array[0]
+
+
+def source_bytes(case: Case) -> int:
+    """Size of a case's images in memory, from the files' headers."""
+    distinct: set[ImageRef] = set(case.images.values())
+    return sum(io.voxel_bytes(ref) for ref in distinct)
+
+
+def _workers_within(workers: int | None, memory_gib: float, cases: Any) -> int:
+    """Processes that fit the memory bound, at least one; 0 if none were asked for."""
+    if workers == 0:
+        return 0
+    wanted = workers or available_processors()
+    largest = max(source_bytes(case) for case in cases) / 2**30
+    per_worker = MEMORY_PER_WORKER_GIB + SOURCE_COPIES * largest
+    return max(1, min(wanted, len(cases), int(memory_gib / per_worker)))
+
+
+def _with_zeros(voxels: np.ndarray, read: Sequence[str], stored: Sequence[str]) -> np.ndarray:
+    if ZEROS not in stored:
+        return voxels
+    empty = np.zeros_like(voxels[:1])
+    return np.concatenate([empty if n == ZEROS else voxels[read.index(n)][None] for n in stored])
+
+
+def _distinct(channels: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(channels))
+
+
+def _order(channels: Sequence[str]) -> tuple[int, ...]:
+    stored = _distinct(channels)
+    return tuple(stored.index(channel) for channel in channels)
+
+
+def _ref_key(ref: ImageRef, hashes: FileHashes) -> list[Any]:
+    return [ref.component, *hashes.of(ref.files)]
+
+
+def _summary(failures: Sequence[str], total: int) -> DataError:
+    shown = "\n".join(f"  {failure}" for failure in failures[:SHOWN_FAILURES])
+    more = len(failures) - SHOWN_FAILURES
+    rest = f"\n  … and {more} more" if more > 0 else ""
+    return DataError(
+        f"{len(failures)} of {total} cases cannot be prepared; the others are kept in the store. Mend or remove "
+        f"these and run the same command again:\n{shown}{rest}"
+    )

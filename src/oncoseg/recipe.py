@@ -1,0 +1,300 @@
+"""`Recipe`: the complete, frozen, typed description of a run.
+
+Everything that decides a result is a field here, with its published default; a run folder keeps the
+resolved recipe as JSON. Code that computes takes plain arguments and never sees a recipe.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from oncoseg.errors import RecipeError
+
+FORMAT_VERSION = 1
+"""Version of run folders; raised when an older program could not read a newer folder rightly."""
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Loss(_Part):
+    """One modality's loss term."""
+
+    name: str = "focal-tversky"
+    """A name in LOSSES."""
+    arguments: dict[str, float] = {}
+    """What the loss takes, for example alpha (weight of FN), beta (weight of FP), gamma."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of this modality's term in the sum."""
+
+
+class Modality(_Part):
+    """How one kind of examination enters the network."""
+
+    channels: tuple[str, ...]
+    """Channel names in the network's order; a repeated name repeats the channel."""
+    missing: Literal["error", "substitute"] = "error"
+    """What happens to a case without one of the channels: refuse it, or use the stated substitute."""
+    substitutes: dict[str, str] = {}
+    """Missing channel → the channel used instead, or `zeros`."""
+    consensus: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the readers that must mark a voxel; 0.5 is a majority vote with ties kept."""
+    scaling: Literal["slice-minmax", "slice-percentile", "window"] = "slice-minmax"
+    """To [0, 1]: each slice by its minimum and maximum, or by its percentiles, or a fixed window."""
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """Lower and upper percentile for `slice-percentile`."""
+    window: tuple[float, float] = (-1000.0, 400.0)
+    """Lower and upper intensity for `window`, in the image's own unit (HU for CT)."""
+    loss: Loss = Loss()
+    """This modality's loss term."""
+
+
+class Preparation(_Part):
+    """From source slices to what the network sees."""
+
+    slice_size: tuple[Positive, Positive] = (128, 128)
+    """Rows and columns of a prepared axial slice. Slices are padded to a square, then resized."""
+
+
+class Augmentation(_Part):
+    """Random changes of each training slice; each with its own probability `*_chance`."""
+
+    flip_chance: Share = 0.5
+    """Chance of a horizontal and, independently, of a vertical flip."""
+    rotation_chance: Share = 0.5
+    """Chance of a rotation."""
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    """Largest rotation to either side."""
+    scale_chance: Share = 0.0
+    """Chance of a zoom (not in the paper, off by default)."""
+    scale_range: tuple[float, float] = (0.85, 1.2)
+    """Smallest and largest zoom factor."""
+    elastic_chance: Share = 0.3
+    """Chance of an elastic deformation."""
+    elastic_pixels: Annotated[float, Field(ge=0)] = 4.0
+    """Standard deviation of the displacement, in pixels of the prepared slice."""
+    elastic_cells: Positive = 8
+    """Grid cells of the displacement field along each axis; fewer is smoother."""
+    brightness_chance: Share = 0.5
+    """Chance of a change of brightness and contrast."""
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Largest shift of intensity, on the [0, 1] scale."""
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Largest relative change of contrast about the slice's mean."""
+    dropout_chance: Share = 0.3
+    """Chance of coarse dropout: square holes set to 0 in the image, never in the mask."""
+    dropout_holes: Positive = 4
+    """Number of holes."""
+    dropout_size: Share = 0.125
+    """Side of a hole as a share of the slice's side."""
+    crop: tuple[Positive, Positive] | None = None
+    """Train on windows of this size, at most a slice's, instead of whole slices (not in the paper)."""
+    crop_on_tumour: Share = 0.5
+    """Chance that the window of a slice with tumour lies on the tumour; otherwise anywhere."""
+
+
+class Network(_Part):
+    """Which network."""
+
+    name: str = "attention-unet"
+    """A name in MODELS."""
+    arguments: dict[str, Any] = {}
+    """Its arguments besides the number of channels and classes."""
+
+
+class Training(_Part):
+    """How the network is trained."""
+
+    pretrain_on: str | None = None
+    """The modality that is trained alone first; None for no pretraining."""
+    pretrain_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs of that first stage."""
+    max_epochs: Positive = 30
+    """Epochs of joint training; in one epoch the largest modality's slices are seen once."""
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """Stop cleanly after a checkpoint when this much time has passed in one call."""
+    batch_size: Positive = 8
+    """Slices in a batch, shared equally among the stage's modalities."""
+    tumour_share: Share | None = None
+    """Share of slices with tumour in each modality's part of a batch; None takes slices as they come."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak learning rate of AdamW under the one-cycle policy of each stage."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    """AdamW's decoupled weight decay."""
+    warmup_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of a stage's steps in which the learning rate rises."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the gradient; None for no clipping."""
+    seed: int = 0
+    """Of the split, the initial weights, the sampler and the augmentation."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """`auto` takes bf16 where the processor computes in it."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto` takes a GPU when there is one."""
+
+
+class Split(_Part):
+    """Shares of the patients of each modality; the rest is the test set."""
+
+    train: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    """Share of patients that are trained on."""
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of patients that choose the kept checkpoint."""
+
+    @model_validator(mode="after")
+    def _some_left(self) -> "Split":
+        if self.train + self.validation >= 1:
+            raise ValueError("train + validation must stay below 1, so that a test set is left")
+        return self
+
+
+class Prediction(_Part):
+    """From the network's output to a mask."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Probability from which a voxel is tumour; stated with every result."""
+    flips: bool = False
+    """Average over the four mirror images of each slice (test-time augmentation)."""
+    batch_size: Positive = 16
+    """Slices computed at a time; bounds the memory."""
+
+
+class Published(_Part):
+    """One row of the paper's table of results."""
+
+    row: str
+    """Data set as the paper calls it."""
+    scores: dict[str, float]
+    """Metric → value as printed."""
+
+
+class Recipe(_Part):
+    """A complete run description."""
+
+    name: str
+    """The system's name."""
+    title: str
+    """One line for people."""
+    source: str
+    """The paper."""
+    format_version: Literal[1] = FORMAT_VERSION
+    """Version of this description."""
+    modalities: dict[str, Modality]
+    """Modality name, as in `--data NAME=PATH` → how it enters."""
+    classes: dict[str, tuple[str, ...]] = {"tumour": ("*",)}
+    """Class → the data set's label names it joins; `*` is every label. Order gives the index, from 1."""
+    preparation: Preparation = Preparation()
+    augmentation: Augmentation = Augmentation()
+    network: Network = Network()
+    training: Training = Training()
+    split: Split = Split()
+    prediction: Prediction = Prediction()
+    published: tuple[Published, ...] = ()
+    """What the paper reports, for the report's comparison."""
+    deviations: tuple[str, ...] = ()
+    """Where we differ from the paper or settle what it leaves open."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        sizes = {name: len(modality.channels) for name, modality in self.modalities.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"every modality must give the network as many channels, got {sizes}")
+        crop, size = self.augmentation.crop, self.preparation.slice_size
+        if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
+            raise ValueError(f"augmentation.crop must fit into slice_size {size}, got {crop}")
+        pretrain = self.training.pretrain_on
+        if pretrain is not None and pretrain not in self.modalities:
+            raise ValueError(f"pretrain_on must be one of {sorted(self.modalities)}, got {pretrain!r}")
+        return self
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that the network takes."""
+        return len(next(iter(self.modalities.values())).channels)
+
+    def to_json(self) -> str:
+        """The complete recipe as indented JSON."""
+        return self.model_dump_json(indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecipeError: not JSON, an unknown field, or a value out of its range.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"Expected a recipe as JSON, but {error}.") from error
+        return _validated(values)
+
+    def with_changes(self, changes: Mapping[str, Any]) -> "Recipe":
+        """A copy with some fields changed.
+
+        Args:
+            changes: dotted field (`training.max_epochs`, `modalities.ct.scaling`) → value; text is
+                read as JSON where the field is not itself text.
+
+        Raises:
+            RecipeError: an unknown field (the nearest one is suggested) or an unfit value.
+        """
+        values = self.model_dump(mode="json")
+        for dotted, value in changes.items():
+            _set(values, dotted.replace("-", "_").split("."), value, dotted)
+        return _validated(values)
+
+
+def _set(values: Any, path: list[str], value: Any, dotted: str) -> None:
+    *parents, last = path
+    for name in parents:
+        values = values[_known(name, values, dotted)]
+    # dictionaries such as a loss's arguments or the substitutes take new keys
+    open_ended = bool(parents) and parents[-1] in {"arguments", "substitutes", "classes"}
+    key = last if open_ended else _known(last, values, dotted)
+    values[key] = _from_text(value, values.get(key)) if isinstance(value, str) else value
+
+
+def _known(name: str, values: Any, dotted: str) -> str:
+    names = list(values) if isinstance(values, dict) else []
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names) or 'none here'}."
+    raise RecipeError(f"Unknown recipe field {dotted!r}: there is no {name!r}; {hint}")
+
+
+def _from_text(text: str, present: Any) -> Any:
+    if isinstance(present, str):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None if text.lower() == "none" else text
+
+
+def _validated(values: Any) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "recipe"
+        hint = _nearest_field(first) if first["type"] == "extra_forbidden" else first["msg"]
+        raise RecipeError(f"Recipe field {where}: {hint}; got {first.get('input')!r}.") from error
+
+
+def _nearest_field(error: Mapping[str, Any]) -> str:
+    part: Any = Recipe
+    for name in error["loc"][:-1]:
+        field = part.model_fields.get(name) if hasattr(part, "model_fields") else None
+        part = field.annotation if field else None
+    names = list(part.model_fields) if hasattr(part, "model_fields") else []
+    near = difflib.get_close_matches(str(error["loc"][-1]), names, n=1)
+    return f"unknown field, did you mean {near[0]!r}?" if near else "unknown field"

@@ -1,0 +1,230 @@
+"""Reading a run folder, complete or not, into what the report's template shows."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oncoseg.errors import RecipeError, RunError
+from oncoseg.files import sha256_of_file
+from oncoseg.recipe import Recipe
+from oncoseg.recipes import get_recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.split import PARTS
+
+PHANTOM_MARK = "phantom"
+"""A data folder whose README.txt holds this word is synthetic."""
+
+SPLIT_ORDER = ("test", "validation", "train")
+"""The first of these that was evaluated is reported."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the run lacks, and the command that makes it."""
+
+    text: str
+    command: str
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """One modality's data set: its name, what is known of it, and (patients, cases) per side."""
+
+    modality: str
+    folder: str
+    layout: str
+    sides: dict[str, tuple[int, int]]
+    fingerprint: str
+    substituted: str
+    synthetic: bool
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation's files.
+
+    Attributes:
+        split: which side.
+        threshold: probability from which a voxel is tumour.
+        summary: summary.json.
+        rows: group → averaging → row of the table.
+        curves: curves.json.
+        patients: per_patient.csv as numbers (NaN where undefined), worst Dice first.
+        panels: summary's words with the arrays image, truth and prediction.
+    """
+
+    split: str
+    threshold: float
+    summary: dict[str, Any]
+    rows: dict[str, dict[str, dict[str, Any]]]
+    curves: dict[str, dict[str, Any]]
+    patients: list[dict[str, Any]]
+    panels: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that the template shows; its fields are the template's variables."""
+
+    run_name: str
+    recipe: Recipe
+    data: list[DataRow]
+    synthetic: bool
+    log: list[dict[str, Any]]
+    evaluation: Evaluated | None
+    changes: list[tuple[str, str, str]]
+    metadata: list[tuple[str, str]]
+    notices: list[Notice]
+
+
+def read_run(run: Path) -> Contents:
+    """Read everything there is.
+
+    Raises:
+        RunError: not a run folder, or a damaged file.
+    """
+    folder = RunFolder(run)
+    recipe, sides, records = folder.recipe(), folder.split(), folder.data()
+    data = [_data_row(name, sides[name], records.get(name, {})) for name in sides]
+    metrics = folder.metrics() if (run / "metrics.json").is_file() else {}
+    evaluation = _read_evaluation(run)
+    log = read_log(folder.log)
+    return Contents(
+        run_name=run.resolve().name,
+        recipe=recipe,
+        data=data,
+        synthetic=any(row.synthetic for row in data) or records.get("synthetic") is True,
+        log=log,
+        evaluation=evaluation,
+        changes=_changes(recipe),
+        metadata=list(_flat(metrics)),
+        notices=_notices(folder, bool(metrics.get("finished")), log, evaluation),
+    )
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Rows of log.csv with numbers where numbers are; a last row cut short is left out."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+    return [{name: _number(text) for name, text in row.items()} for row in rows]
+
+
+def _data_row(modality: str, sides: dict[str, Any], record: dict[str, Any]) -> DataRow:
+    path = Path(record.get("path", ""))
+    swaps = record.get("substituted_channels") or {}
+    return DataRow(
+        modality,
+        path.name,
+        str(record.get("layout", "")),
+        {part: (len(p := sides.get(part, {})), sum(len(cases) for cases in p.values())) for part in PARTS},
+        str(record.get("fingerprint", "")),
+        ", ".join(f"{missing} taken from {used}" for missing, used in swaps.items()),
+        record.get("synthetic") is True or _says_phantom(path),
+    )
+
+
+def _says_phantom(folder: Path) -> bool:
+    readme = folder / "README.txt"
+    try:
+        return PHANTOM_MARK in readme.read_text(encoding="utf-8", errors="replace").lower()
+    except OSError:
+        return False
+
+
+def _read_evaluation(run: Path) -> Evaluated | None:
+    for split in SPLIT_ORDER:
+        folder = run / "evaluation" / split
+        if (folder / "summary.json").is_file():
+            try:
+                return _evaluated(split, folder)
+            except (OSError, ValueError, KeyError) as error:
+                raise RunError(
+                    f"The evaluation in {folder} is damaged ({error}). Make it again: "
+                    f"oncoseg evaluate {run} --split {split}"
+                ) from error
+    return None
+
+
+def _evaluated(split: str, folder: Path) -> Evaluated:
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    rows: dict[str, dict[str, Any]] = {}
+    for row in summary["table"]:
+        rows.setdefault(row["group"], {})[row["averaging"]] = row
+    with (folder / "per_patient.csv").open(newline="", encoding="utf-8") as file:
+        patients = [
+            {k: v if k in ("modality", "patient") else _number(v) for k, v in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    patients.sort(key=lambda row: (math.isnan(row["dice"]), row["dice"]))
+    with np.load(folder / "panels.npz", allow_pickle=False) as arrays:
+        panels = [
+            words | {name: arrays[f"{name}_{index}"] for name in ("image", "truth", "prediction")}
+            for index, words in enumerate(summary["panels"])
+        ]
+    curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
+    return Evaluated(split, summary["threshold"], summary, rows, curves, patients, panels)
+
+
+def _changes(recipe: Recipe) -> list[tuple[str, str, str]]:
+    """(Field, the system's own value, this run's value) wherever they differ."""
+    try:
+        default = get_recipe(recipe.name)
+    except RecipeError:
+        return []
+    usual = dict(_flat(default.model_dump(mode="json", exclude={"published", "deviations"})))
+    here = dict(_flat(recipe.model_dump(mode="json", exclude={"published", "deviations"})))
+    names = list(dict.fromkeys([*usual, *here]))
+    return [
+        (name, usual.get(name, "–"), here.get(name, "–"))
+        for name in names
+        if usual.get(name) != here.get(name)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs = []
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            pairs += _flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((prefix + name, value if isinstance(value, str) else json.dumps(value)))
+    return pairs
+
+
+def _notices(
+    folder: RunFolder, finished: bool, log: list[dict[str, Any]], evaluation: Evaluated | None
+) -> list[Notice]:
+    notices = []
+    if not log:
+        text = "No epoch has been finished yet, so there are no learning curves."
+        notices.append(Notice(text, f"oncoseg train --resume --out {folder.path}"))
+    elif not finished:
+        last = log[-1]
+        text = f"Training is not finished; the log ends after {last['stage']} epoch {last['epoch']:g}."
+        notices.append(Notice(text, f"oncoseg train --resume --out {folder.path}"))
+    evaluate = f"oncoseg evaluate {folder.path} --split test"
+    if evaluation is None:
+        notices.append(
+            Notice("This run has not been evaluated, so there are no scores and examples.", evaluate)
+        )
+    elif folder.model.is_file() and evaluation.summary["weights"] not in (None, sha256_of_file(folder.model)):
+        notices.append(Notice("The weights have changed since the evaluation shown here was made.", evaluate))
+    elif evaluation.split != "test":
+        notices.append(Notice(f"Only the {evaluation.split} side has been evaluated.", evaluate))
+    return notices
+
+
+def _number(text: str) -> Any:
+    if text == "":
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,312 @@
+"""The report's pictures, each as a data URI, in colours that the colour-blind can tell apart."""
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from oncoseg.report import words
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+"""Okabe and Ito's colours for modalities, in order of appearance."""
+
+ALL_COLOUR = "#333333"
+"""For all modalities together."""
+
+TRUTH_COLOUR = "#56B4E9"
+"""Reference outline, drawn solid."""
+
+PREDICTION_COLOUR = "#F0A000"
+"""Predicted outline, drawn dashed."""
+
+TILE_INCHES = 2.4
+"""Side of an example's picture."""
+
+TILE_DPI = 150
+"""Resolution of the examples."""
+
+CLOSE_UP_MARGIN = 0.6
+"""Room around the outlines in a close-up, as a share of their size."""
+
+CLOSE_UP_SMALLEST = 24
+"""Least side of a close-up in pixels of the source."""
+
+JITTER = 0.22
+"""Vertical spread of the dots of the strip plot."""
+
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e3e7ea",
+    "grid.linewidth": 0.8,
+    "axes.edgecolor": "#88929a",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "oncoseg",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
+}
+"""One look for all plots; text stays text."""
+
+
+def learning_curves(log: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Loss and Dice over epochs, one plot each per modality (the paper's Fig. 3).
+
+    Args:
+        log: rows of log.csv.
+
+    Returns:
+        A source and an alternative text per plot.
+    """
+    steps = list(dict.fromkeys((row["stage"], row["epoch"]) for row in log))
+    plots = []
+    for modality in dict.fromkeys(row["modality"] for row in log):
+        rows = [row for row in log if row["modality"] == modality]
+        x = [steps.index((row["stage"], row["epoch"])) + 1 for row in rows]
+        for quantity in ("loss", "dice"):
+            plots.append(_learning_curve(modality, quantity, rows, x, steps))
+    return plots
+
+
+def _learning_curve(
+    modality: str,
+    quantity: str,
+    rows: Sequence[Mapping[str, Any]],
+    x: list[int],
+    steps: list[tuple[str, float]],
+) -> dict[str, str]:
+    name = "Dice" if quantity == "dice" else "loss"
+    train, validation = ([row[f"{side}_{quantity}"] for row in rows] for side in ("train", "validation"))
+    with _axes(3.9, 2.7) as (figure, axes):
+        axes.plot(x, train, color=COLOURS[0], linestyle="--", marker="o", markersize=3, label="training")
+        axes.plot(x, validation, color=COLOURS[1], marker="s", markersize=3, label="validation")
+        _mark_stages(axes, steps)
+        axes.set(xlabel="epoch", ylabel=name, title=f"{words.group_name(modality)}: {name}")
+        axes.set_xlim(0.5, len(steps) + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if quantity == "dice":
+            axes.set_ylim(0, 1)
+        axes.legend(loc="best", fontsize=9)
+        ends = f"training ends at {train[-1]:.2f}, validation at {validation[-1]:.2f}"
+        alt = f"{words.group_name(modality)} {name} over {len(steps)} epochs: {ends}."
+        return {"source": _svg(figure), "alt": alt}
+
+
+def _mark_stages(axes: Axes, steps: list[tuple[str, float]]) -> None:
+    stages = [stage for stage, _ in steps]
+    for index in range(1, len(stages)):
+        if stages[index] != stages[index - 1]:
+            axes.axvline(index + 0.5, color="#88929a", linestyle=":", linewidth=1)
+            axes.text(
+                index + 0.6, 0.02, f"{stages[index]} →", transform=axes.get_xaxis_transform(), fontsize=8
+            )
+
+
+def operating_curves(curves: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """ROC (the paper's Fig. 4) and precision–recall curves over voxels; a dot marks the used threshold.
+
+    Args:
+        curves: group → points, AUC, average precision and confusion matrix.
+    """
+    drawn = {group: curve for group, curve in curves.items() if "points" in curve}
+    if not drawn:
+        return []
+    return [_roc(drawn), _precision_recall(drawn)]
+
+
+def _roc(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    with _axes(4.1, 3.9) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color="#88929a", linestyle=":", linewidth=1, label="chance")
+        for (group, curve), look in zip(curves.items(), _looks(curves), strict=True):
+            x, y = curve["points"]["false_positive_rate"], curve["points"]["recall"]
+            axes.plot(x, y, **look, label=f"{words.group_name(group)}: {curve['auc']:.3f}")
+            counts = curve["confusion"]
+            _dot(axes, _share(counts["fp"], counts["tn"]), _share(counts["tp"], counts["fn"]), look["color"])
+        axes.set(xlabel="false positive rate", ylabel="recall", title="ROC over voxels", xlim=(-0.02, 1.02))
+        axes.set_ylim(-0.02, 1.02)
+        axes.legend(title="area under the curve", loc="lower right", fontsize=9, title_fontsize=9)
+        areas = "; ".join(f"{words.group_name(g)} area {c['auc']:.3f}" for g, c in curves.items())
+        return {"source": _svg(figure), "alt": f"ROC curves over voxels. {areas}."}
+
+
+def _precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    with _axes(4.1, 3.9) as (figure, axes):
+        for (group, curve), look in zip(curves.items(), _looks(curves), strict=True):
+            x, y = curve["points"]["recall"], curve["points"]["precision"]
+            axes.plot(x, y, **look, label=f"{words.group_name(group)}: {curve['average_precision']:.3f}")
+            counts = curve["confusion"]
+            if counts["tp"] + counts["fp"]:
+                _dot(
+                    axes,
+                    _share(counts["tp"], counts["fn"]),
+                    _share(counts["tp"], counts["fp"]),
+                    look["color"],
+                )
+        axes.set(
+            xlabel="recall", ylabel="precision", title="Precision–recall over voxels", xlim=(-0.02, 1.02)
+        )
+        axes.set_ylim(-0.02, 1.02)
+        axes.legend(title="average precision", loc="lower left", fontsize=9, title_fontsize=9)
+        areas = "; ".join(f"{words.group_name(g)} {c['average_precision']:.3f}" for g, c in curves.items())
+        return {
+            "source": _svg(figure),
+            "alt": f"Precision–recall curves over voxels. Average precision: {areas}.",
+        }
+
+
+def strip_plot(
+    patients: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> dict[str, str]:
+    """Dice of every patient, with mean and interval, one line per modality.
+
+    Args:
+        patients: rows of per_patient.csv.
+        rows: group → averaging → row of the table.
+    """
+    modalities = list(dict.fromkeys(name for name in rows if name != "all"))
+    with _axes(6.4, 0.9 + 0.85 * len(modalities)) as (figure, axes):
+        for place, (modality, colour) in enumerate(zip(modalities, _colours(modalities), strict=True)):
+            values = sorted(
+                p["dice"] for p in patients if p["modality"] == modality and not math.isnan(p["dice"])
+            )
+            height = place + JITTER * np.array([-1, 0.33, -0.33, 1])[np.arange(len(values)) % 4]
+            axes.scatter(values, height, s=26, color=colour, alpha=0.65, linewidths=0, zorder=2)
+            _mark_mean(axes, rows[modality]["patient"]["scores"]["dice"], place)
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(modalities) - 0.45, -0.55), xlabel="Dice of a patient")
+        axes.set_yticks(range(len(modalities)), [words.group_name(name) for name in modalities])
+        axes.grid(visible=False, axis="y")
+        means = "; ".join(
+            f"{words.group_name(m)} mean {words.score(rows[m]['patient']['scores']['dice']['mean'])}"
+            for m in modalities
+        )
+        return {"source": _svg(figure), "alt": f"Dice of every patient as dots. {means}."}
+
+
+def _mark_mean(axes: Axes, dice: Mapping[str, Any], place: float) -> None:
+    if dice["mean"] is None:
+        return
+    if dice["low"] is not None:
+        axes.plot([dice["low"], dice["high"]], [place, place], color="black", linewidth=2.2, zorder=3)
+    axes.plot(
+        [dice["mean"]], [place], marker="D", color="white", markeredgecolor="black", markersize=8, zorder=4
+    )
+
+
+def panel_tiles(panel: Mapping[str, Any]) -> list[dict[str, str]]:
+    """An example as four pictures: image, truth, prediction, close-up (the paper's Fig. 5).
+
+    Shown as radiologists look: the patient's right on the left, anterior at the top.
+
+    Args:
+        panel: `image`, `truth`, `prediction` (uint8, axes `i j`), `aspect` and words about them.
+    """
+    image, truth, prediction = (panel[name].T[::-1, ::-1] for name in ("image", "truth", "prediction"))
+    who = f"{words.group_name(panel['modality'])}, {words.ROLE_TITLES[panel['role']].lower()}"
+    kinds = {
+        "Image": (None, None, False),
+        "Truth": (truth, None, False),
+        "Prediction": (None, prediction, False),
+        "Close-up": (truth, prediction, True),
+    }
+    return [
+        {
+            "source": _tile(image, reference, predicted, panel["aspect"], near),
+            "title": title,
+            "alt": f"{who}: {title.lower()}",
+        }
+        for title, (reference, predicted, near) in kinds.items()
+    ]
+
+
+def _tile(
+    image: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray | None, aspect: float, near: bool
+) -> str:
+    figure = Figure(figsize=(TILE_INCHES, TILE_INCHES), dpi=TILE_DPI, facecolor="black")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=aspect, interpolation="bilinear")
+    if near:
+        rows, columns = _close_up(np.asarray(truth) | np.asarray(prediction))
+        axes.set(xlim=(columns[0] - 0.5, columns[1] - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5))
+    else:
+        _fill(axes, truth, TRUTH_COLOUR, aspect)
+        _fill(axes, prediction, PREDICTION_COLOUR, aspect)
+    _outline(axes, truth, TRUTH_COLOUR, "solid")
+    _outline(axes, prediction, PREDICTION_COLOUR, "dashed")
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor="black")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _fill(axes: Axes, mask: np.ndarray | None, colour: str, aspect: float) -> None:
+    if mask is not None and mask.any():
+        tint = np.zeros((*mask.shape, 4))
+        tint[mask > 0] = matplotlib.colors.to_rgba(colour, 0.3)
+        axes.imshow(tint, aspect=aspect, interpolation="nearest")
+
+
+def _outline(axes: Axes, mask: np.ndarray | None, colour: str, style: str) -> None:
+    if mask is None or not mask.any():
+        return
+    # a border of background closes outlines at the edge of the image
+    padded = np.pad(mask, 1)
+    places = [np.arange(-1, size + 1) for size in mask.shape]
+    lines = axes.contour(places[1], places[0], padded, [0.5], colors=colour, linewidths=1.6, linestyles=style)
+    lines.set_path_effects([patheffects.withStroke(linewidth=2.6, foreground="#00000090")])
+
+
+def _close_up(mask: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """First and last row, first and last column around the mask: a square, all if it is empty."""
+    if not mask.any():
+        return (0, mask.shape[0]), (0, mask.shape[1])
+    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    size = max(span[-1] - span[0] + 1 for span in spans)
+    side = min(max(size * (1 + CLOSE_UP_MARGIN), CLOSE_UP_SMALLEST), *mask.shape)
+    starts = [(span[0] + span[-1] + 1 - side) / 2 for span in spans]
+    inside = [min(max(start, 0), length - side) for start, length in zip(starts, mask.shape, strict=True)]
+    return (inside[0], inside[0] + side), (inside[1], inside[1] + side)
+
+
+@contextmanager
+def _axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Figure) -> str:
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _colours(groups: Sequence[str]) -> list[str]:
+    return [ALL_COLOUR if g == "all" else COLOURS[i % len(COLOURS)] for i, g in enumerate(groups)]
+
+
+def _looks(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
+    styles = ("-", "--", "-.", ":")
+    return [
+        {"color": colour, "linestyle": "-" if group == "all" else styles[i % len(styles)], "linewidth": 1.8}
+        for i, (group, colour) in enumerate(zip(groups, _colours(list(groups)), strict=True))
+    ]
+
+
+def _dot(axes: Axes, x: float, y: float, colour: str) -> None:
+    axes.plot([x], [y], marker="o", color=colour, markeredgecolor="white", markersize=8, zorder=5)
+
+
+def _share(part: int, rest: int) -> float:
+    return part / (part + rest) if part + rest else 0.0

@@ -1,0 +1,117 @@
+"""The run folder, which is also the model folder: what each file in it is called and holds.
+
+    recipe.json        the resolved recipe        split.json     who was trained on and who was not
+    data.json          the data sets used         log.csv        one row per epoch and modality
+    model.safetensors  the kept (best) weights    metrics.json   when they were reached, on what
+    checkpoint.pt      for resuming               tensorboard/   the log, for TensorBoard
+    evaluation/        made by `evaluate`         report/        made by `report`
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oncoseg.errors import RecipeError, RunError
+from oncoseg.files import write_json, write_text
+from oncoseg.recipe import FORMAT_VERSION, Recipe
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and contents of a run folder."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The kept weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """All that resuming needs."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def log(self) -> Path:
+        """One row per epoch and modality."""
+        return self.path / "log.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe.
+
+        Raises:
+            RunError: not a run folder, or one of another version of oncoseg.
+        """
+        values = self._json("recipe.json")
+        version = values.get("format_version")
+        if version != FORMAT_VERSION:
+            raise RunError(
+                f"The run folder {self.path} has format version {version}; this oncoseg reads version "
+                f"{FORMAT_VERSION}. Use the oncoseg that made it, or train again."
+            )
+        try:
+            return Recipe.from_json(json.dumps(values))
+        except RecipeError as error:
+            raise RunError(f"The run folder {self.path} holds a recipe that does not fit: {error}") from error
+
+    def split(self) -> dict[str, Any]:
+        """Modality → part → patient → case ids."""
+        return dict(self._json("split.json")["modalities"])
+
+    def data(self) -> dict[str, Any]:
+        """Modality → what is known of its data set (`path`, `layout`, `cases`, …)."""
+        return self._json("data.json")
+
+    def metrics(self) -> dict[str, Any]:
+        """How the kept weights came about."""
+        return self._json("metrics.json")
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Keep the resolved recipe."""
+        write_text(self.path / "recipe.json", recipe.to_json() + "\n")
+
+    def write_split(self, seed: int, modalities: dict[str, Any]) -> None:
+        """Keep the split."""
+        write_json(self.path / "split.json", {"seed": seed, "modalities": modalities})
+
+    def write_data(self, data: dict[str, Any]) -> None:
+        """Keep the description of the data sets."""
+        write_json(self.path / "data.json", data)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Keep how the weights came about."""
+        write_json(self.path / "metrics.json", metrics)
+
+    def need_model(self) -> Path:
+        """The kept weights' path.
+
+        Raises:
+            RunError: no epoch has been finished yet.
+        """
+        if not self.model.is_file():
+            self.recipe()
+            raise RunError(
+                f"The run folder {self.path} has no model.safetensors: no joint epoch was finished yet. Go on with "
+                f"`oncoseg train --resume --out {self.path}`."
+            )
+        return self.model
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(
+                f"{self.path} is not a complete run folder: expected {name} in it. Give the folder that "
+                "`oncoseg train --out` wrote."
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} is damaged ({error}). Restore it, or train again.") from error
+        return dict(values)

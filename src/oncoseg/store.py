@@ -1,0 +1,137 @@
+"""The prepared store: one content-addressed folder per case, one compressed chunk per slice.
+
+A case's folder is named by the hash of everything that decides its content (files, settings, version
+of the preparation), so that nothing is prepared twice and a change of either is noticed. It holds
+
+* `slices.b2nd`: float16, `slice channel row column`; the last channel is the mask (class indices);
+* `case.json`: number of slices, channels, tumour pixels of each slice, size of the source.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import torch
+from torch import Tensor
+
+from oncoseg.errors import DataError
+from oncoseg.files import sha256_of_file, write_json
+
+SLICES_FILE, DESCRIPTION_FILE, HASHES_FILE = "slices.b2nd", "case.json", "hashes.json"
+
+COMPRESSION = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
+"""Bit shuffling suits float16; level 1 is within a few per cent of the higher levels' size."""
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """One case in the store.
+
+    Attributes:
+        id: the case's id in its data set.
+        patient: whom it belongs to.
+        folder: where its slices lie.
+        order: for each network channel, which stored channel it is (repeated ones are stored once).
+    """
+
+    id: str
+    patient: str
+    folder: Path
+    order: tuple[int, ...]
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What `case.json` says."""
+        return json.loads((self.folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+
+    @cached_property
+    def tumour_pixels(self) -> np.ndarray:
+        """Pixels of any class in each slice."""
+        return np.array(self.description["tumour_pixels"], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.tumour_pixels)
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Slices start … stop − 1: images `n c h w` float32 in [0, 1] and masks `n h w` uint8."""
+        array = blosc2.open(str(self.folder / SLICES_FILE), mode="r", mmap_mode="r")
+        stored = array[start:stop]
+        images = torch.from_numpy(stored[:, list(self.order)]).float()
+        return images, torch.from_numpy(stored[:, -1].astype(np.uint8))
+
+
+class SliceWriter:
+    """Writes one case's slices in order into a folder (see the module's text)."""
+
+    def __init__(self, folder: Path, slices: int, channels: int, size: tuple[int, int]) -> None:
+        """Make the array; `folder` exists and is empty."""
+        self._folder = folder
+        self._pixels: list[int] = []
+        self._array = blosc2.empty(
+            (slices, channels + 1, *size),
+            dtype=np.float16,
+            chunks=(1, channels + 1, *size),
+            blocks=(1, 1, *size),
+            urlpath=str(folder / SLICES_FILE),
+            cparams=COMPRESSION,
+        )
+
+    def append(self, images: Tensor, masks: Tensor) -> None:
+        """Add slices: images `n c h w` in [0, 1], masks `n h w`."""
+        start = len(self._pixels)
+        joined = torch.cat([images, masks[:, None].float()], dim=1).to(torch.float16)
+        self._array[start : start + len(joined)] = joined.numpy()
+        self._pixels += (masks > 0).flatten(1).sum(1).tolist()
+
+    def finish(self, **description: Any) -> None:
+        """Write the description, which makes the folder complete."""
+        if len(self._pixels) != self._array.shape[0]:
+            raise DataError(f"Expected {self._array.shape[0]} slices, got {len(self._pixels)}.")
+        write_json(self._folder / DESCRIPTION_FILE, {"tumour_pixels": self._pixels, **description})
+
+
+class FileHashes:
+    """Content hashes of source files, remembered by path, size and time of change."""
+
+    def __init__(self, store: Path) -> None:
+        """Read what an earlier preparation remembered; a damaged memory is dropped."""
+        self._path = store / HASHES_FILE
+        try:
+            self._known: dict[str, list[Any]] = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            self._known = {}
+        self._changed = False
+
+    def of(self, files: Sequence[Path]) -> list[str]:
+        """The hash of each file's content.
+
+        Raises:
+            DataError: a file that cannot be read.
+        """
+        return [self._of_one(path) for path in files]
+
+    def _of_one(self, path: Path) -> str:
+        try:
+            state = path.stat()
+            known = self._known.get(str(path))
+            if known and known[:2] == [state.st_size, state.st_mtime_ns]:
+                return str(known[2])
+            digest = sha256_of_file(path)
+        except OSError as error:
+            raise DataError(
+                f"Cannot read {path}: {error.strerror}. Check that the file is there and may be read."
+            ) from error
+        self._known[str(path)] = [state.st_size, state.st_mtime_ns, digest]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Keep the hashes for the next preparation."""
+        if self._changed:
+            write_json(self._path, self._known)
+            self._changed = False

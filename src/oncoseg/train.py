@@ -1,0 +1,545 @@
+"""Training: one readable loop over stages, epochs and batches.
+
+Every random choice is drawn from (seed, stage, epoch, step), so that going on from a checkpoint
+sees the same slices, augmented in the same way, as a run that was never stopped.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from oncoseg import hardware, training_data
+from oncoseg.augment import Strengths, augment
+from oncoseg.errors import RecipeError, RunError
+from oncoseg.files import atomic_file, new_folder
+from oncoseg.losses import LOSSES
+from oncoseg.metrics import Confusion, dice, pool
+from oncoseg.models import build
+from oncoseg.recipe import Recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.sampler import SliceId, epoch_batches
+from oncoseg.store import PreparedCase
+from oncoseg.training_log import EpochRow, TrainingLog
+
+CHECKPOINT_MINUTES = 5.0
+"""A kill -9 costs at most this much training."""
+
+VALIDATION_BATCH = 32
+"""Slices computed at a time in validation."""
+
+Batch = dict[str, tuple[Tensor, Tensor]]
+Cases = Mapping[str, Sequence[PreparedCase]]
+
+
+class Stage(NamedTuple):
+    """A part of the training with its own one-cycle schedule."""
+
+    name: str
+    modalities: tuple[str, ...]
+    epochs: int
+    keeps_best: bool
+
+
+class Status(NamedTuple):
+    """Where training is, for showing progress."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    seconds_left: float
+    scores: Mapping[str, float]
+
+
+class Outcome(NamedTuple):
+    """How a call of `train` ended."""
+
+    run: Path
+    finished: bool
+    reason: str
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """Pretraining on one modality if the recipe wants it, then joint training (S1, section 4.4)."""
+    training = recipe.training
+    stages = [Stage("joint", tuple(recipe.modalities), training.max_epochs, keeps_best=True)]
+    if training.pretrain_on is not None and training.pretrain_epochs > 0:
+        stages.insert(0, Stage("pretrain", (training.pretrain_on,), training.pretrain_epochs, keeps_best=False))
+    return stages
+
+
+def train(
+    recipe: Recipe,
+    data: Mapping[str, Path],
+    out: Path,
+    *,
+    store: Path | None = None,
+    split_file: Path | None = None,
+    workers: int | None = None,
+    prepare_progress: training_data.Progress | None = None,
+    monitor: Callable[[Status], None] | None = None,
+) -> Outcome:
+    """Train a recipe from raw folders into a new run folder.
+
+    Args:
+        recipe: the complete description; it is kept in the run folder.
+        data: modality → folder of its data set.
+        out: the run folder; new or empty.
+        store: the prepared store; None for the one in the user's cache.
+        split_file: a `split.json` to use instead of drawing a split.
+        workers: processes for preparing, see `prepare`.
+        prepare_progress: called with (cases done, cases in all).
+        monitor: called after every step.
+
+    Raises:
+        RunError: `out` holds something, or cannot be written.
+        DataError: data that cannot be used.
+        RecipeError: an unknown loss or network, or arguments that they do not take.
+    """
+    training_data.check_modalities(recipe, data)
+    given = training_data.read_split(split_file) if split_file else None
+    run = RunFolder(new_folder(out, "The run folder"))
+    try:
+        loaded = training_data.load(
+            recipe,
+            data,
+            store or training_data.default_store(),
+            split=given,
+            workers=workers,
+            progress=prepare_progress,
+        )
+        training = _Training(run, recipe, loaded.train, loaded.validation, monitor)
+    except BaseException:
+        out.rmdir()
+        raise
+    run.write_recipe(recipe)
+    run.write_split(recipe.training.seed, loaded.split)
+    run.write_data(loaded.data)
+    return training.go()
+
+
+def resume(
+    out: Path,
+    *,
+    store: Path | None = None,
+    max_minutes: float | None = None,
+    workers: int | None = None,
+    prepare_progress: training_data.Progress | None = None,
+    monitor: Callable[[Status], None] | None = None,
+) -> Outcome:
+    """Go on with a run that was stopped; recipe, data and split are those in the run folder.
+
+    Args:
+        out: the run folder.
+        store: the prepared store; what it does not hold is prepared again.
+        max_minutes: budget for this call, in place of the recipe's.
+        workers: see `train`.
+        prepare_progress: see `train`.
+        monitor: see `train`.
+
+    Raises:
+        RunError: not a run folder, of another version, or its data have changed since.
+    """
+    run = RunFolder(out)
+    recipe, records = run.recipe(), run.data()
+    if max_minutes is not None:
+        recipe = recipe.with_changes({"training.max_minutes": max_minutes})
+    loaded = training_data.load(
+        recipe,
+        {name: Path(record["path"]) for name, record in records.items()},
+        store or training_data.default_store(),
+        split=run.split(),
+        workers=workers,
+        progress=prepare_progress,
+    )
+    for name, record in records.items():
+        if loaded.data[name]["fingerprint"] != record["fingerprint"]:
+            raise RunError(
+                f"The {name} data at {record['path']} have changed since {out} was started; a resumed run must see "
+                "the same data. Restore them, or start a new run."
+            )
+    training = _Training(run, recipe, loaded.train, loaded.validation, monitor)
+    if run.checkpoint.is_file():
+        training.restore()
+    return training.go()
+
+
+class _Training:
+    """The network, its optimiser, and where the loop is."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        recipe: Recipe,
+        cases: Cases,
+        validation: Cases,
+        monitor: Callable[[Status], None] | None,
+    ) -> None:
+        hardware.tune_allocator()
+        settings = recipe.training
+        self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
+        self.monitor = monitor or (lambda status: None)
+        self.device = hardware.choose_device(settings.device)
+        self.precision = hardware.choose_precision(settings.precision, self.device)
+        accelerator = "cuda" if self.device.type == "cuda" else "cpu"
+        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=self.precision)
+        torch.manual_seed(settings.seed)
+        network = build(
+            recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
+        )
+        self.layout = hardware.training_layout(self.precision, self.device)
+        self.network = self.fabric.setup_module(network.to(memory_format=self.layout))
+        self.stages = stages_of(recipe)
+        self.losses = {name: _loss_of(recipe, name) for name in recipe.modalities}
+        self.strengths = Strengths(**recipe.augmentation.model_dump())
+        self.stage, self.epoch, self.step = 0, 0, 0
+        self.best: dict[str, Any] = {}
+        self.scores: dict[str, float] = {}
+        self.minutes_before = 0.0
+        self.optimiser_state: dict[str, Any] | None = None
+        self.partial = _EpochSums()
+        self.log = TrainingLog(run)
+
+    # the loop -------------------------------------------------------------------------------
+
+    def go(self) -> Outcome:
+        """Train until the end, the budget or a request to stop."""
+        self.started = self.saved = time.monotonic()
+        self.steps_done = 0
+        with _stop_requests() as stop:
+            for stage in self.stages[self.stage :]:
+                self._set_up_optimiser(stage)
+                while self.epoch < stage.epochs:
+                    reason = self._train_epoch(stage, stop)
+                    if reason:
+                        self._save_checkpoint()
+                        self._save_metrics(finished=False)
+                        self.log.close()
+                        return Outcome(self.run.path, False, reason)
+                    self._finish_epoch(stage)
+                self.stage, self.epoch = self.stage + 1, 0
+        self._save_checkpoint()
+        self._save_metrics(finished=True)
+        self.log.close()
+        return Outcome(self.run.path, True, "all epochs are done")
+
+    def _train_epoch(self, stage: Stage, stop: "_StopRequest") -> str:
+        """Train the rest of the present epoch; returns why it was left early, or nothing."""
+        batches = self._batches(stage, self.epoch)
+        self.network.train()
+        for batch in self._prefetched(batches[self.step :]):
+            self._train_step(stage, batch)
+            self.step += 1
+            self.steps_done += 1
+            self.monitor(self._status(stage, len(batches)))
+            if reason := stop.reason or self._over_budget():
+                return reason
+            if time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60:
+                self._save_checkpoint()
+        return ""
+
+    def _train_step(self, stage: Stage, batch: Batch) -> None:
+        images, masks, parts = self._augmented(batch)
+        torch.manual_seed(self._seed_of_step() + 1)
+        logits = self.network(images)
+        loss = torch.zeros((), device=self.device)
+        for name, part in parts.items():
+            term = self.losses[name](logits[part], masks[part])
+            loss = loss + self.recipe.modalities[name].loss.weight * term
+            self.partial.add(name, term.detach(), logits[part].detach(), masks[part])
+        self.fabric.backward(loss)
+        if self.recipe.training.clip_norm is not None:
+            self.fabric.clip_gradients(self.network, self.optimiser, max_norm=self.recipe.training.clip_norm)
+        self.optimiser.step()
+        self.schedule.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _finish_epoch(self, stage: Stage) -> None:
+        losses, self.scores = self._validate(stage)
+        macro = float(np.mean(list(self.scores.values())))
+        self.epoch, self.step = self.epoch + 1, 0
+        rows = [
+            EpochRow(
+                stage=stage.name,
+                epoch=self.epoch,
+                modality=name,
+                train_loss=self.partial.loss(name),
+                train_dice=self.partial.dice(name),
+                validation_loss=losses[name],
+                validation_dice=self.scores[name],
+                macro_dice=macro,
+                learning_rate=self.schedule.get_last_lr()[0],
+                minutes=round(self._minutes(), 3),
+            )
+            for name in stage.modalities
+        ]
+        self.partial = _EpochSums()
+        if stage.keeps_best and not macro <= self.best.get("macro_dice", -math.inf):
+            self.best = {"epoch": self.epoch, "macro_dice": macro, "validation_dice": dict(self.scores)}
+            self._save_model()
+        self.log.add(rows)
+        self._save_checkpoint()
+        self._save_metrics(finished=False)
+
+    @torch.inference_mode()
+    def _validate(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
+        """Mean loss over cases and mean Dice over patients, for each modality of the stage."""
+        self.network.eval()
+        losses, scores = {}, {}
+        for name in stage.modalities:
+            case_losses = []
+            counts: dict[str, list[Confusion]] = {}
+            for case in self.validation[name]:
+                logits, masks = self._predict_prepared(case)
+                case_losses.append(self.losses[name](logits, masks).item())
+                counts.setdefault(case.patient, []).append(_counts(logits, masks))
+            losses[name] = float(np.mean(case_losses))
+            by_patient = [dice(pool(of_one)) for of_one in counts.values()]
+            scores[name] = float(np.nanmean(by_patient)) if not np.isnan(by_patient).all() else math.nan
+        return losses, scores
+
+    def _predict_prepared(self, case: PreparedCase) -> tuple[Tensor, Tensor]:
+        logits, masks = [], []
+        for start in range(0, len(case), VALIDATION_BATCH):
+            images, truth = case.read(start, start + VALIDATION_BATCH)
+            images = images.to(self.device, memory_format=self.layout)
+            logits.append(self.network(images).float())
+            masks.append(truth.to(self.device))
+        return torch.cat(logits), torch.cat(masks)
+
+    # batches --------------------------------------------------------------------------------
+
+    def _batches(self, stage: Stage, epoch: int) -> list[dict[str, list[SliceId]]]:
+        training = self.recipe.training
+        cases = {name: self.cases[name] for name in stage.modalities}
+        seed = (training.seed, self.stage, epoch)
+        return epoch_batches(cases, training.batch_size, training.tumour_share, seed)
+
+    def _prefetched(self, batches: Sequence[Mapping[str, Sequence[SliceId]]]) -> Iterator[Batch]:
+        """Read the next batch while the present one is computed."""
+        with ThreadPoolExecutor(1) as reader:
+            following = reader.submit(self._read, batches[0]) if batches else None
+            for number in range(len(batches)):
+                batch = following.result()
+                if number + 1 < len(batches):
+                    following = reader.submit(self._read, batches[number + 1])
+                yield batch
+
+    def _read(self, batch: Mapping[str, Sequence[SliceId]]) -> Batch:
+        read = {}
+        for name, refs in batch.items():
+            slices = [self.cases[name][ref.case].read(ref.index, ref.index + 1) for ref in refs]
+            images, masks = zip(*slices, strict=True)
+            read[name] = torch.cat(images), torch.cat(masks)
+        return read
+
+    def _augmented(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, slice]]:
+        """One tensor of all modalities, augmented, and which rows are whose."""
+        images = torch.cat([part[0] for part in batch.values()]).to(self.device)
+        masks = torch.cat([part[1] for part in batch.values()]).to(self.device)
+        parts, start = {}, 0
+        for name, part in batch.items():
+            parts[name] = slice(start, start + len(part[0]))
+            start += len(part[0])
+        generator = torch.Generator().manual_seed(self._seed_of_step())
+        images, masks = augment(images, masks, len(self.recipe.classes), self.strengths, generator)
+        return images.contiguous(memory_format=self.layout), masks, parts
+
+    def _seed_of_step(self) -> int:
+        place = [self.recipe.training.seed, self.stage, self.epoch, self.step]
+        return int(np.random.SeedSequence(place).generate_state(1)[0])
+
+    # state ----------------------------------------------------------------------------------
+
+    def _set_up_optimiser(self, stage: Stage) -> None:
+        training = self.recipe.training
+        optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+        steps = stage.epochs * len(self._batches(stage, 0))
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser,
+            max_lr=training.learning_rate,
+            total_steps=steps + 1,
+            pct_start=training.warmup_share,
+            anneal_strategy="linear",
+        )
+        if self.optimiser_state is not None:
+            optimiser.load_state_dict(self.optimiser_state["optimiser"])
+            self.schedule.load_state_dict(self.optimiser_state["schedule"])
+            self.optimiser_state = None
+        self.optimiser = self.fabric.setup_optimizers(optimiser)
+        self.steps_in_all = self._steps_left() + self.steps_done
+
+    def _save_checkpoint(self) -> None:
+        state = {
+            "place": [self.stage, self.epoch, self.step],
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": self.best,
+            "scores": self.scores,
+            "partial": self.partial.state(),
+            "log": [asdict(row) for row in self.log.rows],
+            "minutes": self._minutes(),
+        }
+        with atomic_file(self.run.checkpoint) as temporary:
+            torch.save(state, temporary)
+        self.saved = time.monotonic()
+
+    def restore(self) -> None:
+        """Take over what the last checkpoint holds.
+
+        Raises:
+            RunError: the checkpoint is damaged or does not fit the recipe.
+        """
+        try:
+            state = torch.load(self.run.checkpoint, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+        except Exception as error:
+            raise RunError(
+                f"The checkpoint {self.run.checkpoint} cannot be used ({type(error).__name__}); expected one that "
+                "this run wrote. Delete it to start this run's training again, or train into a new folder."
+            ) from error
+        self.stage, self.epoch, self.step = state["place"]
+        self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]
+        self.partial = _EpochSums(state["partial"])
+        self.optimiser_state = state if self.stage < len(self.stages) else None
+        self.log = TrainingLog(self.run, state["log"])
+
+    def _save_model(self) -> None:
+        weights = {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}
+        with atomic_file(self.run.model) as temporary:
+            safetensors.torch.save_file(weights, temporary)
+
+    def _save_metrics(self, finished: bool) -> None:
+        self.run.write_metrics(
+            {
+                "best": self.best,
+                "finished": finished,
+                "minutes": round(self._minutes(), 2),
+                "precision": self.precision,
+                "hardware": hardware.describe(),
+            }
+        )
+
+    # time -----------------------------------------------------------------------------------
+
+    def _minutes(self) -> float:
+        return self.minutes_before + (time.monotonic() - self.started) / 60
+
+    def _over_budget(self) -> str:
+        budget = self.recipe.training.max_minutes
+        if budget is not None and time.monotonic() - self.started > budget * 60:
+            return f"the time budget of {budget:g} minutes is spent"
+        return ""
+
+    def _steps_left(self) -> int:
+        lengths = [len(self._batches(stage, 0)) * stage.epochs for stage in self.stages[self.stage :]]
+        done = self.epoch * len(self._batches(self.stages[self.stage], 0)) + self.step
+        return sum(lengths) - done
+
+    def _status(self, stage: Stage, steps: int) -> Status:
+        per_step = (time.monotonic() - self.started) / max(1, self.steps_done)
+        left = per_step * (self.steps_in_all - self.steps_done)
+        loss = self.partial.mean_loss()
+        return Status(
+            stage.name, self.epoch + 1, stage.epochs, self.step, steps, loss, left, dict(self.scores)
+        )
+
+
+class _EpochSums:
+    """Running sums of an epoch's loss and counts for each modality."""
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        self._losses: dict[str, list[Tensor]] = {}
+        self._counts: dict[str, Tensor] = {}
+        for name, (loss, steps, counts) in (state or {}).items():
+            self._losses[name] = [torch.tensor(loss / steps)] * steps
+            self._counts[name] = torch.tensor(counts)
+
+    def add(self, name: str, loss: Tensor, logits: Tensor, masks: Tensor) -> None:
+        self._losses.setdefault(name, []).append(loss)
+        counts = torch.stack(_tp_fp_fn(logits, masks))
+        self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
+
+    def loss(self, name: str) -> float:
+        return torch.stack(self._losses[name]).mean().item()
+
+    def mean_loss(self) -> float:
+        return float(np.mean([losses[-1].item() for losses in self._losses.values()]))
+
+    def dice(self, name: str) -> float:
+        tp, fp, fn = self._counts[name].tolist()
+        return dice(Confusion(tp, fp, fn, 0))
+
+    def state(self) -> dict[str, list[Any]]:
+        return {
+            name: [torch.stack(losses).sum().item(), len(losses), self._counts[name].tolist()]
+            for name, losses in self._losses.items()
+        }
+
+
+def _tp_fp_fn(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels at probability 0.5, all classes together."""
+    predicted, truth = (logits > 0).any(dim=1), masks > 0
+    return (predicted & truth).sum(), (predicted & ~truth).sum(), (~predicted & truth).sum()
+
+
+def _counts(logits: Tensor, masks: Tensor) -> Confusion:
+    tp, fp, fn = (count.item() for count in _tp_fp_fn(logits, masks))
+    return Confusion(tp, fp, fn, masks.numel() - tp - fp - fn)
+
+
+def _loss_of(recipe: Recipe, modality: str) -> Callable[[Tensor, Tensor], Tensor]:
+    settings = recipe.modalities[modality].loss
+    if settings.name not in LOSSES:
+        raise RecipeError(f"Unknown loss {settings.name!r}; expected one of {', '.join(LOSSES)}.")
+    function, arguments = LOSSES[settings.name], settings.arguments
+    try:
+        function(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), **arguments)
+    except TypeError as error:
+        raise RecipeError(f"Loss {settings.name!r} does not take {dict(arguments)}: {error}.") from error
+    return lambda logits, target: function(logits, target, **arguments)
+
+
+class _StopRequest:
+    """Why training should stop after the present step; empty for go on."""
+
+    reason = ""
+
+
+@contextmanager
+def _stop_requests() -> Iterator[_StopRequest]:
+    """Turn the first Ctrl-C or SIGTERM into a clean stop; a second Ctrl-C stops at once."""
+    stop = _StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.reason and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.reason = f"{signal.Signals(number).name} was received"
+
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,191 @@
+"""From source voxels to what the network sees, and back. Training and prediction share every line here."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from oncoseg.errors import DataError
+
+ZEROS = "zeros"
+"""Substitute that stands for an all-zero channel."""
+
+
+def choose_channels(
+    available: Sequence[str], wanted: Sequence[str], missing: str, substitutes: Mapping[str, str]
+) -> list[str]:
+    """For each wanted channel, the one to read: itself, its substitute, or `zeros`.
+
+    Args:
+        available: channels that the case has.
+        wanted: channels in the network's order.
+        missing: `error` or `substitute`.
+        substitutes: channel → channel used in its place, or `zeros`.
+
+    Raises:
+        DataError: a channel is missing and may not, or cannot, be substituted.
+    """
+    chosen = []
+    for channel in wanted:
+        substitute = channel if channel in available else substitutes.get(channel, ZEROS)
+        if substitute != channel and missing == "error":
+            raise DataError(
+                f"Channel {channel} is missing; expected {', '.join(dict.fromkeys(wanted))}, got "
+                f"{', '.join(available)}. Add its file, or let the recipe use {substitute} in its place: "
+                "set the modality's field `missing` to `substitute`."
+            )
+        if substitute not in (*available, ZEROS):
+            raise DataError(
+                f"Channel {channel} is missing and so is its substitute {substitute}; got {', '.join(available)}. "
+                f"Name another substitute for {channel} in the recipe, for example `{ZEROS}`."
+            )
+        chosen.append(substitute)
+    return chosen
+
+
+def consensus(masks: Sequence[np.ndarray], share: float) -> np.ndarray:
+    """Label a voxel where at least `share` of the readers do.
+
+    With several readers, a voxel gets the smallest of the labels that reach the share; 0.5 is a
+    majority vote that keeps ties (system S1: at least half of the readers).
+
+    Args:
+        masks: one integer array per reader, all of one shape.
+        share: in (0, 1].
+    """
+    if len(masks) == 1:
+        return masks[0]
+    stack = np.stack(masks)
+    agreed = np.zeros_like(masks[0])
+    for label in reversed(np.unique(stack)):
+        if label != 0:
+            agreed[(stack == label).sum(axis=0) >= share * len(masks)] = label
+    return agreed
+
+
+def merge_labels(
+    mask: np.ndarray, labels: Mapping[int, str], classes: Mapping[str, Sequence[str]]
+) -> np.ndarray:
+    """Replace a data set's label values by class indices 0 (background), 1, 2, ….
+
+    Args:
+        mask: integer array of any shape.
+        labels: value → name, as the data set declares them; 0 is background.
+        classes: class → names it joins, `*` for all, in the order of the indices; a name in two
+            classes goes to the later one.
+
+    Raises:
+        DataError: a value outside the declared set, or a class without any declared label.
+    """
+    values = np.unique(mask)
+    unknown = [value.item() for value in values if value != 0 and value.item() not in labels]
+    if unknown:
+        raise DataError(
+            f"The mask holds the label values {unknown}; expected only 0 and {sorted(labels)}. Check that the "
+            "file is the mask that belongs to this layout and was not interpolated."
+        )
+    merged = np.zeros(mask.shape, np.uint8)
+    for index, (name, joined) in enumerate(classes.items(), start=1):
+        members = [value for value, label in labels.items() if "*" in joined or label in joined]
+        if not members:
+            raise DataError(
+                f"Class {name} joins the labels {list(joined)}, but the data set declares "
+                f"{sorted(set(labels.values()))}. Change the recipe's field `classes`."
+            )
+        merged[np.isin(mask, members)] = index
+    return merged
+
+
+def to_slices(voxels: np.ndarray) -> Tensor:
+    """Canonical voxels `c i j k` as a float32 stack of axial slices `k c i j`."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(voxels, -1, 0), dtype=np.float32))
+
+
+def resize_slices(slices: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pad slices `n c h w` to a square with their smallest value, then resize them to `size`.
+
+    Bilinear, with an antialiasing filter where it shrinks.
+    """
+    top, bottom, left, right = _square_padding(slices.shape[-2], slices.shape[-1])
+    if top or bottom or left or right:
+        floor = slices.amin(dim=(-2, -1), keepdim=True)
+        slices = functional.pad(slices - floor, (left, right, top, bottom)) + floor
+    if slices.shape[-2:] == size:
+        return slices
+    return functional.interpolate(slices, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def restore_slices(slices: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Undo `resize_slices` for probabilities `n c h w`: back to slices of `grid` pixels."""
+    rows, columns = grid
+    side = max(grid)
+    top, _, left, _ = _square_padding(rows, columns)
+    if slices.shape[-2:] != (side, side):
+        slices = functional.interpolate(
+            slices, (side, side), mode="bilinear", antialias=True, align_corners=False
+        )
+    return slices[..., top : top + rows, left : left + columns]
+
+
+def resize_labels(labels: np.ndarray, classes: int, size: tuple[int, int]) -> Tensor:
+    """Class indices, canonical `i j k`, as prepared slices `k h w` (uint8).
+
+    Each class is resized as an image and a pixel goes to the class that covers most of it, so that
+    a small lesion keeps its area instead of depending on where nearest neighbour happens to look.
+    """
+    slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(labels, -1, 0)))
+    if slices.shape[-2:] == size:
+        return slices
+    one_hot = functional.one_hot(slices.long(), classes + 1).movedim(-1, 1).float()
+    covered = resize_slices(one_hot[:, 1:], size)
+    covered = torch.cat([1 - covered.sum(1, keepdim=True), covered], dim=1)
+    # ties between background and a class go to the class, as with "at least half" elsewhere
+    return (classes - covered.flip(1).argmax(1)).to(torch.uint8)
+
+
+def scale_slices(
+    slices: Tensor, scaling: str, percentiles: tuple[float, float], window: tuple[float, float]
+) -> Tensor:
+    """Scale slices `n c h w` to [0, 1], every slice and channel on its own unless `window`.
+
+    Args:
+        slices: in the source's unit.
+        scaling: `slice-minmax` (S1, section 4.1), `slice-percentile` or `window`.
+        percentiles: lower and upper one for `slice-percentile`, in 0 … 100.
+        window: lower and upper intensity for `window`.
+
+    A constant slice becomes 0.
+    """
+    if scaling == "window":
+        low, high = (torch.tensor(bound) for bound in window)
+    elif scaling == "slice-percentile":
+        flat = slices.flatten(-2)
+        ranks = torch.tensor(percentiles) / 100
+        low, high = (q[..., None, None] for q in torch.quantile(flat, ranks, dim=-1))
+    elif scaling == "slice-minmax":
+        low, high = slices.amin((-2, -1), keepdim=True), slices.amax((-2, -1), keepdim=True)
+    else:
+        raise DataError(f"Unknown scaling {scaling!r}; expected slice-minmax, slice-percentile or window.")
+    span = high - low
+    scaled = (slices - low) / torch.where(span > 0, span, 1.0)
+    return scaled.clamp(0, 1) * (span > 0)
+
+
+def prepare_slices(
+    voxels: np.ndarray,
+    size: tuple[int, int],
+    scaling: str,
+    percentiles: tuple[float, float],
+    window: tuple[float, float],
+) -> Tensor:
+    """Canonical voxels `c i j k` as the network's slices `k c h w` in [0, 1]: resized, then scaled."""
+    return scale_slices(resize_slices(to_slices(voxels), size), scaling, percentiles, window)
+
+
+def _square_padding(rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Rows to add above and below, columns to add left and right."""
+    side = max(rows, columns)
+    top, left = (side - rows) // 2, (side - columns) // 2
+    return top, side - rows - top, left, side - columns - left

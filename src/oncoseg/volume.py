@@ -1,0 +1,128 @@
+"""`Volume`: voxels, where they lie in the patient, and what writing back needs.
+
+Conventions, here and everywhere: axes are `c i j k` (channel, then three spatial axes), affines map
+voxel indices to millimetres in RAS+ (x to the patient's Right, y Anterior, z Superior), and
+`spacing_mm` is the voxel size along `i j k`. Other conventions are converted in `oncoseg.io`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from oncoseg.errors import GeometryError
+
+AFFINE_TOLERANCE_MM = 1e-3
+"""Two grids are the same when no corner of one lies further than this from the other's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One or more channels on one grid.
+
+    Attributes:
+        array: voxels, axes `c i j k`, in the source's own type.
+        affine_ras: 4×4, voxel index (i, j, k, 1) to RAS+ millimetres.
+        spacing_known: False when the source holds no voxel size (PNG, TIFF); then the affine is
+            only an orientation with 1 mm voxels, and distances in mm must not be reported.
+        header: what the source's format needs for writing a mask back (a nibabel header); or None.
+    """
+
+    array: np.ndarray
+    affine_ras: np.ndarray
+    spacing_known: bool = True
+    header: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 4:
+            raise GeometryError(
+                f"Expected an array with axes c i j k, got {self.array.ndim} axes of shape {self.array.shape}."
+            )
+        if self.affine_ras.shape != (4, 4) or not np.isfinite(self.affine_ras).all():
+            raise GeometryError(f"Expected a finite 4×4 affine, got {self.affine_ras.tolist()}.")
+        if abs(np.linalg.det(self.affine_ras[:3, :3])) == 0:
+            raise GeometryError(f"The affine is singular: {self.affine_ras.tolist()}.")
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Number of voxels along i, j, k."""
+        return self.array.shape[1:]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along i, j, k in millimetres."""
+        sizes = np.sqrt((self.affine_ras[:3, :3] ** 2).sum(axis=0))
+        return tuple(float(size) for size in sizes)
+
+    def with_array(self, array: np.ndarray) -> "Volume":
+        """The same grid with other voxels (axes `c i j k`, same i j k)."""
+        if array.shape[1:] != self.grid:
+            raise GeometryError(f"Expected voxels on the grid {self.grid}, got {array.shape[1:]}.")
+        return replace(self, array=array)
+
+
+def check_same_grid(volumes: Mapping[str, Volume]) -> None:
+    """Check that all volumes share shape and affine within `AFFINE_TOLERANCE_MM`.
+
+    Raises:
+        GeometryError: names the first two that differ and shows both grids.
+    """
+    (first_name, first), *others = volumes.items()
+    for name, other in others:
+        if first.grid != other.grid or _largest_corner_distance_mm(first, other) > AFFINE_TOLERANCE_MM:
+            raise GeometryError(
+                f"{first_name} and {name} must lie on one grid (within {AFFINE_TOLERANCE_MM} mm), but "
+                f"{first_name} is {_describe(first)} and {name} is {_describe(other)}. "
+                "Resample one onto the other first; nothing is registered silently."
+            )
+
+
+def stack_channels(volumes: Mapping[str, Volume]) -> Volume:
+    """Join volumes on one grid into one with their channels in the mapping's order."""
+    check_same_grid(volumes)
+    first = next(iter(volumes.values()))
+    return first.with_array(np.concatenate([volume.array for volume in volumes.values()]))
+
+
+def to_canonical(volume: Volume) -> tuple[Volume, np.ndarray]:
+    """Permute and flip axes so that i, j, k point nearest to Right, Anterior, Superior.
+
+    No voxel is interpolated. After it, axial slices are `array[..., k]`.
+
+    Returns:
+        The reoriented volume, and the nibabel orientation (3×2) that `from_canonical` undoes.
+    """
+    from nibabel import orientations
+
+    orientation = orientations.io_orientation(volume.affine_ras)
+    array = _reorient(volume.array, orientation)
+    affine = volume.affine_ras @ orientations.inv_ornt_aff(orientation, volume.grid)
+    return replace(volume, array=array, affine_ras=affine), orientation
+
+
+def from_canonical(array: np.ndarray, orientation: np.ndarray) -> np.ndarray:
+    """Bring `c i j k` voxels from canonical axes back to the source's axes (see `to_canonical`)."""
+    from nibabel import orientations
+
+    canonical = np.array([[0, 1], [1, 1], [2, 1]])
+    return _reorient(array, orientations.ornt_transform(canonical, orientation))
+
+
+def _reorient(array: np.ndarray, orientation: np.ndarray) -> np.ndarray:
+    from nibabel import orientations
+
+    moved = orientations.apply_orientation(np.moveaxis(array, 0, -1), orientation)
+    return np.moveaxis(moved, -1, 0)
+
+
+def _largest_corner_distance_mm(a: Volume, b: Volume) -> float:
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in a.grid])).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    difference = (a.affine_ras - b.affine_ras) @ corners
+    return float(np.linalg.norm(difference[:3], axis=0).max())
+
+
+def _describe(volume: Volume) -> str:
+    rows = np.array2string(volume.affine_ras[:3], precision=4, separator=", ", suppress_small=True)
+    return f"{'×'.join(map(str, volume.grid))} with affine {' '.join(rows.split())}"

@@ -1,0 +1,375 @@
+"""The commands, run in this process: what they print, what they pass on, and their exit codes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import oncoseg.train
+from oncoseg.cli import app, main
+from oncoseg.cli.data import parse_data
+from oncoseg.cli.fields import check_flags, recipe_flags
+from oncoseg.cli.scores import print_scores
+from oncoseg.errors import DataError, OncosegError, RecipeError
+from oncoseg.recipe import Recipe
+from oncoseg.recipes import get_recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.train import Outcome
+
+NAME = "unified-mri-ct"
+COMMANDS = (
+    *(["recipes"], ["recipes", "show"], ["recipes", "describe"]),
+    *(["inspect"], ["phantom"], ["prepare"], ["train"], ["predict"], ["evaluate"], ["report"], ["demo"]),
+)
+DATA = ["--data", "mri=some/mri", "--data", "ct=some/ct"]
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture
+def started(monkeypatch: Patch) -> list[dict[str, Any]]:
+    """Stands for `oncoseg.train.train` and keeps what it was called with."""
+    calls: list[dict[str, Any]] = []
+
+    def train(recipe: Recipe, data: Any, out: Path, **more: Any) -> Outcome:
+        calls.append({"recipe": recipe, "data": data, "out": out, **more})
+        return Outcome(out, True, "all epochs are done")
+
+    monkeypatch.setattr(oncoseg.train, "train", train)
+    return calls
+
+
+@pytest.fixture
+def resumed(monkeypatch: Patch, tmp_path: Path) -> list[dict[str, Any]]:
+    """A run folder `tmp_path/run`, and a stand-in for `oncoseg.train.resume`."""
+    calls: list[dict[str, Any]] = []
+
+    def resume(out: Path, **more: Any) -> Outcome:
+        calls.append({"out": out, **more})
+        return Outcome(out, True, "all epochs are done")
+
+    run = RunFolder(tmp_path / "run")
+    run.write_recipe(get_recipe(NAME))
+    run.write_data({"mri": {"path": str(tmp_path / "mri")}, "ct": {"path": str(tmp_path / "ct")}})
+    monkeypatch.setattr(oncoseg.train, "resume", resume)
+    return calls
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    return fail
+
+
+# help and version
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_help_shows_an_example_of_its_command(command: list[str], capsys: Capture) -> None:
+    assert main([*command, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "Example" in printed
+    assert "  oncoseg " + " ".join(command) in printed
+
+
+def test_the_list_of_commands_above_is_complete() -> None:
+    assert {name for name in app if not name.startswith("-")} == {command[0] for command in COMMANDS}
+
+
+def test_version(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == oncoseg.__version__
+
+
+@pytest.mark.parametrize("command", ["train", "prepare"])
+def test_help_lists_the_fields_of_a_recipe_with_its_values(command: str, capsys: Capture) -> None:
+    assert main([command, NAME, "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--training.max-epochs Epochs of joint training" in words
+    assert "{int > 0} [default: 30]" in words
+    assert "--modalities.ct.scaling" in words
+    assert "--network.arguments.features" in words
+
+
+def test_help_without_a_recipe_lists_the_types_own_fields(capsys: Capture) -> None:
+    assert main(["train", "--help"]) == 0
+    assert "--modalities.NAME.scaling" in capsys.readouterr().out
+
+
+# recipes
+
+
+def test_recipes_lists_names_and_titles(capsys: Capture) -> None:
+    assert main(["recipes"]) == 0
+    printed = capsys.readouterr().out
+    assert NAME in printed
+    assert get_recipe(NAME).title in printed
+
+
+def test_recipes_show_prints_json_that_train_can_read_and_the_paper_beside_it(capsys: Capture) -> None:
+    assert main(["recipes", "show", NAME]) == 0
+    printed = capsys.readouterr()
+    assert Recipe.from_json(printed.out) == get_recipe(NAME)
+    assert get_recipe(NAME).source in printed.err
+    assert "Published (mri): dice 0.83" in printed.err
+    assert printed.err.count("Deviation: ") == len(get_recipe(NAME).deviations)
+
+
+def test_recipes_describe_counts_the_papers_parameters(capsys: Capture) -> None:
+    assert main(["recipes", "describe", NAME]) == 0
+    printed = capsys.readouterr().out
+    assert "parameters: 1,885,863" in printed
+    assert "(6.5 G)" in printed
+
+
+# misspelt input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        (["evalute"], '"evaluate"'),
+        (["recipes", "shwo"], "`recipes show`"),
+        (["recipes", "show", "unifed-mri-ct"], "'unified-mri-ct'"),
+        (["recipes", "describe", "unifed-mri-ct"], "'unified-mri-ct'"),
+        (["train", "unified-mri", "--out", "x"], "'unified-mri-ct'"),
+        (["train", NAME, "--ouput", "x"], "--out?"),
+        (["train", NAME, "--resum", "--out", "x"], "--resume?"),
+        (["train", NAME, "--seed", "1", "--out", "x"], "--training.seed?"),
+        (["train", NAME, "--out", "x", "--training.max-epoch", "3"], "--training.max-epochs?"),
+        (["train", NAME, "--out", "x", "--modalities.cr.scaling", "window"], "--modalities.ct.scaling?"),
+        (["prepare", NAME, "--data", "mri=x", "--preparation.slice", "9"], "--preparation.slice-size?"),
+        (["evaluate", "run", "--splt", "test"], "--split?"),
+        (["phantom", "brain", "x"], "'brain-mri'"),
+        (["inspect", ".", "--layout", "brat"], "'brats'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_the_nearest_is_suggested(arguments: list[str], suggestion: str, capsys: Capture) -> None:
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "did you mean" in message.lower()
+    assert suggestion in message
+    assert "Traceback" not in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "--out", "x"], "Expected a recipe"),
+        (["train", NAME], "--out requires an argument"),
+        (["train", NAME, "--out", "x", "--data", "mri"], "--data mri=data/lgg"),
+        (["train", NAME, "--out", "x", "--training.max-epochs", "0"], "greater than 0"),
+        (["train", NAME, "--out", "x", "--training.seed", "1", "--training.seed", "2"], "multiple times"),
+        (["train", "no/recipe.json", "--out", "x"], "does not exist"),
+        (["train", "--resume", "--out", "no/run"], "not a complete run folder"),
+        (["predict", "run", "--out", "x"], "Expected something to predict"),
+        (["inspect", "no/such/folder"], "does not exist"),
+        (["phantom", "brain-mri", "x", "--cases", "0"], "got 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    arguments: list[str], expected: str, capsys: Capture, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.iterdir())
+
+
+# exit codes
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (OncosegError("Mend it."), 2, "Mend it."),
+        (PermissionError(13, "Permission denied", "some/file"), 2, "some/file: Permission denied"),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (ValueError("odd"), 1, "ValueError: odd"),
+    ],
+    ids=["ours", "system", "ctrl-c", "bug"],
+)
+def test_errors_become_messages_and_exit_codes(
+    error: BaseException, code: int, expected: str, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(oncoseg.train, "train", failing(error))
+    command = ["train", NAME, *DATA, "--out", "x"]
+    assert main(command) == code
+    message = capsys.readouterr().err
+    assert expected in message
+    assert "Traceback" not in message
+    assert main(["--debug", *command]) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("SIGINT was received", 130),
+        ("SIGTERM was received", 143),
+        ("the time budget of 1 minutes is spent", 0),
+    ],
+)
+def test_a_stopped_training_says_how_to_go_on(
+    reason: str, code: int, capsys: Capture, monkeypatch: Patch, started: list[Any]
+) -> None:
+    monkeypatch.setattr(oncoseg.train, "train", lambda recipe, data, out, **_: Outcome(out, False, reason))
+    assert main(["train", NAME, *DATA, "--out", "runs/x"]) == code
+    assert "oncoseg train --resume --out runs/x" in capsys.readouterr().out
+
+
+# train
+
+
+def test_train_passes_on_what_its_flags_say(started: list[dict[str, Any]], tmp_path: Path) -> None:
+    split = tmp_path / "split.json"
+    fields = {
+        "training.max-epochs": "3",
+        "modalities.ct.scaling": "window",
+        "modalities.ct.window": "[-900, 300]",
+        "modalities.mri.loss.arguments.alpha": "0.7",
+        "modalities.mri.substitutes.T1ce": "zeros",
+        "prediction.flips": "true",
+        "split.train": "0.6",
+        "training.max-minutes": "2.5",
+    }
+    flags = [text for name, value in fields.items() for text in (f"--{name}", value)]
+    assert main(["train", NAME, *DATA, "--out", "runs/x", "--split", str(split), *flags]) == 0
+    (call,) = started
+    assert call["data"] == {"mri": Path("some/mri"), "ct": Path("some/ct")}
+    assert (call["out"], call["split_file"], call["store"]) == (Path("runs/x"), split, None)
+    assert call["recipe"] == get_recipe(NAME).with_changes(
+        {name.replace("-", "_"): value for name, value in fields.items()}
+    )
+    assert call["recipe"].training.max_epochs == 3
+    assert call["recipe"].split.train == 0.6
+    assert call["recipe"].prediction.flips is True
+
+
+def test_train_takes_a_recipe_from_a_file(started: list[dict[str, Any]], tmp_path: Path) -> None:
+    recipe = get_recipe(NAME).with_changes({"training.max_epochs": 7})
+    (tmp_path / "mine.json").write_text(recipe.to_json())
+    assert main(["train", str(tmp_path / "mine.json"), *DATA, "--out", "x", "--training.seed=5"]) == 0
+    assert started[0]["recipe"] == recipe.with_changes({"training.seed": 5})
+
+
+def test_resume_needs_the_run_folder_only(resumed: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--training.max-minutes", "5"]) == 0
+    assert resumed[0]["out"] == tmp_path / "run"
+    assert resumed[0]["max_minutes"] == 5
+
+
+def test_resume_accepts_the_command_that_started_the_run(
+    resumed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    data = ["--data", f"mri={tmp_path / 'mri'}", "--data", f"ct={tmp_path / 'ct'}"]
+    assert main(["train", NAME, *data, "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert len(resumed) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--training.learning-rate", "0.1"], "`training` differs"),
+        (["--data", "mri=elsewhere"], "for mri, not on elsewhere"),
+        (["--split", "split.json"], "keeps its own split"),
+    ],
+)
+def test_resume_refuses_what_would_change_the_run(
+    more: list[str], expected: str, resumed: list[Any], tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), *more]) == 2
+    assert expected in capsys.readouterr().err
+    assert not resumed
+
+
+# fields
+
+
+def test_every_listed_field_can_be_given_as_listed() -> None:
+    recipe = get_recipe(NAME)
+    flags = [flag for flag in recipe_flags(recipe) if not flag.flag.endswith(".NAME")]
+    for flag in flags:
+        assert flag.meaning, flag.flag
+        assert flag.default is not None, flag.flag
+        assert recipe.with_changes({flag.flag: flag.default}) == recipe
+    check_flags(recipe, [flag.flag for flag in flags])
+
+
+def test_types_are_shown_in_words() -> None:
+    values = {flag.flag: flag.values for flag in recipe_flags()}
+    assert values["training.max-epochs"] == "int > 0"
+    assert values["training.max-minutes"] == "float > 0 | none"
+    assert values["training.tumour-share"] == "float ≥ 0, ≤ 1 | none"
+    assert values["prediction.flips"] == "true | false"
+    assert values["preparation.slice-size"] == "[int > 0, int > 0]"
+    assert values["modalities.NAME.missing"] == "error | substitute"
+    assert values["modalities.NAME.channels"] == "[text, …]"
+    assert values["network.arguments.NAME"] == "JSON"
+
+
+def test_keys_of_open_dictionaries_are_free() -> None:
+    check_flags(get_recipe(NAME), ["network.arguments.depth", "modalities.ct.substitutes.T1"])
+    with pytest.raises(RecipeError, match=r"did you mean --network\.name"):
+        check_flags(get_recipe(NAME), ["network.nam"])
+
+
+# data and scores
+
+
+@pytest.mark.parametrize("given", [["mri"], ["=x"], ["mri="], ["mri=a", "mri=b"]])
+def test_data_flags_need_a_name_and_a_path_each(given: list[str]) -> None:
+    with pytest.raises(DataError, match="--data"):
+        parse_data(given)
+
+
+def test_a_path_may_hold_an_equals_sign() -> None:
+    assert parse_data(["mri=a=b"]) == {"mri": Path("a=b")}
+
+
+def test_phantom_then_inspect(tmp_path: Path, capsys: Capture) -> None:
+    folder, found = tmp_path / "mri", tmp_path / "found.json"
+    assert main(["phantom", "brain-mri", str(folder), "--cases", "1", "--seed", "3"]) == 0
+    assert "synthetic" in capsys.readouterr().out
+    assert main(["inspect", str(folder), "--json", str(found)]) == 0
+    printed = capsys.readouterr().out
+    assert "1 cases of 1 patients" in printed
+    assert "T1 T1ce T2 FLAIR" in printed
+    assert json.loads(found.read_text())["case_count"] == 1
+
+
+def test_an_existing_folder_is_not_written_into(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "kept.txt").touch()
+    assert main(["phantom", "lung-ct", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_scores_are_printed_with_their_definitions(tmp_path: Path, capsys: Capture) -> None:
+    dice = {"mean": 0.5, "median": 0.5, "low": 0.25, "high": 0.75, "n": 4, "undefined": 0, "note": ""}
+    row = {"group": "mri", "averaging": "patient", "units": 4}
+    summary = {
+        "split": "test",
+        "threshold": 0.5,
+        "confidence": 0.95,
+        "empty_rule": "Left out.",
+        "definitions": {"dice": "Overlap.", "auc": "Area."},
+        "averagings": {"patient": "Per patient."},
+        "table": [row | {"scores": {"dice": dice, "auc": dice | {"mean": None}}}],
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    print_scores(tmp_path)
+    printed = capsys.readouterr().out
+    assert "0.500 [0.25, 0.75]" in printed
+    assert "—" in printed
+    for text in ("dice: Overlap.", "patient: Per patient.", "Empty masks: Left out.", "threshold 0.5", "95%"):
+        assert text in printed

@@ -1,0 +1,267 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from oncoseg import datasets, predict
+from oncoseg.datasets.base import Case, Scan
+from oncoseg.errors import DataError, RunError
+from oncoseg.evaluate import evaluate_predictions, evaluate_run
+from oncoseg.files import sha256_of_file
+from oncoseg.io import ImageRef
+from oncoseg.predict import CasePrediction
+from oncoseg.recipe import Modality, Published, Recipe
+from oncoseg.run_folder import RunFolder
+
+PUBLISHED = (Published(row="mri", scores={"dice": 0.83}),)
+
+
+def case(patient, slices, *, case_id=None, modality="mri", spacing_mm=(1.0, 1.0, 10.0)) -> CasePrediction:
+    """Each slice is (truth, prediction) of four voxels in a row, as text: '1100 1000'."""
+    truth, prediction = (
+        np.array([[int(c) for c in pair.split()[side]] for pair in slices]).T[:, None, :] for side in (0, 1)
+    )
+    probability = np.where(prediction == 1, 0.9, 0.1).astype(np.float32)
+    image = np.full(truth.shape, 0.5, np.float32)
+    return CasePrediction(case_id or patient, patient, modality, image, truth == 1, probability, spacing_mm)
+
+
+def test_the_three_averagings_differ_as_computed_by_hand():
+    cases = [
+        case("a", ["1111 1111", "1000 0000"]),  # slices 1 and 0; patient 2·4/(8+1) = 8/9
+        case("b", ["1100 0110"]),  # slice 1/2; patient 1/2
+    ]
+    evaluation = evaluate_predictions(cases, 0.5)
+    dice = {a: evaluation.row("mri", a).scores["dice"].mean for a in ("slice", "patient", "pooled")}
+    assert dice["slice"] == pytest.approx((1 + 0 + 0.5) / 3)
+    assert dice["patient"] == pytest.approx((8 / 9 + 1 / 2) / 2)
+    assert dice["pooled"] == pytest.approx(2 * 5 / (2 * 5 + 1 + 2))
+
+
+def test_empty_slices_are_left_out_and_counted():
+    cases = [case("a", ["1100 1100", "0000 0000", "0000 1000", "1000 0000"])]
+    evaluation = evaluate_predictions(cases, 0.5)
+    row = evaluation.row("mri", "slice")
+    assert (row.units, row.both_empty, row.truth_empty, row.prediction_empty) == (4, 1, 1, 1)
+    assert {name: row.scores[name].mean for name in ("dice", "precision", "recall")} == pytest.approx(
+        {"dice": 1 / 3, "precision": 1 / 3, "recall": 1 / 3}
+    )
+    assert (row.scores["dice"].n, row.scores["dice"].undefined) == (3, 1)
+    assert evaluation.row("mri", "slice-empty-is-one").scores["dice"].mean == pytest.approx(2 / 4)
+
+
+def test_a_patient_without_tumour_has_no_score_unless_some_was_predicted():
+    evaluation = evaluate_predictions([case("a", ["0000 0000"]), case("b", ["0000 1000"])], 0.5)
+    row = evaluation.row("mri")
+    assert (row.scores["dice"].mean, row.scores["dice"].n, row.both_empty, row.truth_empty) == (0, 1, 1, 1)
+    assert math.isnan(row.scores["auc"].mean)
+    assert evaluation.curves["mri"]["auc"] is None
+
+
+def test_the_cases_of_one_patient_are_counted_together_in_any_order():
+    first, other = case("a", ["1111 1111"], case_id="a-1"), case("b", ["1000 1000"])
+    second = case("a", ["1111 0000"], case_id="a-2")
+    evaluation = evaluate_predictions([first, other, second], 0.5)
+    assert [(p.patient, p.cases, p.dice) for p in evaluation.patients] == [("a", 2, 2 / 3), ("b", 1, 1.0)]
+
+
+def test_every_modality_and_all_together_have_rows_curves_and_intervals():
+    cases = [case(f"p{i}", [f"1100 {'1000' if i % 2 else '1100'}"], modality="mri") for i in range(6)]
+    cases += [case(f"p{i}", ["1100 0011"], modality="ct") for i in range(2)]
+    evaluation = evaluate_predictions(cases, 0.5)
+    assert list(dict.fromkeys(row.group for row in evaluation.table)) == ["mri", "ct", "all"]
+    mri, together = evaluation.row("mri").scores["dice"], evaluation.row("all").scores["dice"]
+    assert mri.mean == pytest.approx((1 + 2 / 3) / 2)
+    assert mri.low < mri.mean < mri.high
+    assert evaluation.row("ct").scores["dice"].low is None
+    assert (together.n, together.mean) == (8, pytest.approx(5 / 8))
+    assert evaluation.curves["all"]["confusion"] == {"tp": 9, "fp": 4, "fn": 7, "tn": 12}
+    assert evaluation.curves["ct"]["auc"] == 0
+    assert list(evaluation.curves) == ["mri", "ct", "all"]
+
+
+def test_one_modality_alone_has_no_row_for_all():
+    assert {row.group for row in evaluate_predictions([case("a", ["1100 1100"])], 0.5).table} == {"mri"}
+
+
+def test_a_voxel_is_tumour_from_the_threshold_on():
+    prediction = case("a", ["1100 1000"])
+    prediction.probability[:, 0, 0] = [0.5, 0.49, 0.2, 0.1]
+    assert evaluate_predictions([prediction], 0.5).patients[0].counts == (1, 0, 1, 2)
+
+
+def test_panels_show_best_median_worst_and_a_false_alarm():
+    cases = [
+        case("good", ["1100 1100", "0000 0001"]),
+        case("bad", ["1100 0011"]),
+        case("fair", ["1100 1010"]),
+    ]
+    evaluation = evaluate_predictions(cases, 0.5)
+    assert [(p.role, p.patient, p.index) for p in evaluation.panels] == [
+        ("best", "good", 0),
+        ("median", "fair", 0),
+        ("worst", "bad", 0),
+        ("false-alarm", "good", 1),
+    ]
+    worst = evaluation.panels[2]
+    assert worst.truth[:, 0].tolist() == [1, 1, 0, 0]
+    assert worst.prediction[:, 0].tolist() == [0, 0, 1, 1]
+    assert worst.image.dtype == np.uint8
+    assert worst.image[0, 0] == 128
+
+
+def test_files_hold_everything_and_need_no_pickle(tmp_path):
+    cases = [
+        case("a", ["1100 1100", "0000 0000"]),
+        case("b", ["1000 0001"], spacing_mm=None),
+        case("c", ["1111 1110"]),
+    ]
+    evaluate_predictions(cases, 0.5, PUBLISHED).write(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "curves.json",
+        "panels.npz",
+        "per_patient.csv",
+        "per_slice.csv",
+        "summary.json",
+    ]
+    with (tmp_path / "per_patient.csv").open() as file:
+        a, b, _ = csv.DictReader(file)
+    assert (a["patient"], a["dice"], a["tp"], a["truth_ml"]) == ("a", "1.0", "2", "0.02")
+    assert (b["dice"], b["truth_ml"]) == ("0.0", "")
+    with (tmp_path / "per_slice.csv").open() as file:
+        empty = list(csv.DictReader(file))[1]
+    assert (empty["slice"], empty["dice"], empty["auc"]) == ("1", "", "")
+    panels = np.load(tmp_path / "panels.npz", allow_pickle=False)
+    assert panels["truth_0"].dtype == np.uint8
+    summary = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert summary["published"] == [{"row": "mri", "scores": {"dice": 0.83}}]
+    assert len(summary["panels"]) == 3
+    assert summary["table"][0]["scores"]["dice"]["note"].startswith("no interval: 3 patients")
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [
+        ([], "no case to evaluate"),
+        ([case("a", ["1000 1000"])] * 2, "came twice"),
+        ([case("a", ["1000 1000"])._replace(image=np.zeros((1, 1, 1)))], "on one grid"),
+        ([case("a", ["1000 1000"])._replace(truth=np.zeros((4, 1, 1)))], "bool truth"),
+        ([case("a", ["1000 1000"])._replace(probability=np.full((4, 1, 1), 1.5))], r"in \[0, 1\]"),
+        ([case("a", ["1000 1000"])._replace(probability=np.full((4, 1, 1), np.nan))], r"in \[0, 1\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(cases, message):
+    with pytest.raises(DataError, match=message):
+        evaluate_predictions(cases, 0.5)
+
+
+# a run ------------------------------------------------------------------------------------------
+
+
+class Known:
+    """Predicts what the tests know."""
+
+    def predict_case(self, wanted: Case, modality: str) -> CasePrediction:
+        return case(wanted.patient, ["1100 1000"], case_id=wanted.id, modality=modality)
+
+
+def described(case_id: str, patient: str, masks: int = 1) -> Case:
+    return Case(case_id, patient, {}, masks=tuple(ImageRef(()) for _ in range(masks)), labels={1: "tumour"})
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run on mri with one patient on each side, whose data set the test may change in `found`."""
+    found = [described("c1", "p1"), described("c2", "p2"), described("c3", "p3"), described("c4", "p3")]
+    monkeypatch.setattr(
+        datasets, "open_dataset", lambda path, layout: Scan(layout, tuple(found)), raising=False
+    )
+    monkeypatch.setattr(
+        predict, "Predictor", type("P", (), {"load": staticmethod(lambda _: Known())}), raising=False
+    )
+    folder = RunFolder(tmp_path / "run")
+    folder.write_recipe(
+        Recipe(
+            name="x",
+            title="x",
+            source="x",
+            modalities={"mri": Modality(channels=("T1",))},
+            published=PUBLISHED,
+        )
+    )
+    sides = {"train": {"p1": ["c1"]}, "validation": {"p2": ["c2"]}, "test": {"p3": ["c3", "c4"]}}
+    folder.write_split(0, {"mri": sides})
+    folder.model.write_bytes(b"weights")
+    folder.write_data({"mri": {"path": str(tmp_path), "layout": "lgg"}})
+    return folder, sides, found
+
+
+def test_a_run_is_evaluated_on_its_test_side(run):
+    folder, _, _ = run
+    steps = []
+    written = evaluate_run(folder.path, progress=lambda done, total: steps.append((done, total)))
+    assert written == folder.path / "evaluation" / "test"
+    summary = json.loads((written / "summary.json").read_text())
+    assert (summary["split"], summary["threshold"]) == ("test", 0.5)
+    assert summary["weights"] == sha256_of_file(folder.model)
+    assert summary["published"][0]["row"] == "mri"
+    with (written / "per_patient.csv").open() as file:
+        assert [(row["patient"], row["cases"]) for row in csv.DictReader(file)] == [("p3", "2")]
+    assert steps == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_evaluating_again_replaces_the_files(run):
+    folder, _, _ = run
+    written = evaluate_run(folder.path)
+    (written / "summary.json").write_text("old")
+    evaluate_run(folder.path)
+    assert json.loads((written / "summary.json").read_text())["split"] == "test"
+
+
+def test_a_case_that_is_gone_is_named(run):
+    folder, _, found = run
+    del found[3]
+    with pytest.raises(DataError, match="c4"):
+        evaluate_run(folder.path)
+
+
+def test_a_training_case_that_is_gone_does_not_matter(run):
+    folder, _, found = run
+    del found[0]
+    evaluate_run(folder.path)
+
+
+@pytest.mark.parametrize("other", ["train", "validation"])
+def test_a_patient_on_two_sides_is_refused(run, other):
+    folder, sides, _ = run
+    sides[other]["p3"] = ["c4"]
+    sides["test"]["p3"] = ["c3"]
+    folder.write_split(0, {"mri": sides})
+    with pytest.raises(DataError, match=rf"1 patients of test are also in {other}.*'p3'"):
+        evaluate_run(folder.path)
+
+
+def test_a_case_whose_patient_was_trained_on_is_refused_whatever_the_split_calls_it(run):
+    folder, _, found = run
+    found[3] = described("c4", "p1")
+    with pytest.raises(DataError, match="also in train"):
+        evaluate_run(folder.path)
+
+
+def test_cases_without_truth_are_refused(run):
+    folder, _, found = run
+    found[2] = described("c3", "p3", masks=0)
+    with pytest.raises(DataError, match="no mask"):
+        evaluate_run(folder.path)
+
+
+def test_unknown_names_are_refused(run, tmp_path):
+    folder, _, _ = run
+    with pytest.raises(RunError, match="expected one of train, validation, test"):
+        evaluate_run(folder.path, split="tests")
+    with pytest.raises(RunError, match="this run has mri"):
+        evaluate_run(folder.path, data={"pet": tmp_path})
+    with pytest.raises(RunError, match=r"recipe\.json"):
+        evaluate_run(tmp_path)
