@@ -8,7 +8,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 BENCHMARKS = $(filter-out %/__init__.py,$(wildcard benchmarks/[!_]*.py))
 
 .PHONY: demo test test-all check benchmark clean
@@ -25,7 +25,7 @@ test-all: check
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests $(wildcard benchmarks)
 	$(BIN)/ruff format --check src tests $(wildcard benchmarks)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 benchmark: $(VENV)/.installed-dev

@@ -99,7 +99,7 @@ def test_panels_show_best_median_worst_and_a_false_alarm():
         case("fair", ["1100 1010"]),
     ]
     evaluation = evaluate_predictions(cases, 0.5)
-    assert [(p.role, p.patient, p.index) for p in evaluation.panels] == [
+    assert [(p.role, p.patient, p.slice_index) for p in evaluation.panels] == [
         ("best", "good", 0),
         ("median", "fair", 0),
         ("worst", "bad", 0),

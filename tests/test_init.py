@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import oncoseg
 
@@ -8,7 +10,9 @@ HEAVY = ("torch", "monai", "pandas", "matplotlib", "sklearn", "nibabel", "scipy"
 
 def _heavy_modules_after(code: str) -> str:
     script = f"import sys\n{code}\nprint(*[name for name in {HEAVY!r} if name in sys.modules], sep=',')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(oncoseg.__file__).parents[1])}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return done.stdout.splitlines()[-1]
 
 

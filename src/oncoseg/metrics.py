@@ -136,8 +136,8 @@ def probability_histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndar
             f"Expected probabilities and a bool mask of one shape, got {probability.shape} and "
             f"{truth.dtype} {truth.shape}."
         )
-    bins = _bin_of(probability)
-    return np.stack([np.bincount(bins[mask], minlength=PROBABILITY_BINS) for mask in (~truth, truth)])
+    cells = _bin_of(probability).ravel() + PROBABILITY_BINS * truth.ravel()
+    return np.bincount(cells, minlength=2 * PROBABILITY_BINS).reshape(2, PROBABILITY_BINS)
 
 
 class Roc(NamedTuple):
@@ -212,7 +212,8 @@ def _bin_of(probability: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         logit = np.log(exact) - np.log1p(-exact)
     share = (np.clip(logit, -LOGIT_LIMIT, LOGIT_LIMIT) + LOGIT_LIMIT) / (2 * LOGIT_LIMIT)
-    return np.minimum((share * PROBABILITY_BINS).astype(np.int32), PROBABILITY_BINS - 1)
+    bins: np.ndarray = (share * PROBABILITY_BINS).astype(np.int32)
+    return bins.clip(max=PROBABILITY_BINS - 1)
 
 
 def _lower_edges() -> np.ndarray:

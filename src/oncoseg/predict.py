@@ -1,8 +1,37 @@
-"""Prediction: from a case to probabilities on its own voxels."""
+"""Prediction: from source files to masks and probabilities on the source's own grid.
 
-from typing import NamedTuple
+Slices are read, prepared, computed and put back a slab at a time, with the preparation that training
+used, so that memory does not grow with the length of a scan.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from oncoseg import hardware, io
+from oncoseg.datasets.base import Case
+from oncoseg.errors import DataError, RunError
+from oncoseg.files import new_folder, sha256_of_file, write_json
+from oncoseg.inputs import Job, find_jobs
+from oncoseg.models import build
+from oncoseg.prepare import SLAB, Settings, read_truth
+from oncoseg.recipe import Recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.slabs import SlabSource, open_source
+from oncoseg.transforms import prepare_slices, restore_slices
+from oncoseg.volume import Volume, from_canonical, to_canonical
+
+RECORD_FILE = "prediction.json"
+"""In an output folder: which weights made its masks."""
+
+Progress = Callable[[int, int], None]
 
 
 class CasePrediction(NamedTuple):
@@ -12,10 +41,9 @@ class CasePrediction(NamedTuple):
         case_id: the data set's own public id of the case.
         patient: cases of one patient are counted together.
         modality: a name in the recipe's modalities.
-        image: what people look at, float32 in [0, 1], axes `i j k`, canonical (see
-            `volume.to_canonical`): i to the Right, j to Anterior, axial slices along k.
-        truth: bool, on the same axes `i j k`.
-        probability: of tumour, float32 in [0, 1], on the same axes `i j k`.
+        image: what people look at, float32 in [0, 1], axes `i j k` with axial slices along k.
+        truth: bool, axes `i j k`.
+        probability: of tumour, float32 in [0, 1], axes `i j k`.
         spacing_mm: voxel size along i, j, k in millimetres; None when the source holds none.
     """
 
@@ -26,3 +54,213 @@ class CasePrediction(NamedTuple):
     truth: np.ndarray
     probability: np.ndarray
     spacing_mm: tuple[float, float, float] | None
+
+
+class Predictor:
+    """A trained network with everything that it needs to be used on new images."""
+
+    def __init__(self, recipe: Recipe, network: nn.Module, weights_sha256: str = "") -> None:
+        """Take a network that fits the recipe; `load` is the usual way."""
+        hardware.tune_allocator()
+        self.recipe = recipe
+        self.device = hardware.choose_device(recipe.training.device)
+        self.precision = hardware.choose_precision(recipe.training.precision, self.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.weights_sha256 = weights_sha256
+        self.settings = {
+            name: Settings.of(modality, recipe.classes, recipe.preparation)
+            for name, modality in recipe.modalities.items()
+        }
+
+    @classmethod
+    def load(cls, run: Path) -> "Predictor":
+        """Read a run folder.
+
+        Raises:
+            RunError: not a run folder, of another version, or without weights that fit.
+        """
+        folder = RunFolder(Path(run))
+        recipe = folder.recipe()
+        model = folder.need_model()
+        network = build(
+            recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
+        )
+        try:
+            network.load_state_dict(safetensors.torch.load_file(model))
+        except Exception as error:
+            raise RunError(
+                f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights of "
+                f"{recipe.network.name}. Copy the whole run folder again, or train again."
+            ) from error
+        return cls(recipe, network, sha256_of_file(model))
+
+    @torch.inference_mode()
+    def predict_slices(self, slices: Tensor) -> Tensor:
+        """Probabilities `n classes h w` (float32, on the CPU) of prepared slices `n c h w` in [0, 1].
+
+        A slice without any contrast, such as one beyond the head, holds no information: it is not
+        computed and its probability is 0.
+        """
+        probability = torch.zeros(len(slices), len(self.recipe.classes), *slices.shape[-2:])
+        filled = slices.flatten(1).any(dim=1).nonzero().flatten()
+        for chosen in filled.split(self.recipe.prediction.batch_size):
+            images = slices[chosen].to(self.device)
+            probability[chosen] = self._average_over_flips(images).cpu()
+        return probability
+
+    def predict_case(self, case: Case, modality: str) -> CasePrediction:
+        """Predict one case that has a truth, on its source grid, for comparing both.
+
+        Raises:
+            DataError: images or masks that cannot be used; names the case.
+        """
+        settings = self.settings[modality]
+        try:
+            with open_source(case, settings.channels_of(case)) as source:
+                probability = np.zeros((1, *source.like.grid), np.float32)
+                image = np.zeros((1, *source.like.grid), np.float32)
+                for place, voxels, of_classes in self._slabs(source, settings):
+                    probability[place] = of_classes.max(axis=0)
+                    image[place] = voxels[-1]
+            like = source.like.with_array(image)
+            truth = read_truth(case, settings, like)
+        except DataError as error:
+            raise DataError(f"Case {case.id}: {error}") from error
+        shown = to_canonical(like)[0]
+        return CasePrediction(
+            case_id=case.id,
+            patient=case.patient,
+            modality=modality,
+            image=_for_display(shown.array[0]),
+            truth=truth > 0,
+            probability=to_canonical(like.with_array(probability))[0].array[0],
+            spacing_mm=shown.spacing_mm if like.spacing_known else None,
+        )
+
+    def predict(
+        self,
+        inputs: Sequence[Path],
+        out: Path,
+        *,
+        modality: str | None = None,
+        probabilities: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Path]:
+        """Write a mask for every input: NIfTI on the input's own grid, class indices as uint8.
+
+        What an earlier, interrupted call with the same weights has written is kept and not computed
+        again.
+
+        Args:
+            inputs: images, folders of images, cases or data sets.
+            out: folder for `CASE.nii.gz` and `prediction.json`.
+            modality: a name in the recipe's modalities; None decides by the channels.
+            probabilities: also write `CASE_probability.nii.gz` (float32), one per class if several.
+            progress: called with (slices done, slices in all).
+
+        Returns:
+            The masks' paths, in the order of the inputs.
+
+        Raises:
+            DataError: an input that cannot be used, or several with one name.
+            RunError: `out` holds other files.
+        """
+        jobs = find_jobs(inputs, self.recipe, modality)
+        self._claim(out)
+        targets = [out / f"{job.case.id}.nii.gz" for job in jobs]
+        todo = [(job, path) for job, path in zip(jobs, targets, strict=True) if not path.exists()]
+        total = sum(job.slices() for job, _ in todo)
+        done = 0
+        for job, path in todo:
+            for computed in self._predict_job(job, path, probabilities):
+                done += computed
+                if progress is not None:
+                    progress(done, total)
+        return targets
+
+    def _predict_job(self, job: Job, path: Path, probabilities: bool) -> Iterator[int]:
+        """Predict one input into its files; gives the number of slices after each slab."""
+        settings, classes = self.settings[job.modality], len(self.recipe.classes)
+        with ExitStack() as open_until_written:
+            try:
+                source = open_until_written.enter_context(open_source(job.case, settings.channels_of(job.case)))
+                labels = _scratch(path.parent, (1, *source.like.grid), np.uint8)
+                scalars = _scratch(path.parent, (classes, *source.like.grid), np.float32) if probabilities else None
+                for place, _, of_classes in self._slabs(source, settings):
+                    labels[place] = self._to_labels(of_classes)
+                    if scalars is not None:
+                        scalars[place] = of_classes
+                    yield of_classes.shape[source.axis + 1]
+            except DataError as error:
+                raise DataError(f"{job.case.id}: {error}") from error
+            if scalars is not None:
+                for name, values in zip(self.recipe.classes, scalars, strict=True):
+                    which = "" if classes == 1 else f"_{name}"
+                    stem = path.name.removesuffix(".nii.gz")
+                    io.write_scalars(path.with_name(f"{stem}{which}_probability.nii.gz"), values, source.like)
+            io.write_labels(path, labels[0], source.like)
+
+    def _slabs(
+        self, source: SlabSource, settings: Settings
+    ) -> Iterator[tuple[tuple[slice, ...], np.ndarray, np.ndarray]]:
+        """Each slab's place in `c i j k`, its voxels and its probabilities, all on the source's axes."""
+        for start in range(0, source.slices, SLAB):
+            stop = min(start + SLAB, source.slices)
+            voxels = source.slab(start, stop)
+            canonical, orientation = to_canonical(Volume(voxels, source.like.affine_ras))
+            slices = prepare_slices(
+                canonical.array, settings.size, settings.scaling, settings.percentiles, settings.window
+            )
+            restored = restore_slices(self.predict_slices(slices), canonical.grid[:2])
+            probability = from_canonical(np.moveaxis(restored.numpy(), 0, -1), orientation)
+            place = [slice(None)] * 4
+            place[source.axis + 1] = slice(start, stop)
+            yield tuple(place), voxels, probability
+
+    def _average_over_flips(self, images: Tensor) -> Tensor:
+        mirrors = [(), (-1,), (-2,), (-2, -1)] if self.recipe.prediction.flips else [()]
+        total: Any = 0
+        for axes in mirrors:
+            flipped = images.flip(axes).contiguous(memory_format=torch.channels_last)
+            with hardware.computing_in(self.precision, self.device):
+                logits = self.network(flipped)
+            total = total + logits.float().sigmoid().flip(axes)
+        return total / len(mirrors)
+
+    def _to_labels(self, probability: np.ndarray) -> np.ndarray:
+        """Class indices from probabilities `classes i j k`: the likeliest class that reaches the threshold."""
+        best = probability.argmax(axis=0)
+        return np.where(probability.max(axis=0) >= self.recipe.prediction.threshold, best + 1, 0)
+
+    def _claim(self, out: Path) -> None:
+        """Make the output folder, or take one that an interrupted call with the same weights left."""
+        record = {
+            "weights_sha256": self.weights_sha256,
+            "recipe": self.recipe.name,
+            "prediction": self.recipe.prediction.model_dump(mode="json"),
+            "classes": {name: index for index, name in enumerate(self.recipe.classes, start=1)},
+        }
+        if _read_record(out / RECORD_FILE) != record:
+            new_folder(out, "The output folder")
+            write_json(out / RECORD_FILE, record)
+
+
+def _read_record(path: Path) -> Mapping[str, Any] | None:
+    import json
+
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A volume-sized array that the system may keep on disk instead of in memory."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype, "w+", shape=shape, order="F")
+
+
+def _for_display(image: np.ndarray) -> np.ndarray:
+    """Scale to [0, 1] between the 0.5th and 99.5th percentile of the whole volume."""
+    low, high = np.percentile(image, (0.5, 99.5))
+    return np.clip((image - low) / (high - low if high > low else 1.0), 0, 1).astype(np.float32)

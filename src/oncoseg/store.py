@@ -8,6 +8,7 @@ of the preparation), so that nothing is prepared twice and a change of either is
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,9 +117,10 @@ class FileHashes:
         return [self._of_one(path) for path in files]
 
     def _of_one(self, path: Path) -> str:
+        place = os.path.abspath(path)
         try:
             state = path.stat()
-            known = self._known.get(str(path))
+            known = self._known.get(place)
             if known and known[:2] == [state.st_size, state.st_mtime_ns]:
                 return str(known[2])
             digest = sha256_of_file(path)
@@ -126,7 +128,7 @@ class FileHashes:
             raise DataError(
                 f"Cannot read {path}: {error.strerror}. Check that the file is there and may be read."
             ) from error
-        self._known[str(path)] = [state.st_size, state.st_mtime_ns, digest]
+        self._known[place] = [state.st_size, state.st_mtime_ns, digest]
         self._changed = True
         return digest
 

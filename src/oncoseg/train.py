@@ -5,12 +5,9 @@ sees the same slices, augmented in the same way, as a run that was never stopped
 """
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +28,10 @@ from oncoseg.models import build
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import SliceId, epoch_batches
+from oncoseg.stopping import StopRequest, stop_requests
 from oncoseg.store import PreparedCase
 from oncoseg.training_log import EpochRow, TrainingLog
+from oncoseg.training_sums import EpochSums, count_pixels
 
 CHECKPOINT_MINUTES = 5.0
 """A kill -9 costs at most this much training."""
@@ -212,7 +211,7 @@ class _Training:
         self.scores: dict[str, float] = {}
         self.minutes_before = 0.0
         self.optimiser_state: dict[str, Any] | None = None
-        self.partial = _EpochSums()
+        self.partial = EpochSums()
         self.log = TrainingLog(run)
 
     # the loop -------------------------------------------------------------------------------
@@ -221,7 +220,7 @@ class _Training:
         """Train until the end, the budget or a request to stop."""
         self.started = self.saved = time.monotonic()
         self.steps_done = 0
-        with _stop_requests() as stop:
+        with stop_requests() as stop:
             for stage in self.stages[self.stage :]:
                 self._set_up_optimiser(stage)
                 while self.epoch < stage.epochs:
@@ -238,7 +237,7 @@ class _Training:
         self.log.close()
         return Outcome(self.run.path, True, "all epochs are done")
 
-    def _train_epoch(self, stage: Stage, stop: "_StopRequest") -> str:
+    def _train_epoch(self, stage: Stage, stop: StopRequest) -> str:
         """Train the rest of the present epoch; returns why it was left early, or nothing."""
         batches = self._batches(stage, self.epoch)
         self.network.train()
@@ -288,7 +287,7 @@ class _Training:
             )
             for name in stage.modalities
         ]
-        self.partial = _EpochSums()
+        self.partial = EpochSums()
         if stage.keeps_best and not macro <= self.best.get("macro_dice", -math.inf):
             self.best = {"epoch": self.epoch, "macro_dice": macro, "validation_dice": dict(self.scores)}
             self._save_model()
@@ -307,7 +306,7 @@ class _Training:
             for case in self.validation[name]:
                 logits, masks = self._predict_prepared(case)
                 case_losses.append(self.losses[name](logits, masks).item())
-                counts.setdefault(case.patient, []).append(_counts(logits, masks))
+                counts.setdefault(case.patient, []).append(count_pixels(logits, masks))
             losses[name] = float(np.mean(case_losses))
             by_patient = [dice(pool(of_one)) for of_one in counts.values()]
             scores[name] = float(np.nanmean(by_patient)) if not np.isnan(by_patient).all() else math.nan
@@ -418,7 +417,7 @@ class _Training:
             ) from error
         self.stage, self.epoch, self.step = state["place"]
         self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]
-        self.partial = _EpochSums(state["partial"])
+        self.partial = EpochSums(state["partial"])
         self.optimiser_state = state if self.stage < len(self.stages) else None
         self.log = TrainingLog(self.run, state["log"])
 
@@ -457,53 +456,10 @@ class _Training:
     def _status(self, stage: Stage, steps: int) -> Status:
         per_step = (time.monotonic() - self.started) / max(1, self.steps_done)
         left = per_step * (self.steps_in_all - self.steps_done)
-        loss = self.partial.mean_loss()
+        loss = self.partial.latest_loss()
         return Status(
             stage.name, self.epoch + 1, stage.epochs, self.step, steps, loss, left, dict(self.scores)
         )
-
-
-class _EpochSums:
-    """Running sums of an epoch's loss and counts for each modality."""
-
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        self._losses: dict[str, list[Tensor]] = {}
-        self._counts: dict[str, Tensor] = {}
-        for name, (loss, steps, counts) in (state or {}).items():
-            self._losses[name] = [torch.tensor(loss / steps)] * steps
-            self._counts[name] = torch.tensor(counts)
-
-    def add(self, name: str, loss: Tensor, logits: Tensor, masks: Tensor) -> None:
-        self._losses.setdefault(name, []).append(loss)
-        counts = torch.stack(_tp_fp_fn(logits, masks))
-        self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
-
-    def loss(self, name: str) -> float:
-        return torch.stack(self._losses[name]).mean().item()
-
-    def mean_loss(self) -> float:
-        return float(np.mean([losses[-1].item() for losses in self._losses.values()]))
-
-    def dice(self, name: str) -> float:
-        tp, fp, fn = self._counts[name].tolist()
-        return dice(Confusion(tp, fp, fn, 0))
-
-    def state(self) -> dict[str, list[Any]]:
-        return {
-            name: [torch.stack(losses).sum().item(), len(losses), self._counts[name].tolist()]
-            for name, losses in self._losses.items()
-        }
-
-
-def _tp_fp_fn(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels at probability 0.5, all classes together."""
-    predicted, truth = (logits > 0).any(dim=1), masks > 0
-    return (predicted & truth).sum(), (predicted & ~truth).sum(), (~predicted & truth).sum()
-
-
-def _counts(logits: Tensor, masks: Tensor) -> Confusion:
-    tp, fp, fn = (count.item() for count in _tp_fp_fn(logits, masks))
-    return Confusion(tp, fp, fn, masks.numel() - tp - fp - fn)
 
 
 def _loss_of(recipe: Recipe, modality: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -516,30 +472,3 @@ def _loss_of(recipe: Recipe, modality: str) -> Callable[[Tensor, Tensor], Tensor
     except TypeError as error:
         raise RecipeError(f"Loss {settings.name!r} does not take {dict(arguments)}: {error}.") from error
     return lambda logits, target: function(logits, target, **arguments)
-
-
-class _StopRequest:
-    """Why training should stop after the present step; empty for go on."""
-
-    reason = ""
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a clean stop; a second Ctrl-C stops at once."""
-    stop = _StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.reason and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.reason = f"{signal.Signals(number).name} was received"
-
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -64,8 +64,6 @@ def phantom(kind: str, out: Path, /, *, cases: int = 12, seed: int = 0) -> None:
         near = difflib.get_close_matches(kind, PHANTOMS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(PHANTOMS)}."
         raise DataError(f"Unknown kind of phantom {kind!r}; {hint}")
-    if cases < 1:
-        raise DataError(f"Expected at least 1 case, got --cases {cases}.")
     with terminal.progress(f"making {kind} phantoms") as progress:
         PHANTOMS[kind](out, cases, seed, progress)
     terminal.say(f"{cases} {kind} phantoms in {out} (synthetic, no patient's data)")
@@ -143,7 +141,7 @@ def _case_cells(row: "CaseRow") -> list[Any]:
         "×".join(map(str, row.grid)) if row.grid else None,
         " × ".join(f"{size:.3g}" for size in row.spacing_mm) if row.spacing_mm else "unknown",
         row.readers,
-        "\n".join(labels) or ("empty" if row.readers else "no mask"),
+        ", ".join(labels) or ("empty" if row.readers else "no mask"),
         row.foreground_slices,
     ]
 

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -110,7 +110,7 @@ def _of_dictionary(kind: Any, value: Any, path: tuple[str, ...], meaning: str) -
     yield FieldFlag(".".join((*path, ANY_KEY)), _words(kind), None, meaning)
 
 
-def _is_model(kind: Any) -> bool:
+def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
@@ -128,8 +128,9 @@ def _words(kind: Any, metadata: Sequence[Any] = ()) -> str:
         return "[" + ", ".join("…" if item is Ellipsis else _words(item) for item in arguments) + "]"
     if kind is bool:
         return "true | false"
-    name = {str: "text", type(None): "none", Any: "JSON"}.get(kind) or getattr(kind, "__name__", str(kind))
-    return f"{name} {', '.join(_bounds(metadata))}".rstrip() if name in ("int", "float") else name
+    if kind in (int, float):
+        return f"{kind.__name__} {', '.join(_bounds(metadata))}".rstrip()
+    return {str: "text", type(None): "none"}.get(kind, "JSON")
 
 
 def _bounds(metadata: Sequence[Any]) -> list[str]:

@@ -97,7 +97,11 @@ def predict(
         )
     from oncoseg.predict import Predictor
 
-    written = Predictor.load(run).predict(inputs, out, modality=modality, probabilities=probabilities)
+    predictor = Predictor.load(run)
+    with terminal.progress("predicting slices") as progress:
+        written = predictor.predict(
+            inputs, out, modality=modality, probabilities=probabilities, progress=progress
+        )
     for path in written:
         terminal.say(str(path))
 

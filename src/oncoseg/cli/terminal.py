@@ -10,14 +10,17 @@ from rich.text import Text
 WIDTH_OF_FILES = 120
 """Columns of what is written to a file or a pipe."""
 
+WIDTH_OF_TABLES = 240
+"""The same for tables, which are only as wide as they need to be."""
+
 Progress = Callable[[int, int], None]
 """Called with (done, in all)."""
 
 
-def stdout() -> Console:
-    """The console for results."""
+def stdout(width_of_files: int = WIDTH_OF_FILES) -> Console:
+    """The console for results; it has a width of its own unless it is a terminal."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH_OF_FILES)
+    return console if console.is_terminal else Console(highlight=False, width=width_of_files)
 
 
 def stderr() -> Console:
@@ -56,10 +59,15 @@ def print_table(
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns, 1):
-        table.add_column(column, justify="right" if 0 < right <= number else "left", overflow="fold")
+        table.add_column(
+            column,
+            justify="right" if 0 < right <= number else "left",
+            overflow="fold",
+            no_wrap=number == 1,
+        )
     for row in rows:
         table.add_row(*("—" if cell is None else Text(str(cell)) for cell in row))
-    stdout().print(table)
+    stdout(WIDTH_OF_TABLES).print(table)
 
 
 @contextmanager

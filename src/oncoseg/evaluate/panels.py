@@ -18,7 +18,7 @@ class Candidate(NamedTuple):
         modality: a name in the recipe's modalities.
         patient: the data set's own public id.
         case_id: the case it comes from.
-        index: along k, from 0.
+        slice_index: along k, from 0.
         aspect: height of a pixel over its width when i runs to the right.
         image: uint8, axes `i j`.
         outcome: uint8, axes `i j`; 1 truth, 2 prediction, 3 both.
@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
     modality: str
     patient: str
     case_id: str
-    index: int
+    slice_index: int
     aspect: float
     image: np.ndarray
     outcome: np.ndarray
@@ -42,7 +42,7 @@ class Panel(NamedTuple):
         role: `best`, `median`, `worst` or `false-alarm`.
         patient: the data set's own public id.
         case_id: the case.
-        index: along k, from 0.
+        slice_index: along k, from 0.
         patient_dice: Dice of the whole patient; NaN for a false alarm.
         slice_dice: Dice of this slice.
         aspect: height of a pixel over its width when i runs to the right.
@@ -55,7 +55,7 @@ class Panel(NamedTuple):
     role: str
     patient: str
     case_id: str
-    index: int
+    slice_index: int
     patient_dice: float
     slice_dice: float
     aspect: float
@@ -130,7 +130,7 @@ def _panel(role: str, shown: Candidate, patient_dice: float) -> Panel:
         role,
         shown.patient,
         shown.case_id,
-        shown.index,
+        shown.slice_index,
         patient_dice,
         metrics.score("dice", metrics.confusion(truth, prediction)),
         shown.aspect,

@@ -196,7 +196,7 @@ def _slice_row(row: SliceRow) -> dict[str, Any]:
         "modality": row.modality,
         "patient": row.patient,
         "case": row.case_id,
-        "slice": row.index,
+        "slice": row.slice_index,
         **row.counts._asdict(),
         **by_score(row.counts, row.auc),
     }

@@ -33,19 +33,19 @@ DEFINITIONS = {
 
 AVERAGINGS = {
     "patient": (
-        "Per patient. All voxels of all slices of a patient are counted together, then scored, then "
+        "All voxels of all slices of a patient are counted together, then scored, then "
         "averaged; every patient, of whichever modality, weighs the same. This is the headline."
     ),
     "slice": (
-        "Per slice. Every axial slice is scored, then averaged. No interval: slices of a "
+        "Every axial slice is scored, then averaged. No interval: slices of a "
         "patient are not independent. AUC only over slices with tumour."
     ),
     "slice-empty-is-one": (
-        "Per slice, a rightly empty slice scoring 1, as much published code does. For "
+        "As per slice, but a rightly empty slice scores 1, as in much published code. For "
         "comparison only: it rises with the number of slices without tumour."
     ),
     "pooled": (
-        "Pooled. All voxels of all patients are counted as one image; large tumours decide. One number, "
+        "All voxels of all patients are counted as one image; large tumours decide. One number, "
         "so no interval."
     ),
 }
@@ -92,7 +92,7 @@ def table(tally: Tally, seed: int) -> list[TableRow]:
 
 def histogram(patients: Sequence[PatientTally]) -> np.ndarray:
     """The probability histogram of all patients together."""
-    return np.sum([patient.histogram for patient in patients], axis=0)
+    return np.asarray(np.sum([patient.histogram for patient in patients], axis=0))
 
 
 def _group(group: str, patients: list[PatientTally], slices: list[SliceRow], seed: int) -> list[TableRow]:

@@ -26,7 +26,7 @@ class SliceRow(NamedTuple):
     modality: str
     patient: str
     case_id: str
-    index: int
+    slice_index: int
     counts: Confusion
     auc: float
 

@@ -21,10 +21,13 @@ CEREBRUM_CENTRE = (0.0, 0.0, 5.0)
 CEREBRUM_RADII = (66.0, 84.0, 58.0)
 """Half width, length and height of an average cerebrum, in millimetres."""
 
-CORTEX_MM = 3.2
+BASE_FLATTENING = 2.2
+"""How many times lower the cerebrum's lower half is than its upper half."""
+
+CORTEX_MM = 3.5
 """Thickness of grey matter along the surface and along each furrow."""
 
-FURROW_DEPTH_MM = 15.0
+FURROW_DEPTH_MM = 20.0
 """How deep furrows reach below the surface."""
 
 VENTRICLE_PATH = (
@@ -81,8 +84,8 @@ def grow_brain(rng: np.random.Generator, axes: Axes, voxel_mm: float, masses: li
     surface = surface + np.float32(0.7) * draw_field(rng, 14).on(axes)
     ventricles = _ventricles(rng, across, y, z)
     furrow = _furrows(rng, axes, cerebrum, cerebellum)
-    gap = ellipsoid(across, y, z, (0, -2, 4), (30, 44, 28))
-    fissure = across + np.maximum(-gap, 0)
+    callosum = ellipsoid(across, y, z, (0, -2, 4), (30, 44, 28))
+    fissure = across + np.maximum(-callosum, 0)
     furrow = np.where(cerebrum < 0, np.minimum(furrow, fissure), furrow)
 
     fluid = np.maximum(inside(furrow - np.float32(0.7), voxel_mm), inside(ventricles, voxel_mm))
@@ -114,12 +117,12 @@ def _person(rng: np.random.Generator, axes: Axes, masses: list[tuple]) -> Axes:
 def _lobes(across: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signed distances to the cerebrum with its temporal lobes, the cerebellum and the brain stem."""
     narrower_in_front = across * (1 + np.float32(0.0016) * y)
-    dome = ellipsoid(narrower_in_front, y, z, CEREBRUM_CENTRE, CEREBRUM_RADII)
-    base = -14 - z + np.float32(0.0035) * np.maximum(y - 10, 0) * (45 - across) / 10 - np.maximum(-y - 20, 0) / 6
-    dome = np.maximum(dome, base)
-    temporal = ellipsoid(across, y, z, (44, 8, -26), (20, 40, 22))
-    cerebellum = ellipsoid(across, y, z, (17, -50, -36), (31, 28, 21))
-    stem = tube(across, y, z, (0, -8, -8), (0, -26, -70), (15.0, 8.0))
+    above_middle = z - np.float32(CEREBRUM_CENTRE[2])
+    flat_base = np.where(above_middle < 0, above_middle * np.float32(BASE_FLATTENING), above_middle)
+    dome = ellipsoid(narrower_in_front, y, flat_base, (0, 0, 0), CEREBRUM_RADII)
+    temporal = ellipsoid(across, y, z, (38, 6, -24), (24, 42, 24))
+    cerebellum = ellipsoid(across, y, z, (20, -48, -34), (34, 32, 24))
+    stem = tube(across, y, z, (0, -8, -8), (0, -28, -70), (19.0, 9.0))
     return np.minimum(dome, temporal), cerebellum, stem
 
 
@@ -136,9 +139,9 @@ def _furrows(
     rng: np.random.Generator, axes: Axes, cerebrum: np.ndarray, cerebellum: np.ndarray
 ) -> np.ndarray:
     """Distance to the middle of the nearest furrow: the zero surface of a random field, faded out in depth."""
-    folds = np.abs(draw_field(rng, 10).on(axes)) * np.float32(7.0)
+    folds = np.abs(draw_field(rng, 8).on(axes)) * np.float32(6.0)
     too_deep = np.maximum(-cerebrum - np.float32(FURROW_DEPTH_MM), 0)
-    leaves = np.abs(draw_field(rng, 5).on(axes)) * np.float32(3.5) + np.float32(0.6)
+    leaves = np.abs(draw_field(rng, 4).on(axes)) * np.float32(3.0) + np.float32(0.9)
     return np.where(cerebellum < np.minimum(cerebrum, 0), leaves, folds + too_deep)
 
 

@@ -42,10 +42,10 @@ class Contrast:
 
 
 CONTRASTS = {
-    "t1": Contrast(fluid=0.22, grey=0.66, white=0.90, oedema=0.62, rim=0.62, necrosis=0.40),
+    "t1": Contrast(fluid=0.22, grey=0.62, white=0.90, oedema=0.62, rim=0.62, necrosis=0.40),
     "t1ce": Contrast(fluid=0.22, grey=0.68, white=0.88, oedema=0.62, rim=1.25, necrosis=0.42),
     "t2": Contrast(fluid=1.00, grey=0.50, white=0.38, oedema=0.70, rim=0.58, necrosis=0.85),
-    "flair": Contrast(fluid=0.12, grey=0.62, white=0.50, oedema=0.88, rim=0.78, necrosis=0.55),
+    "flair": Contrast(fluid=0.12, grey=0.62, white=0.50, oedema=0.84, rim=0.76, necrosis=0.55),
 }
 """Sequence → signals, in the order in which files are written."""
 
@@ -142,7 +142,7 @@ def _signal(
     oedema = np.float32(contrast.oedema) * vary[2] * (1 + np.float32(0.08) * texture)
     rim = np.float32(contrast.rim * rng.uniform(0.85, 1.15)) * vary[3] * (1 + np.float32(0.15) * texture)
     necrosis = np.float32(contrast.necrosis) * vary[4] * (1 + np.float32(0.10) * texture)
-    density = np.float32(rng.uniform(0.65, 0.95))
+    density = np.float32(rng.uniform(0.55, 0.95))
     signal = blend(signal, oedema, density * inside(lesion.whole_mm, 2 * EDGE_MM))
     signal = blend(signal, rim, inside(lesion.core_mm, EDGE_MM))
     return blend(signal, necrosis, inside(lesion.necrosis_mm, EDGE_MM))
@@ -158,7 +158,7 @@ def _draw_distractors(rng: np.random.Generator, brain: Brain, axes: Axes) -> dic
         centre = CEREBRUM_CENTRE + random_direction(rng) * rng.uniform(25, 48)
         squared = sum((p - np.float32(c)) ** 2 for p, c in zip((x, y, z), centre, strict=True))
         spots = np.maximum(spots, np.exp(-squared / np.float32(2 * rng.uniform(1.5, 4.0) ** 2)))
-    aged = white * np.maximum(caps * np.float32(rng.uniform(0, 0.35)), spots * np.float32(0.35))
+    aged = white * np.maximum(caps * np.float32(rng.uniform(0, 0.4)), spots * np.float32(0.4))
     sinus = inside(brain.across_mm - 3, 3.0) * inside(np.abs(brain.depth_mm - 1) - 3, 3.0) * (z > 0)
     cortical = (draw_field(rng, 5).on(axes) > 1.5) * inside(brain.depth_mm - 4, 3.0)
     choroid = inside(brain.ventricle_mm + 2, 3.0) * (draw_field(rng, 6).on(axes) > 0.8)

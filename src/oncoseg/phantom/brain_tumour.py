@@ -14,7 +14,7 @@ from oncoseg.phantom.shapes import Axes, SmoothField, mesh, random_direction
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 4
 """Labels of BraTS 2021."""
 
-CORE_RADIUS_MM = (5.0, 20.0)
+CORE_RADIUS_MM = (6.0, 24.0)
 """Smallest and largest radius of a tumour's core."""
 
 SECOND_TUMOUR_SHARE = 0.25
@@ -105,7 +105,7 @@ def _draw_tumour(rng: np.random.Generator, radius: float) -> Tumour:
         centre=_draw_centre(rng, radius),
         radius=radius,
         rim=rim,
-        spread=rng.uniform(4.0, 14.0),
+        spread=rng.uniform(5.0, 17.0),
         stretch=rotation / rng.uniform(0.75, 1.3, (3, 1)),
         bumps=draw_field(rng, rng.uniform(7.0, 14.0)),
         fingers=draw_field(rng, rng.uniform(8.0, 14.0)),

@@ -54,7 +54,9 @@ def write_report(run: Path) -> Path:
 
 def _pictures(contents: Contents) -> dict[str, object]:
     """Everything drawn, as data URIs."""
-    pictures: dict[str, object] = {"learning": figures.learning_curves(contents.log)}
+    pictures: dict[str, object] = {
+        "learning": figures.learning_curves(contents.log, contents.recipe.modalities)
+    }
     evaluation = contents.evaluation
     if evaluation is not None:
         pictures |= {

@@ -158,7 +158,7 @@ def _evaluated(split: str, folder: Path) -> Evaluated:
     for row in summary["table"]:
         rows.setdefault(row["group"], {})[row["averaging"]] = row
     with (folder / "per_patient.csv").open(newline="", encoding="utf-8") as file:
-        patients = [
+        patients: list[dict[str, Any]] = [
             {k: v if k in ("modality", "patient") else _number(v) for k, v in row.items()}
             for row in csv.DictReader(file)
         ]

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from oncoseg.report import words
 
@@ -42,7 +43,7 @@ CLOSE_UP_SMALLEST = 24
 JITTER = 0.22
 """Vertical spread of the dots of the strip plot."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -61,19 +62,22 @@ STYLE = {
 """One look for all plots; text stays text."""
 
 
-def learning_curves(log: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def learning_curves(log: Sequence[Mapping[str, Any]], modalities: Iterable[str]) -> list[dict[str, str]]:
     """Loss and Dice over epochs, one plot each per modality (the paper's Fig. 3).
 
     Args:
         log: rows of log.csv.
+        modalities: in the order of the plots; those that the log does not have are left out.
 
     Returns:
         A source and an alternative text per plot.
     """
     steps = list(dict.fromkeys((row["stage"], row["epoch"]) for row in log))
     plots = []
-    for modality in dict.fromkeys(row["modality"] for row in log):
+    for modality in modalities:
         rows = [row for row in log if row["modality"] == modality]
+        if not rows:
+            continue
         x = [steps.index((row["stage"], row["epoch"])) + 1 for row in rows]
         for quantity in ("loss", "dice"):
             plots.append(_learning_curve(modality, quantity, rows, x, steps))
@@ -95,11 +99,11 @@ def _learning_curve(
         _mark_stages(axes, steps)
         axes.set(xlabel="epoch", ylabel=name, title=f"{words.group_name(modality)}: {name}")
         axes.set_xlim(0.5, len(steps) + 0.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if quantity == "dice":
             axes.set_ylim(0, 1)
         axes.legend(loc="best", fontsize=9)
-        ends = f"training ends at {train[-1]:.2f}, validation at {validation[-1]:.2f}"
+        ends = f"training ends at {words.score(train[-1])}, validation at {words.score(validation[-1])}"
         alt = f"{words.group_name(modality)} {name} over {len(steps)} epochs: {ends}."
         return {"source": _svg(figure), "alt": alt}
 

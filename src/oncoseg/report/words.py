@@ -90,11 +90,15 @@ def in_words(group: str, row: Mapping[str, Any], patients: Sequence[Mapping[str,
     return (
         f"{name}: in {_patients(dice['n'])} the predicted outline overlaps the reference outline with a mean "
         f"Dice of {score(dice['mean'])} ({span}; median {score(dice['median'])}), where 0 is no overlap and "
-        f"1 is perfect. On average {score(row['scores']['precision']['mean'])} of the predicted area is "
-        f"tumour and {score(row['scores']['recall']['mean'])} of the tumour is found. "
+        f"1 is perfect. On average {_share(row['scores']['precision'])} of what is marked is tumour, and "
+        f"{_share(row['scores']['recall'])} of the tumour is marked. "
         + _missed(patients)
         + _false_alarms(row["truth_empty"])
     )
+
+
+def _share(summary: Mapping[str, Any]) -> str:
+    return f"{100 * summary['mean']:.0f} %"
 
 
 def _missed(patients: Sequence[Mapping[str, Any]]) -> str:
@@ -112,7 +116,7 @@ def _false_alarms(n: int) -> str:
 def panel_caption(panel: Mapping[str, Any]) -> str:
     """Which slice an example shows and how well it was predicted."""
     who = f"{group_name(panel['modality'])}, patient {panel['patient']}"
-    where = f"slice {panel['index']} of case {panel['case_id']}"
+    where = f"slice {panel['slice_index']} of case {panel['case_id']}"
     if panel["role"] == "false-alarm":
         return f"{who}, {where}: no tumour here, but some was predicted."
     patient, here = score(panel["patient_dice"]), score(panel["slice_dice"])

@@ -1,0 +1,121 @@
+"""What a user names on the command line → cases to predict, each with its modality."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oncoseg.datasets import open_dataset
+from oncoseg.datasets.base import Case
+from oncoseg.errors import DataError
+from oncoseg.io import IMAGE_SUFFIXES, NIFTI_SUFFIXES, ImageRef
+from oncoseg.recipe import Modality, Recipe
+from oncoseg.transforms import choose_channels
+from oncoseg.volume import to_canonical
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to predict."""
+
+    case: Case
+    modality: str
+
+    def slices(self) -> int:
+        """Number of axial slices, from the header."""
+        ref = next(iter(self.case.images.values()))
+        if not ref.files[0].name.lower().endswith(NIFTI_SUFFIXES):
+            return len(ref.files)
+        from oncoseg.io.nifti import open_slabs
+
+        with open_slabs(ref.files[0]) as slabs:
+            return to_canonical(slabs.like)[0].grid[2]
+
+
+def find_jobs(inputs: Sequence[Path], recipe: Recipe, modality: str | None) -> list[Job]:
+    """Turn files, folders and data sets into jobs.
+
+    A folder is a case or data set of a known layout, or a plain folder of one-channel images. Which
+    modality a case is of follows from its channels where only one fits.
+
+    Raises:
+        DataError: nothing usable, an unclear modality, or two inputs with one name.
+    """
+    if modality is not None and modality not in recipe.modalities:
+        raise DataError(f"Unknown modality {modality!r}; this run has {', '.join(recipe.modalities)}.")
+    jobs = [
+        Job(case, modality or _modality_of(case, recipe))
+        for path in inputs
+        for case in _cases(Path(path), recipe, modality)
+    ]
+    names = [job.case.id for job in jobs]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise DataError(
+            f"Several inputs would be written as {doubled[0]}.nii.gz; expected every input to have a name of its "
+            "own. Predict them into different folders."
+        )
+    return jobs
+
+
+def _cases(path: Path, recipe: Recipe, modality: str | None) -> list[Case]:
+    if not path.exists():
+        raise DataError(f"{path} does not exist; expected an image, a folder of images or a data set.")
+    if path.is_file():
+        return [_single_image(path, recipe, modality)]
+    images = sorted(file for file in path.iterdir() if file.name.lower().endswith(NIFTI_SUFFIXES))
+    try:
+        return list(open_dataset(path).cases)
+    except DataError:
+        if not images:
+            raise
+    return [_single_image(file, recipe, modality) for file in images]
+
+
+def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
+    """A case of one image, for a modality that takes one channel."""
+    if not path.name.lower().endswith((*NIFTI_SUFFIXES, *IMAGE_SUFFIXES)):
+        known = ", ".join((*NIFTI_SUFFIXES, *IMAGE_SUFFIXES))
+        raise DataError(f"{path} has a suffix that cannot be read; expected one of {known}.")
+    fitting = [
+        name
+        for name, taken in recipe.modalities.items()
+        if len(set(taken.channels)) == 1 and modality in (None, name)
+    ]
+    if len(fitting) != 1:
+        wanted = modality or " or ".join(recipe.modalities)
+        channels = recipe.modalities[modality].channels if modality else ()
+        needed = f" with {', '.join(dict.fromkeys(channels))}" if channels else ""
+        raise DataError(
+            f"{path} is one image, but {wanted} takes several channels; expected the folder of a case{needed}, "
+            "with the file names of a known layout (see `oncoseg inspect`)."
+        )
+    channel = recipe.modalities[fitting[0]].channels[0]
+    stem = re.sub(r"\.(nii\.gz|nii|png|tiff?)$", "", path.name, flags=re.IGNORECASE)
+    safe = re.sub(r"[^\w.-]", "_", stem)
+    return Case(safe, safe, {channel: ImageRef((path,))})
+
+
+def _modality_of(case: Case, recipe: Recipe) -> str:
+    complete = [name for name, taken in recipe.modalities.items() if set(taken.channels) <= set(case.images)]
+    fitting = complete or [name for name, taken in recipe.modalities.items() if _usable(case, taken)]
+    if len(fitting) == 1:
+        return fitting[0]
+    wanted = "; ".join(
+        f"{name}: {', '.join(dict.fromkeys(taken.channels))}" for name, taken in recipe.modalities.items()
+    )
+    raise DataError(
+        f"Case {case.id} has the channels {', '.join(case.images)}, which fit "
+        f"{'several modalities' if fitting else 'no modality'} of this run ({wanted}). Say which it is with "
+        "--modality, or add the missing channels."
+    )
+
+
+def _usable(case: Case, modality: Modality) -> bool:
+    if not set(modality.channels) & set(case.images):
+        return False
+    try:
+        choose_channels(list(case.images), modality.channels, modality.missing, modality.substitutes)
+    except DataError:
+        return False
+    return True

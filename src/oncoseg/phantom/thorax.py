@@ -1,0 +1,240 @@
+"""A chest as functions of position: body wall, ribs, spine, heart, lungs and their vessels, in Hounsfield units.
+
+Positions are millimetres from the middle of the chest: x to the patient's left, y backwards, z up.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from oncoseg.phantom.shapes import Axes, SmoothField, blend, ellipsoid, inside, mesh, tube
+
+LOW_MM, HIGH_MM = (-200.0, -160.0, -160.0), (200.0, 160.0, 200.0)
+"""Corners of the box in which a chest may be sampled."""
+
+CAVITY_CENTRE, CAVITY_RADII = (0.0, -5.0, 20.0), (132.0, 92.0, 165.0)
+"""The inside of the rib cage."""
+
+AIR, LUNG, FAT, MUSCLE, MARROW, CORTICAL = -1000.0, -860.0, -100.0, 50.0, 220.0, 750.0
+"""Hounsfield units of tissues."""
+
+RIB_PITCH_MM = 27.0
+"""Distance between ribs."""
+
+RIB_SLOPE = 0.6
+"""How far ribs fall for each millimetre forwards."""
+
+ROOTS, GENERATIONS = 10, 9
+"""Vessels that enter each lung, and how often each of them divides."""
+
+ROOT_LENGTH_MM, ROOT_RADIUS_MM = 22.0, 3.8
+"""Of the vessels that enter."""
+
+LENGTH_RATIO, RADIUS_RATIO = 0.86, 0.79
+"""Of a vessel's branches to itself; 2^(-1/3) = 0.79 is Murray's law (1926, https://doi.org/10.1073/pnas.12.3.207)."""
+
+LEAST_RADIUS_MM = 0.45
+"""Vessels do not get thinner than this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vessels:
+    """Straight pieces of vessels: `starts` and `ends` (n, 3), `radii` (n, 2) at both ends, in millimetres."""
+
+    starts: np.ndarray
+    ends: np.ndarray
+    radii: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Chest:
+    """One person's chest; lengths in millimetres.
+
+    Attributes:
+        scale: size relative to the average along x, y, z.
+        warps: displacement along x, y, z, in units of `warp_mm`.
+        warp_mm: how far positions are displaced.
+        wall_mm: thickness of the wall from the cavity to the skin.
+        fat_mm: part of the wall that is fat.
+        rib_phase: height of the ribs, 0 to 1 of their pitch.
+        blood: Hounsfield units of blood, higher after contrast agent.
+        streaks: where fat lies between muscles and around the heart.
+        texture: unevenness of the lung.
+        vessels: of both lungs.
+    """
+
+    scale: np.ndarray
+    warps: tuple[SmoothField, SmoothField, SmoothField]
+    warp_mm: float
+    wall_mm: float
+    fat_mm: float
+    rib_phase: float
+    blood: float
+    streaks: SmoothField
+    texture: SmoothField
+    vessels: Vessels
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """Signed distances on a grid, `i j k`, millimetres, negative inside; `cavity` counts from the rib cage's inside."""
+
+    lung: np.ndarray
+    cavity: np.ndarray
+    position: Axes
+
+
+def draw_chest(rng: np.random.Generator) -> Chest:
+    """Draw one person's chest."""
+    wall = rng.uniform(22, 48)
+    return Chest(
+        scale=rng.uniform(0.9, 1.08) * rng.uniform(0.95, 1.05, 3),
+        warps=tuple(_field(rng, 60) for _ in range(3)),
+        warp_mm=rng.uniform(2, 5),
+        wall_mm=wall,
+        fat_mm=rng.uniform(0.15, 0.6) * wall,
+        rib_phase=rng.uniform(),
+        blood=rng.uniform(130, 250) if rng.uniform() < 0.5 else rng.uniform(35, 55),
+        streaks=_field(rng, 12),
+        texture=_field(rng, 4),
+        vessels=_grow_vessels(rng),
+    )
+
+
+def locate(chest: Chest, axes: Axes) -> Anatomy:
+    """Find the lungs on a grid."""
+    x, y, z = (
+        np.broadcast_to(p, [len(axis) for axis in axes]) / np.float32(s) + np.float32(chest.warp_mm) * w.on(axes)
+        for p, s, w in zip(mesh(axes), chest.scale, chest.warps, strict=True)
+    )
+    cavity = ellipsoid(x, y, z, CAVITY_CENTRE, CAVITY_RADII)
+    middle = np.minimum.reduce(
+        [
+            ellipsoid(x, y, z, (0, -15, 20), (26, 95, 400)),
+            ellipsoid(x, y, z, (22, -28, -50), (58, 46, 58)),
+            ellipsoid(x, y, z, (0, 66, 0), (30, 26, 2000)),
+            ellipsoid(x, y, z, (24, 42, 0), (15, 15, 1200)),
+            ellipsoid(x, y, z, (-68, -8, -170), (85, 100, 85)),
+            ellipsoid(x, y, z, (68, -8, -178), (85, 100, 85)),
+        ]
+    )
+    return Anatomy(np.maximum(cavity, -middle), cavity, (x, y, z))
+
+
+def hounsfield(
+    chest: Chest, axes: Axes, pixel_mm: float, nodule_share: np.ndarray, nodule_hu: float | np.ndarray
+) -> np.ndarray:
+    """Noise-free Hounsfield units on a grid.
+
+    Args:
+        chest: the person.
+        axes: positions of the voxels.
+        pixel_mm: distance of voxels in a slice, for partial volume.
+        nodule_share: share of each voxel that a nodule fills, counted within the lung only.
+        nodule_hu: Hounsfield units of the nodule.
+    """
+    anatomy = locate(chest, axes)
+    lung = LUNG + np.float32(0.35) * anatomy.position[1] + np.float32(14) * chest.texture.on(axes)
+    vessels = inside(_vessel_distance(chest.vessels, axes), 1.5 * pixel_mm)
+    lung = blend(lung, chest.blood, vessels)
+    lung = blend(lung, nodule_hu, nodule_share)
+    return blend(_around_lungs(chest, anatomy, axes, pixel_mm), lung, inside(anatomy.lung, 1.5 * pixel_mm))
+
+
+def _around_lungs(chest: Chest, anatomy: Anatomy, axes: Axes, pixel_mm: float) -> np.ndarray:
+    """Everything but lungs: muscle and fat, then organs, bones and the air around the body."""
+    x, y, z = anatomy.position
+    streaks = chest.streaks.on(axes)
+    tissue = blend(np.full_like(x, MUSCLE), FAT, np.float32(0.9) * inside(1.1 - streaks, 0.6))
+    to_skin = anatomy.cavity - np.float32(chest.wall_mm)
+    tissue = blend(tissue, FAT, inside(-to_skin - np.float32(chest.fat_mm), 2.0))
+    heart = ellipsoid(x, y, z, (22, -28, -50), (50, 38, 50))
+    aorta = ellipsoid(x, y, z, (24, 42, 0), (12.5, 12.5, 1200))
+    tissue = blend(tissue, chest.blood, inside(np.minimum(heart, aorta), 2 * pixel_mm))
+    airway = np.minimum(
+        tube(x, y, z, (0, 2, 220), (0, 2, 50), (8.5, 8.0)),
+        tube(np.abs(x), y, z, (0, 2, 50), (40, 8, 18), (7.0, 5.0)),
+    )
+    tissue = blend(tissue, AIR, inside(airway, pixel_mm))
+    tissue = _bone(tissue, _ribs(chest, anatomy), pixel_mm)
+    tissue = _bone(tissue, _spine(x, y, z), pixel_mm)
+    return blend(tissue, AIR, inside(-to_skin, pixel_mm))
+
+
+def _bone(tissue: np.ndarray, distance: np.ndarray, pixel_mm: float) -> np.ndarray:
+    """Cover tissue with bone: a dense shell of about a millimetre around marrow."""
+    tissue = blend(tissue, CORTICAL, inside(distance, pixel_mm))
+    return blend(tissue, MARROW, inside(distance + np.float32(1.3), 1.5 * pixel_mm))
+
+
+def _ribs(chest: Chest, anatomy: Anatomy) -> np.ndarray:
+    _, y, z = anatomy.position
+    phase = (z + np.float32(RIB_SLOPE) * -y) / np.float32(RIB_PITCH_MM) + np.float32(chest.rib_phase)
+    height = np.abs(phase - np.rint(phase)) * np.float32(RIB_PITCH_MM / np.hypot(1, RIB_SLOPE))
+    return np.hypot((anatomy.cavity - np.float32(6.5)) / np.float32(4.0), height / np.float32(6.5)) * 4 - 4
+
+
+def _spine(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    body = ellipsoid(x, y, z, (0, 66, 0), (20, 17, 2000))
+    arch = np.minimum(
+        ellipsoid(x, y, z, (0, 108, 0), (4, 18, 2000)),
+        ellipsoid(np.abs(x), y, z, (20, 92, 0), (20, 6, 2000)),
+    )
+    canal = ellipsoid(x, y, z, (0, 89, 0), (9, 8, 2000))
+    return np.maximum(np.minimum(body, arch), -canal)
+
+
+def _vessel_distance(vessels: Vessels, axes: Axes) -> np.ndarray:
+    """Signed distance to the nearest vessel, exact within a few millimetres of it and large elsewhere."""
+    far, margin = np.float32(10.0), 2.0
+    distance = np.full([len(axis) for axis in axes], far)
+    reach = vessels.radii.max(axis=1, keepdims=True) + margin
+    low = np.minimum(vessels.starts, vessels.ends) - reach
+    high = np.maximum(vessels.starts, vessels.ends) + reach
+    first = np.stack([np.searchsorted(axis, low[:, n]) for n, axis in enumerate(axes)], axis=1)
+    last = np.stack([np.searchsorted(axis, high[:, n]) for n, axis in enumerate(axes)], axis=1)
+    x, y, z = mesh(axes)
+    for n in np.flatnonzero((last > first).all(axis=1)):
+        i, j, k = (slice(a, b) for a, b in zip(first[n], last[n], strict=True))
+        piece = tube(
+            x[i], y[:, j], z[:, :, k], vessels.starts[n], vessels.ends[n], tuple(vessels.radii[n])
+        )
+        np.minimum(distance[i, j, k], piece, out=distance[i, j, k])
+    return distance
+
+
+def _grow_vessels(rng: np.random.Generator) -> Vessels:
+    """Grow both lungs' trees generation by generation from each hilum; a vessel that leaves the chest ends."""
+    side = np.repeat([-1.0, 1.0], ROOTS)
+    starts = np.stack([30 * side, np.full(2 * ROOTS, 5.0), rng.uniform(-15, 30, 2 * ROOTS)], axis=1)
+    directions = rng.standard_normal((2 * ROOTS, 3)) * (0.7, 1.0, 1.3)
+    directions[:, 0] = side * np.abs(directions[:, 0])
+    directions = _unit(directions)
+    length, radius = ROOT_LENGTH_MM, ROOT_RADIUS_MM
+    pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for _ in range(GENERATIONS + 1):
+        ends = starts + directions * length * rng.uniform(0.6, 1.4, (len(starts), 1))
+        thinner = max(radius * RADIUS_RATIO, LEAST_RADIUS_MM)
+        pieces.append((starts, ends, np.full((len(starts), 2), (radius, 0.5 * (radius + thinner)))))
+        within = (np.subtract(ends, CAVITY_CENTRE) / CAVITY_RADII) ** 2
+        alive = within.sum(axis=1) < 1.05
+        starts = np.repeat(ends[alive], 2, axis=0)
+        directions = _fork(rng, directions[alive])
+        length, radius = length * LENGTH_RATIO, thinner
+    starts, ends, radii = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return Vessels(starts, ends, radii)
+
+
+def _fork(rng: np.random.Generator, directions: np.ndarray) -> np.ndarray:
+    """Two directions for each, bent to opposite sides by unequal angles."""
+    across = _unit(np.cross(directions, rng.standard_normal(directions.shape)))
+    bends = np.tan(np.radians(rng.uniform((15, -60), (35, -25), (len(directions), 2))))
+    return _unit((directions[:, None] + bends[..., None] * across[:, None]).reshape(-1, 3))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _field(rng: np.random.Generator, step_mm: float) -> SmoothField:
+    return SmoothField.draw(rng, LOW_MM, HIGH_MM, step_mm)
