@@ -16,19 +16,21 @@ from oncoseg.recipes import get_recipe
 from oncoseg.report import write_report
 from oncoseg.train import train
 
-CASES = {"mri": 12, "ct": 12}
-"""Phantom patients of each modality."""
-
 KINDS = {"mri": "brain-mri", "ct": "lung-ct"}
 """Modality → kind of phantom."""
 
+CASES = {"mri": 10, "ct": 20}
+"""Modality → number of phantom patients."""
+
 CHANGES: dict[str, Any] = {
-    "training.pretrain_epochs": 1,
-    "training.max_epochs": 4,
-    "training.max_minutes": 4,
-    "training.learning_rate": 1e-3,
+    "preparation.slice_size": [64, 64],
+    "network.arguments.features": [32, 64, 128],
+    "training.pretrain_epochs": 5,
+    "training.max_epochs": 6,
+    "training.learning_rate": 2e-3,
+    "training.tumour_share": 0.5,
 }
-"""What makes the published recipe small enough for a demonstration."""
+"""What makes the published recipe quick enough for a demonstration."""
 
 
 class Demo(NamedTuple):
@@ -44,6 +46,7 @@ def run_demo(
     out: Path,
     cases: dict[str, int] = CASES,
     changes: dict[str, Any] = CHANGES,
+    workers: int | None = None,
     say: Callable[[str], None] = lambda line: None,
     monitor: Callable[[Any], None] | None = None,
 ) -> Demo:
@@ -53,11 +56,13 @@ def run_demo(
         out: the folder to make.
         cases: modality → number of phantom patients, at least 3.
         changes: of the published recipe's fields, see `Recipe.with_changes`.
+        workers: processes for preparing, see `prepare`.
         say: called with a line before every step.
         monitor: called after every step of the training, see `train`.
 
     Raises:
         RunError: `out` exists.
+        KeyboardInterrupt: the training was asked to stop.
     """
     if out.exists():
         raise RunError(
@@ -69,9 +74,14 @@ def run_demo(
     for modality, kind in KINDS.items():
         PHANTOMS[kind](data[modality], cases[modality], seed=0)
 
-    say("2/5 preparing and training: the published recipe with a few short epochs")
+    say(
+        "2/5 preparing and training: the published recipe with a smaller network, small slices and few epochs"
+    )
     recipe = get_recipe("unified-mri-ct").with_changes(changes)
-    run = train(recipe, data, out / "run", store=out / "store", monitor=monitor).run
+    outcome = train(recipe, data, out / "run", store=out / "store", workers=workers, monitor=monitor)
+    if not outcome.finished:
+        raise KeyboardInterrupt(outcome.reason)
+    run = outcome.run
 
     say("3/5 evaluating on phantoms that were not trained on")
     evaluation = evaluate_run(run, split="test")

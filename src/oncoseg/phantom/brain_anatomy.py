@@ -39,7 +39,11 @@ VENTRICLE_PATH = (
 """One lateral ventricle as tubes: start, end, radius at both; the other one mirrors it."""
 
 DEEP_GREY = (((10, -10, 5), (8, 14, 9)), ((26, 4, 3), (6, 17, 10)), ((16, 22, 10), (5, 10, 8)))
-"""Centre and radii of thalamus, lentiform nucleus and head of the caudate nucleus; the other side mirrors them."""
+"""Centre and radii of thalamus, lentiform nucleus and head of the caudate nucleus, mirrored."""
+
+
+Mass = tuple[np.ndarray, float]
+"""Centre and radius of a tumour, in millimetres."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +72,14 @@ def draw_field(rng: np.random.Generator, step_mm: float) -> SmoothField:
     return SmoothField.draw(rng, [-half for half in HALF_MM], HALF_MM, step_mm)
 
 
-def grow_brain(rng: np.random.Generator, axes: Axes, voxel_mm: float, masses: list[tuple]) -> Brain:
+def grow_brain(rng: np.random.Generator, axes: Axes, voxel_mm: float, masses: list[Mass]) -> Brain:
     """Draw one person's brain and sample it.
 
     Args:
         rng: source of randomness.
         axes: positions of the voxels.
         voxel_mm: a typical voxel size, for partial volume.
-        masses: centre and radius of each tumour; they push the tissue around them aside.
+        masses: the tumours; they push the tissue around them aside.
     """
     x, y, z = _person(rng, axes, masses)
     across = np.abs(x)
@@ -96,7 +100,7 @@ def grow_brain(rng: np.random.Generator, axes: Axes, voxel_mm: float, masses: li
     return Brain(surface < 1.5, fluid, (1 - fluid) * grey, -surface, ventricles, across)
 
 
-def _person(rng: np.random.Generator, axes: Axes, masses: list[tuple]) -> Axes:
+def _person(rng: np.random.Generator, axes: Axes, masses: list[Mass]) -> Axes:
     """Positions in the average brain that lie at the voxels of this person's."""
     size = rng.uniform(0.93, 1.06) * rng.uniform(0.97, 1.03, 3)
     tilt = rng.normal(0, 0.04, 2)
@@ -132,17 +136,19 @@ def _ventricles(rng: np.random.Generator, across: np.ndarray, y: np.ndarray, z: 
     distance = np.minimum.reduce(lateral) - widening
     third = ellipsoid(across, y, z, (0, -4, -2), (2.5 + float(widening) / 4, 14, 9))
     fourth = ellipsoid(across, y, z, (0, -36, -36), (6, 4, 9))
-    return np.minimum(distance, np.minimum(third, fourth))
+    nearest: np.ndarray = np.minimum(distance, np.minimum(third, fourth))
+    return nearest
 
 
 def _furrows(
     rng: np.random.Generator, axes: Axes, cerebrum: np.ndarray, cerebellum: np.ndarray
 ) -> np.ndarray:
-    """Distance to the middle of the nearest furrow: the zero surface of a random field, faded out in depth."""
+    """Distance to the nearest furrow: the zero surface of a random field, faded out in depth."""
     folds = np.abs(draw_field(rng, 8).on(axes)) * np.float32(6.0)
     too_deep = np.maximum(-cerebrum - np.float32(FURROW_DEPTH_MM), 0)
     leaves = np.abs(draw_field(rng, 4).on(axes)) * np.float32(3.0) + np.float32(0.9)
-    return np.where(cerebellum < np.minimum(cerebrum, 0), leaves, folds + too_deep)
+    distance: np.ndarray = np.where(cerebellum < np.minimum(cerebrum, 0), leaves, folds + too_deep)
+    return distance
 
 
 def _deep_grey(across: np.ndarray, y: np.ndarray, z: np.ndarray, voxel_mm: float) -> np.ndarray:

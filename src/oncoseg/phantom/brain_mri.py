@@ -52,7 +52,7 @@ CONTRASTS = {
 
 @dataclass(frozen=True)
 class Site:
-    """A scanner: signal of the brightest tissue, standard deviations of noise and bias, and its contrast's power."""
+    """A scanner: signal of the brightest tissue, deviations of noise and bias, and its contrast's power."""
 
     scale: float
     noise: float
@@ -93,7 +93,7 @@ def make_brain_mri(
 
 
 def brats_affine(size: tuple[int, int, int]) -> np.ndarray:
-    """BraTS's affine (RAS+, mm) for its field of view on `size` voxels: i to the Left, j Posterior, k Superior."""
+    """BraTS's affine (RAS+, mm) on `size` voxels: i runs to the Left, j Posterior, k Superior."""
     spacing = np.divide(FIELD_OF_VIEW_MM, size)
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
     affine[1, 3] = spacing[1] * (size[1] - 1)
@@ -126,8 +126,10 @@ def synthesise(
 
 def _axes(size: tuple[int, int, int]) -> Axes:
     """Positions of the voxels in the head: j runs backwards, so y falls along it."""
-    x, y, z = ((np.arange(n) + 0.5) * (extent / n) - extent / 2
-               for n, extent in zip(size, FIELD_OF_VIEW_MM, strict=True))
+    x, y, z = (
+        (np.arange(n) + 0.5) * (extent / n) - extent / 2
+        for n, extent in zip(size, FIELD_OF_VIEW_MM, strict=True)
+    )
     return x, -y, z
 
 

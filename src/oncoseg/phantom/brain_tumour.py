@@ -51,7 +51,7 @@ class Tumour:
 
 @dataclass(frozen=True, eq=False)
 class Lesion:
-    """All tumours of a patient on a grid, arrays `i j k`: signed distances in millimetres, negative inside."""
+    """A patient's tumours on a grid, `i j k`: signed distances in millimetres, negative inside."""
 
     whole_mm: np.ndarray
     core_mm: np.ndarray
@@ -87,8 +87,12 @@ def sample_lesion(tumours: list[Tumour], brain: Brain, axes: Axes) -> Lesion:
 
 
 def draw_labels(lesion: Lesion, mask: np.ndarray) -> np.ndarray:
-    """Labels `i j k`, uint8. At least one voxel of each label lies around the next inner one, within the brain."""
-    necrosis = (lesion.necrosis_mm < 0) & mask
+    """Labels `i j k`, uint8; each has at least one voxel around the next inner one, within the brain.
+
+    On a coarse grid the deepest voxel is necrosis even where the rim fills the core.
+    """
+    deepest = lesion.necrosis_mm[mask].min()
+    necrosis = (lesion.necrosis_mm <= max(deepest, 0)) & mask
     core = ((lesion.core_mm < 0) & mask) | (ndimage.binary_dilation(necrosis) & mask)
     whole = ((lesion.whole_mm < 0) & mask) | (ndimage.binary_dilation(core) & mask)
     labels = np.zeros(mask.shape, dtype=np.uint8)

@@ -14,7 +14,8 @@ Progress = Callable[[int, int], None]
 WriteCase = Callable[[Path, str, np.random.Generator], None]
 """Writes one case: its folder, its name and its own source of randomness."""
 
-README = """Synthetic images made by oncoseg {version} (oncoseg phantom {kind} OUT --cases {cases} --seed {seed}).
+README = """Synthetic images made by oncoseg {version}:
+oncoseg phantom {kind} OUT --cases {cases} --seed {seed}
 
 They show no patient. Scores on them are not results about patients; they only show that the software runs.
 The same version, seed and case number always give the same voxels.

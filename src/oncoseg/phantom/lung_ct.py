@@ -102,7 +102,8 @@ def synthesise(rng: np.random.Generator) -> list[NoduleCrop]:
     """Draw one patient and all crops around the nodules."""
     chest = draw_chest(rng)
     scanner = _draw_scanner(rng)
-    coarse = tuple(np.arange(a, b, SEARCH_MM) for a, b in zip(SEARCH_LOW, SEARCH_HIGH, strict=True))
+    x, y, z = (np.arange(a, b, SEARCH_MM) for a, b in zip(SEARCH_LOW, SEARCH_HIGH, strict=True))
+    coarse = (x, y, z)
     lungs = locate(chest, coarse)
     drawn: list[Nodule] = []
     for _ in range(rng.integers(1, MOST_NODULES + 1)):
@@ -148,7 +149,8 @@ def _scan(rng: np.random.Generator, scanner: Scanner, hu: np.ndarray) -> np.ndar
     blurred = ndimage.gaussian_filter(hu, (scanner.blur_pixels, scanner.blur_pixels, 0))
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
     noise = ndimage.gaussian_filter(noise, (scanner.grain_pixels, scanner.grain_pixels, 0))
-    return np.maximum(blurred + noise * np.float32(scanner.noise_hu / noise.std()), AIR - 24)
+    scanned: np.ndarray = np.maximum(blurred + noise * np.float32(scanner.noise_hu / noise.std()), AIR - 24)
+    return scanned
 
 
 def _write_case(folder: Path, name: str, rng: np.random.Generator) -> None:
@@ -165,4 +167,5 @@ def _write_case(folder: Path, name: str, rng: np.random.Generator) -> None:
 def _to_bytes(hu: np.ndarray) -> np.ndarray:
     """Each slice from its own darkest to its own brightest pixel as 0 to 255, as in the public slices."""
     low, high = hu.min(axis=(0, 1)), hu.max(axis=(0, 1))
-    return np.rint((hu - low) / (high - low) * 255).astype(np.uint8)
+    scaled: np.ndarray = np.rint((hu - low) / (high - low) * 255).astype(np.uint8)
+    return scaled

@@ -82,7 +82,9 @@ class Nodule:
     spicules: np.ndarray
 
 
-def draw_nodule(rng: np.random.Generator, anatomy: Anatomy, axes: Axes, others: list[Nodule], apart_mm: float) -> Nodule:
+def draw_nodule(
+    rng: np.random.Generator, anatomy: Anatomy, axes: Axes, others: list[Nodule], apart_mm: float
+) -> Nodule:
     """Draw a nodule at a place in the lungs that suits its kind, away from the others where there is room.
 
     Args:
@@ -116,7 +118,8 @@ def distance_mm(nodule: Nodule, axes: Axes) -> np.ndarray:
     smooth = ellipsoid(x, y, z, nodule.centre, nodule.stretch * nodule.radius)
     around: Axes = tuple(axis - c for axis, c in zip(axes, nodule.centre, strict=True))
     bumps = np.clip(nodule.bumps.on(around), -BUMPS_CAP, BUMPS_CAP)
-    return smooth + np.float32(nodule.irregularity * nodule.radius) * bumps
+    distance: np.ndarray = smooth + np.float32(nodule.irregularity * nodule.radius) * bumps
+    return distance
 
 
 def share(nodule: Nodule, distance: np.ndarray, axes: Axes) -> np.ndarray:
@@ -129,24 +132,30 @@ def share(nodule: Nodule, distance: np.ndarray, axes: Axes) -> np.ndarray:
     return filled
 
 
-def outline(rng: np.random.Generator, nodule: Nodule, distance: np.ndarray, lung_mm: np.ndarray, axes: Axes) -> np.ndarray:
+def outline(
+    rng: np.random.Generator, nodule: Nodule, distance: np.ndarray, lung_mm: np.ndarray, axes: Axes
+) -> np.ndarray:
     """Masks of all readers, bool `r i j k`; at least one of them marks the nodule."""
     masks = [_read(rng, reader, nodule, distance, axes) for reader in READERS]
     harder = HARDER if nodule.kind == "sub-solid" else 1.0
     marked = [rng.uniform() >= reader.missed * harder for reader in READERS]
     if not any(marked):
         marked[0] = True
-    return np.stack([mask & bool(seen) for mask, seen in zip(masks, marked, strict=True)]) & (lung_mm < PLEURA_MM)
+    return np.stack([mask & bool(seen) for mask, seen in zip(masks, marked, strict=True)]) & (
+        lung_mm < PLEURA_MM
+    )
 
 
-def _read(rng: np.random.Generator, reader: Reader, nodule: Nodule, distance: np.ndarray, axes: Axes) -> np.ndarray:
+def _read(
+    rng: np.random.Generator, reader: Reader, nodule: Nodule, distance: np.ndarray, axes: Axes
+) -> np.ndarray:
     """One reader's outline of a nodule that was seen."""
     low, high = ([float(axis[n]) for axis in axes] for n in (0, -1))
     field = SmoothField.draw(rng, low, high, max(0.7 * nodule.radius, 2.5))
     jitter = reader.jitter_mm + 0.05 * nodule.radius * (2.0 if nodule.kind == "sub-solid" else 1.0)
     edge = reader.bias_mm + jitter * np.clip(field.on(axes), -BUMPS_CAP, BUMPS_CAP)
     least = np.float32(-0.5 * nodule.radius)
-    mask = distance < np.maximum(edge, least)
+    mask: np.ndarray = distance < np.maximum(edge, least)
     if rng.uniform() < reader.partial:
         height = axes[2] - nodule.centre[2]
         cut = rng.uniform(0.1, 0.6) * nodule.radius
@@ -174,11 +183,9 @@ def _draw_place(
     for other in others:
         offsets = [np.abs(p - c) for p, c in zip(mesh(axes), other.centre, strict=True)]
         free &= np.maximum(np.maximum(offsets[0], offsets[1]), offsets[2]) > apart_mm
-    for places in (suitable & free, suitable, depth >= np.sort(depth, axis=None)[-20]):
-        if places.any():
-            found = np.argwhere(places)
-            return np.array([axis[n] for axis, n in zip(axes, found[rng.integers(len(found))], strict=True)])
-    raise AssertionError("the deepest places always exist")
+    choices = (suitable & free, suitable, depth == depth.max())
+    found = np.argwhere(next(places for places in choices if places.any()))
+    return np.array([axis[n] for axis, n in zip(axes, found[rng.integers(len(found))], strict=True)])
 
 
 def _draw_hu(rng: np.random.Generator, kind: str) -> float:

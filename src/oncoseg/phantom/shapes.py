@@ -12,11 +12,11 @@ import numpy as np
 Axes = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Positions in millimetres of the samples along each axis of a grid, one dimension each."""
 
-Point = Sequence[float]
+Point = Sequence[float] | np.ndarray
 """A position or three extents, in millimetres."""
 
 SPLINE_NOISE_STD = 0.479**1.5
-"""Standard deviation of a 3D cubic B-spline with independent unit normal coefficients, averaged over a cell."""
+"""Standard deviation of a 3D cubic B-spline with unit normal coefficients, averaged over a cell."""
 
 TINY_MM = 1e-6
 """Keeps divisions by a distance finite."""
@@ -65,7 +65,9 @@ def ellipsoid(x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: Point, radii:
     scaled = [(p - np.float32(c)) / np.float32(r) for p, c, r in zip((x, y, z), centre, radii, strict=True)]
     size = np.sqrt(sum(s * s for s in scaled))
     slope = np.sqrt(sum((s / np.float32(r)) ** 2 for s, r in zip(scaled, radii, strict=True)))
-    return size * (size - 1) / (slope + np.float32(TINY_MM))
+    tiny = np.float32(TINY_MM)
+    distance: np.ndarray = (size + tiny) * (size - 1) / (slope + tiny / np.float32(min(radii)))
+    return distance
 
 
 def tube(
@@ -77,7 +79,8 @@ def tube(
     projected = sum(f * a for f, a in zip(from_start, along, strict=True))
     t = np.clip(projected / np.float32(along @ along + TINY_MM), 0, 1)
     squared = sum((f - t * a) ** 2 for f, a in zip(from_start, along, strict=True))
-    return np.sqrt(squared) - (np.float32(radii[0]) + t * np.float32(radii[1] - radii[0]))
+    distance: np.ndarray = np.sqrt(squared) - (np.float32(radii[0]) + t * np.float32(radii[1] - radii[0]))
+    return distance
 
 
 def inside(distance: np.ndarray, width_mm: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A chest as functions of position: body wall, ribs, spine, heart, lungs and their vessels, in Hounsfield units.
+"""A chest as functions of position: wall, ribs, spine, heart, lungs and vessels, in Hounsfield units.
 
 Positions are millimetres from the middle of the chest: x to the patient's left, y backwards, z up.
 """
@@ -77,7 +77,13 @@ class Chest:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """Signed distances on a grid, `i j k`, millimetres, negative inside; `cavity` counts from the rib cage's inside."""
+    """A chest on a grid, `i j k`, in millimetres.
+
+    Attributes:
+        lung: signed distance to the lungs, negative inside.
+        cavity: signed distance to the inside of the rib cage.
+        position: x, y, z in the average chest.
+    """
 
     lung: np.ndarray
     cavity: np.ndarray
@@ -89,7 +95,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
     wall = rng.uniform(22, 48)
     return Chest(
         scale=rng.uniform(0.9, 1.08) * rng.uniform(0.95, 1.05, 3),
-        warps=tuple(_field(rng, 60) for _ in range(3)),
+        warps=(_field(rng, 60), _field(rng, 60), _field(rng, 60)),
         warp_mm=rng.uniform(2, 5),
         wall_mm=wall,
         fat_mm=rng.uniform(0.15, 0.6) * wall,
@@ -104,7 +110,8 @@ def draw_chest(rng: np.random.Generator) -> Chest:
 def locate(chest: Chest, axes: Axes) -> Anatomy:
     """Find the lungs on a grid."""
     x, y, z = (
-        np.broadcast_to(p, [len(axis) for axis in axes]) / np.float32(s) + np.float32(chest.warp_mm) * w.on(axes)
+        np.broadcast_to(p, [len(axis) for axis in axes]) / np.float32(s)
+        + np.float32(chest.warp_mm) * w.on(axes)
         for p, s, w in zip(mesh(axes), chest.scale, chest.warps, strict=True)
     )
     cavity = ellipsoid(x, y, z, CAVITY_CENTRE, CAVITY_RADII)
@@ -171,7 +178,9 @@ def _ribs(chest: Chest, anatomy: Anatomy) -> np.ndarray:
     _, y, z = anatomy.position
     phase = (z + np.float32(RIB_SLOPE) * -y) / np.float32(RIB_PITCH_MM) + np.float32(chest.rib_phase)
     height = np.abs(phase - np.rint(phase)) * np.float32(RIB_PITCH_MM / np.hypot(1, RIB_SLOPE))
-    return np.hypot((anatomy.cavity - np.float32(6.5)) / np.float32(4.0), height / np.float32(6.5)) * 4 - 4
+    outwards = anatomy.cavity - np.float32(6.5)
+    distance: np.ndarray = np.hypot(outwards / np.float32(4.0), height / np.float32(6.5)) * 4 - 4
+    return distance
 
 
 def _spine(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -181,7 +190,8 @@ def _spine(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         ellipsoid(np.abs(x), y, z, (20, 92, 0), (20, 6, 2000)),
     )
     canal = ellipsoid(x, y, z, (0, 89, 0), (9, 8, 2000))
-    return np.maximum(np.minimum(body, arch), -canal)
+    distance: np.ndarray = np.maximum(np.minimum(body, arch), -canal)
+    return distance
 
 
 def _vessel_distance(vessels: Vessels, axes: Axes) -> np.ndarray:
@@ -196,15 +206,13 @@ def _vessel_distance(vessels: Vessels, axes: Axes) -> np.ndarray:
     x, y, z = mesh(axes)
     for n in np.flatnonzero((last > first).all(axis=1)):
         i, j, k = (slice(a, b) for a, b in zip(first[n], last[n], strict=True))
-        piece = tube(
-            x[i], y[:, j], z[:, :, k], vessels.starts[n], vessels.ends[n], tuple(vessels.radii[n])
-        )
+        piece = tube(x[i], y[:, j], z[:, :, k], vessels.starts[n], vessels.ends[n], tuple(vessels.radii[n]))
         np.minimum(distance[i, j, k], piece, out=distance[i, j, k])
     return distance
 
 
 def _grow_vessels(rng: np.random.Generator) -> Vessels:
-    """Grow both lungs' trees generation by generation from each hilum; a vessel that leaves the chest ends."""
+    """Grow both lungs' trees by generations from each hilum; a vessel that leaves the chest ends."""
     side = np.repeat([-1.0, 1.0], ROOTS)
     starts = np.stack([30 * side, np.full(2 * ROOTS, 5.0), rng.uniform(-15, 30, 2 * ROOTS)], axis=1)
     directions = rng.standard_normal((2 * ROOTS, 3)) * (0.7, 1.0, 1.3)
@@ -233,7 +241,8 @@ def _fork(rng: np.random.Generator, directions: np.ndarray) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return units
 
 
 def _field(rng: np.random.Generator, step_mm: float) -> SmoothField:

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 import oncoseg
-from oncoseg.files import write_text
+from oncoseg.files import atomic_file, write_text
 from oncoseg.report import figures, words
 from oncoseg.report.contents import Contents, read_run
 
@@ -16,7 +16,7 @@ __all__ = ["write_report"]
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report/index.html.
+    """Write RUN/report/index.html, and examples.png beside it, a figure for slides.
 
     What the run does not have yet (an evaluation, finished training) is left out, and the page says
     which command makes it.
@@ -49,6 +49,9 @@ def write_report(run: Path) -> Path:
     )
     path = run / "report" / "index.html"
     write_text(path, page)
+    if contents.evaluation is not None and contents.evaluation.panels:
+        with atomic_file(path.with_name("examples.png")) as temporary:
+            temporary.write_bytes(figures.examples(contents.evaluation.panels))
     return path
 
 

@@ -31,6 +31,12 @@ PREDICTION_COLOUR = "#F0A000"
 TILE_INCHES = 2.4
 """Side of an example's picture."""
 
+TILE_HEADING_INCHES = 0.3
+"""Room for the titles above the rows of `examples`."""
+
+TILES = ("Image", "Truth", "Prediction", "Close-up")
+"""What is shown of an example."""
+
 TILE_DPI = 150
 """Resolution of the examples."""
 
@@ -216,42 +222,56 @@ def panel_tiles(panel: Mapping[str, Any]) -> list[dict[str, str]]:
     Args:
         panel: `image`, `truth`, `prediction` (uint8, axes `i j`), `aspect` and words about them.
     """
-    image, truth, prediction = (panel[name].T[::-1, ::-1] for name in ("image", "truth", "prediction"))
     who = f"{words.group_name(panel['modality'])}, {words.ROLE_TITLES[panel['role']].lower()}"
-    kinds = {
-        "Image": (None, None, False),
-        "Truth": (truth, None, False),
-        "Prediction": (None, prediction, False),
-        "Close-up": (truth, prediction, True),
-    }
-    return [
-        {
-            "source": _tile(image, reference, predicted, panel["aspect"], near),
-            "title": title,
-            "alt": f"{who}: {title.lower()}",
-        }
-        for title, (reference, predicted, near) in kinds.items()
-    ]
+    tiles = []
+    for title in TILES:
+        figure = Figure(figsize=(TILE_INCHES, TILE_INCHES), dpi=TILE_DPI, facecolor="black")
+        _draw_tile(figure.add_axes((0, 0, 1, 1)), panel, title)
+        source = "data:image/png;base64," + base64.b64encode(_png(figure, "black")).decode()
+        tiles.append({"source": source, "title": title, "alt": f"{who}: {title.lower()}"})
+    return tiles
 
 
-def _tile(
-    image: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray | None, aspect: float, near: bool
-) -> str:
-    figure = Figure(figsize=(TILE_INCHES, TILE_INCHES), dpi=TILE_DPI, facecolor="black")
-    axes = figure.add_axes((0, 0, 1, 1))
+def examples(panels: Sequence[Mapping[str, Any]]) -> bytes:
+    """The median patient of each modality as one PNG, a row each, for a slide or a README.
+
+    Args:
+        panels: see `panel_tiles`; where a modality has no median, its best patient is shown.
+    """
+    rows = {panel["modality"]: panel for panel in panels if panel["role"] == "best"}
+    rows |= {panel["modality"]: panel for panel in panels if panel["role"] == "median"}
+    size = (TILE_INCHES * len(TILES), TILE_INCHES * len(rows) + TILE_HEADING_INCHES)
+    figure = Figure(figsize=size, dpi=TILE_DPI, layout="constrained")
+    grid = figure.subplots(len(rows), len(TILES), squeeze=False)
+    for axes_of_row, panel in zip(grid, rows.values(), strict=True):
+        for axes, title in zip(axes_of_row, TILES, strict=True):
+            _draw_tile(axes, panel, title)
+    for axes, title in zip(grid[0], TILES, strict=True):
+        axes.set_title(title, loc="left", fontsize=11)
+    return _png(figure, "white")
+
+
+def _draw_tile(axes: Axes, panel: Mapping[str, Any], title: str) -> None:
+    image, truth, prediction = (panel[name].T[::-1, ::-1] for name in ("image", "truth", "prediction"))
+    near, aspect = title == "Close-up", panel["aspect"]
+    shown_truth = truth if near or title == "Truth" else None
+    shown_prediction = prediction if near or title == "Prediction" else None
     axes.set_axis_off()
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=aspect, interpolation="bilinear")
     if near:
-        rows, columns = _close_up(np.asarray(truth) | np.asarray(prediction))
+        rows, columns = _close_up(truth | prediction)
         axes.set(xlim=(columns[0] - 0.5, columns[1] - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5))
     else:
-        _fill(axes, truth, TRUTH_COLOUR, aspect)
-        _fill(axes, prediction, PREDICTION_COLOUR, aspect)
-    _outline(axes, truth, TRUTH_COLOUR, "solid")
-    _outline(axes, prediction, PREDICTION_COLOUR, "dashed")
+        _fill(axes, shown_truth, TRUTH_COLOUR, aspect)
+        _fill(axes, shown_prediction, PREDICTION_COLOUR, aspect)
+    _outline(axes, shown_truth, TRUTH_COLOUR, "solid")
+    _outline(axes, shown_prediction, PREDICTION_COLOUR, "dashed")
+
+
+def _png(figure: Figure, background: str) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor="black")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    figure.savefig(file, format="png", facecolor=background)
+    return file.getvalue()
 
 
 def _fill(axes: Axes, mask: np.ndarray | None, colour: str, aspect: float) -> None:
