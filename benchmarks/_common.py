@@ -19,9 +19,10 @@ FULL_SIZE, QUICK_SIZE = (240, 240, 155), (48, 48, 24)
 
 
 class Child(NamedTuple):
-    """A process that has ended."""
+    """A process that has ended: wall time, processor time (its children's too), memory, what it wrote."""
 
     seconds: float
+    processor_seconds: float
     peak_mib: float
     output: str
 
@@ -52,7 +53,7 @@ def child_environment() -> dict[str, str]:
 
 
 def run_python(*arguments: object) -> Child:
-    """Run a fresh Python process and take its wall time and its peak of resident memory.
+    """Run a fresh Python process and take its times and its peak of resident memory.
 
     Raises:
         RuntimeError: it failed; holds what it wrote.
@@ -68,7 +69,7 @@ def run_python(*arguments: object) -> Child:
         text = output.read()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{text}")
-    return Child(seconds, peak_mib(usage.ru_maxrss), text)
+    return Child(seconds, usage.ru_utime + usage.ru_stime, peak_mib(usage.ru_maxrss), text)
 
 
 def peak_mib(maxrss: int) -> float:

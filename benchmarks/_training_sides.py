@@ -45,11 +45,15 @@ class Setup:
     batch_size: int
     warm_up: int
 
+    def folders(self) -> list[Path]:
+        """Every case's; the last is for validation, which is never reached."""
+        return sorted(folder for folder in self.data.iterdir() if folder.is_dir())
+
     def cases(self) -> list[dict[str, Path]]:
-        """Sequence or `seg` → file, for every case."""
-        folders = sorted(folder for folder in self.data.iterdir() if folder.is_dir())
+        """Sequence or `seg` → file, for every case that is trained on."""
         names = (*SEQUENCES, "seg")
-        return [{name: folder / f"{folder.name}_{name}.nii.gz" for name in names} for folder in folders]
+        used = self.folders()[:-1]
+        return [{name: folder / f"{folder.name}_{name}.nii.gz" for name in names} for folder in used]
 
     def recipe(self) -> Recipe:
         """System S1 on MRI alone."""
@@ -89,8 +93,9 @@ def train_with_oncoseg(setup: Setup, clock: Clock) -> None:
     """`oncoseg.train.train` itself: prepared store, fused augmentation, allocator, precision, layout."""
     import oncoseg.train as training
 
-    train = {case["seg"].parent.name: [case["seg"].parent.name] for case in setup.cases()}
-    split = {"train": train, "validation": {}, "test": {}}
+    names = [folder.name for folder in setup.folders()]
+    train, validation = ({name: [name] for name in part} for part in (names[:-1], names[-1:]))
+    split = {"train": train, "validation": validation, "test": {}}
     split_file = setup.work / "split.json"
     split_file.write_text(json.dumps({"modalities": {"mri": split}}))
     augment = training.augment

@@ -11,7 +11,7 @@ alone and the processor's peak in matrix products, to tell how near the network 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -119,10 +119,9 @@ def measure_network(run: Path, quick: bool) -> dict[str, float]:
     cost = describe(
         recipe.network.name, recipe.network.arguments, recipe.in_channels, len(recipe.classes), SLICE_SIZE
     )
+    ways = (lambda: predictor.predict_slices(batch), lambda: plain(batch[:1]), lambda: square @ square)
     with torch.inference_mode():
-        ours = fastest(lambda: predictor.predict_slices(batch), times)
-        theirs = fastest(lambda: plain(batch[:1]), times)
-        product = fastest(lambda: square @ square, times)
+        ours, theirs, product = fastest_in_turn(ways, times)
     return {
         "ours": ours / len(batch),
         "plain": theirs,
@@ -131,15 +130,15 @@ def measure_network(run: Path, quick: bool) -> dict[str, float]:
     }
 
 
-def fastest(function: Callable[[], object], repetitions: int) -> float:
-    """The shortest of some runs, in seconds, after one that warms up."""
-    function()
-    times = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def fastest_in_turn(functions: Sequence[Callable[[], object]], repetitions: int) -> list[float]:
+    """Each function's shortest time in seconds; they take turns, after a turn that warms up."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(1 + repetitions):
+        for function, of_one in zip(functions, times, strict=True):
+            started = time.perf_counter()
+            function()
+            of_one.append(time.perf_counter() - started)
+    return [min(of_one[1:]) for of_one in times]
 
 
 def _plain_network(run: Path) -> Callable[..., object]:
@@ -172,13 +171,18 @@ def filled_slices(case: Path) -> tuple[int, int]:
 def report_cases(ours: list[Child], plain: list[Child]) -> None:
     """Print time and memory of both ways."""
     rows = [
-        [name, spread([child.seconds for child in way], 1), spread([child.peak_mib for child in way], 0)]
+        [
+            name,
+            spread([child.seconds for child in way], 1),
+            spread([child.processor_seconds for child in way], 1),
+            spread([child.peak_mib for child in way], 0),
+        ]
         for name, way in (("oncoseg predict", ours), ("plain script", plain))
     ]
-    ratios = [theirs.seconds / mine.seconds for mine, theirs in zip(ours, plain, strict=True)]
-    memory = [theirs.peak_mib / mine.peak_mib for mine, theirs in zip(ours, plain, strict=True)]
-    rows.append(["plain / oncoseg", spread(ratios), spread(memory)])
-    print_table([f"file to file, {len(ours)} each", "s", "peak memory, MiB"], rows)
+    pairs = zip(ours, plain, strict=True)
+    ratios = [[theirs[field] / mine[field] for field in range(3)] for mine, theirs in pairs]
+    rows.append(["plain / oncoseg", *(spread(values) for values in zip(*ratios, strict=True))])
+    print_table([f"file to file, {len(ours)} each", "s", "processor s", "peak memory, MiB"], rows)
 
 
 def report_network(found: list[dict[str, float]]) -> None:

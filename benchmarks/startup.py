@@ -7,7 +7,7 @@ Target: both under 0.3 s. The commands are run in turn, so that all see the same
 
 import argparse
 
-from _common import print_hardware, print_table, run_python, spread
+from _common import Child, print_hardware, print_table, run_python, spread
 
 COMMANDS = {
     "python, nothing else": ["-c", "pass"],
@@ -27,14 +27,19 @@ def main() -> None:
     print_hardware()
     for arguments in COMMANDS.values():
         run_python(*arguments)
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    ended: dict[str, list[Child]] = {name: [] for name in COMMANDS}
     for _ in range(rounds):
         for name, arguments in COMMANDS.items():
-            times[name].append(run_python(*arguments).seconds * 1000)
-    print_table(
-        ["fresh process", f"ms, median of {rounds} (range)"],
-        [[name, spread(values, 0)] for name, values in times.items()],
-    )
+            ended[name].append(run_python(*arguments))
+    rows = [
+        [
+            name,
+            spread([1000 * child.seconds for child in of_one], 0),
+            spread([1000 * child.processor_seconds for child in of_one], 0),
+        ]
+        for name, of_one in ended.items()
+    ]
+    print_table([f"fresh process, median of {rounds} (range)", "ms", "processor ms"], rows)
 
 
 if __name__ == "__main__":

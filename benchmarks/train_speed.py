@@ -11,6 +11,7 @@ before the first step and are not counted either.
 
 import argparse
 import json
+import math
 import os
 import signal
 import statistics
@@ -34,14 +35,16 @@ from _common import (
 SIDES = ("oncoseg", "common way", "common way, one batch", "MONAI")
 """In the order of their turns; see `_training_sides.SIDES`."""
 
-CASES = 2
+TRAINED_ON = 2
+"""Cases; one more is for validation, which is never reached."""
 
 
 class Turn(NamedTuple):
-    """Mean seconds per step of one turn."""
+    """Mean seconds per step of one turn: before the network starts, from there on, and of processor time."""
 
     waiting: float
     network: float
+    processor: float
 
     @property
     def step(self) -> float:
@@ -73,19 +76,21 @@ class Side:
 
     def turn(self, steps: int) -> Turn:
         """Let it train for some steps."""
+        before = group_seconds(self._process.pid)
         os.killpg(self._process.pid, signal.SIGCONT)
         self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
-        return self._finish_turn()
+        waiting, network = self._finish_turn()
+        return Turn(waiting, network, (group_seconds(self._process.pid) - before) / steps)
 
-    def _finish_turn(self) -> Turn:
+    def _finish_turn(self) -> list[float]:
         from _training_sides import RESULT
 
         for line in self._process.stdout:
             if line.startswith(RESULT):
                 os.killpg(self._process.pid, signal.SIGSTOP)
                 times = json.loads(line.removeprefix(RESULT))
-                return Turn(*(statistics.fmean(part) for part in zip(*times, strict=True)))
+                return [statistics.fmean(part) for part in zip(*times, strict=True)]
         raise RuntimeError(f"a side ended early:\n{self._errors.read_text()}")
 
     def close(self) -> None:
@@ -95,8 +100,32 @@ class Side:
         self._process.communicate()
 
 
+def group_seconds(group: int) -> float:
+    """Processor time so far of all processes of a group (Linux; NaN elsewhere)."""
+    processes = [path for path in Path("/proc").glob("[0-9]*") if _group_of(path) == group]
+    if not processes:
+        return math.nan
+    # fields 14 to 17 of proc(5)'s stat: its own time and that of its children that have ended
+    ticks = [int(field) for path in processes for field in _fields(path)[11:15]]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+def _group_of(process: Path) -> int | None:
+    try:
+        return int(_fields(process)[2])
+    except OSError:
+        return None
+
+
+def _fields(process: Path) -> list[str]:
+    """What follows the name in a process's `stat`: its state, parent, group, …."""
+    return (process / "stat").read_text().rpartition(")")[2].split()
+
+
 def main() -> None:
     """Measure and print."""
+    # leave through the ends of all `with` blocks: sides that stand still would outlive this process
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only check that it works")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
@@ -111,12 +140,12 @@ def main() -> None:
     batch_size = 8
     warm_up = 1 if options.quick else 2
     depth = (QUICK_SIZE if options.quick else FULL_SIZE)[2]
-    if warm_up + rounds * steps >= CASES * depth // batch_size:
-        parser.error(f"expected fewer steps in all than an epoch's {CASES * depth // batch_size}")
+    if warm_up + rounds * steps >= TRAINED_ON * depth // batch_size:
+        parser.error(f"expected fewer steps in all than an epoch's {TRAINED_ON * depth // batch_size}")
     print_hardware()
     with scratch_folder() as scratch:
         setup = {
-            "data": str(make_phantoms(scratch / "phantoms", CASES, options.quick)),
+            "data": str(make_phantoms(scratch / "phantoms", TRAINED_ON + 1, options.quick)),
             "slice_size": (32, 32) if options.quick else (128, 128),
             "features": (8, 16, 32) if options.quick else (64, 128, 256),
             "batch_size": batch_size,
@@ -156,28 +185,21 @@ def report(turns: dict[str, list[Turn]], batch_size: int) -> None:
     for name, of_one in turns.items():
         floors = alone if name == "common way" else [turn.network for turn in of_one]
         rest = [turn.step - floor for turn, floor in zip(of_one, floors, strict=True)]
-        ratios = [turn.step / ours.step for turn, ours in zip(of_one, turns["oncoseg"], strict=True)]
+        pairs = list(zip(of_one, turns["oncoseg"], strict=True))
         rows.append(
             [
                 name,
                 spread([batch_size / turn.step for turn in of_one]),
-                spread([turn.step for turn in of_one]),
                 spread([1000 * seconds for seconds in rest], 0),
                 spread([100 * seconds / turn.step for seconds, turn in zip(rest, of_one, strict=True)], 1),
-                spread(ratios),
+                spread([turn.processor / batch_size for turn in of_one]),
+                spread([turn.step / ours.step for turn, ours in pairs]),
+                spread([turn.processor / ours.processor for turn, ours in pairs]),
             ]
         )
-    print_table(
-        [
-            "training",
-            "slices/s",
-            "s per step",
-            "of it not network, ms",
-            "of it not network, %",
-            "oncoseg is faster",
-        ],
-        rows,
-    )
+    not_network = ["not network, ms per step", "not network, %"]
+    ratios = ["time / oncoseg's", "processor time / oncoseg's"]
+    print_table(["training", "slices/s", *not_network, "processor s per slice", *ratios], rows)
     print(
         "Median (range) over the rounds. For the common way, 'not network' is what it needs beyond the same\n"
         "network on one batch held in memory, since its loader's processes also slow the network down; for\n"

@@ -137,7 +137,8 @@ def _change_intensity(images: Tensor, s: Strengths, generator: torch.Generator) 
     gain = 1 + s.contrast * _between(-1, 1, n, generator) * chosen
     shift, gain = (x.to(images.device, images.dtype)[:, None, None, None] for x in (shift, gain))
     mean = images.mean(dim=(-2, -1), keepdim=True)
-    return torch.where(gain == 1, images, ((images - mean) * gain + mean + shift).clamp(0, 1))
+    changed = ((images - mean) * gain + mean + shift).clamp(0, 1)
+    return torch.where(chosen.to(images.device)[:, None, None, None], changed, images)
 
 
 def _drop_holes(images: Tensor, s: Strengths, generator: torch.Generator) -> Tensor:

@@ -33,7 +33,7 @@ PREPARATION_VERSION = 1
 SLAB = 32
 """Axial slices computed at a time; only a slab is ever held as floating point."""
 
-MEMORY_PER_WORKER_GIB = 0.5
+MEMORY_PER_WORKER_GIB = 0.8
 """Python, torch and one slab in a worker process, besides the source voxels."""
 
 SOURCE_COPIES = 2.5

@@ -30,7 +30,8 @@ def epoch_batches(
     Args:
         cases: modality → cases.
         batch_size: slices in a batch, at least one per modality.
-        tumour_share: share of slices with tumour in each modality's part, or None for as they come.
+        tumour_share: share of slices with tumour in each modality's part, kept over the epoch where it
+            does not divide a batch; None for as they come.
         seed: whole numbers that decide the order.
     """
     rng = np.random.default_rng(list(seed))
@@ -49,15 +50,18 @@ def _draw(
 ) -> list[list[SliceId]]:
     every = [SliceId(number, index) for number, case in enumerate(cases) for index in range(len(case))]
     marked = np.concatenate([case.tumour_pixels > 0 for case in cases])
-    groups = [(every, each)]
+    ends = [batch * each for batch in range(count + 1)]
+    groups = [(every, ends)]
     if tumour_share is not None and 0 < marked.sum() < len(every):
-        wanted = round(tumour_share * each)
+        # rounded over the epoch so far: a share of a quarter is one slice in every second batch of two
+        ends_with = [math.floor(tumour_share * end + 0.5) for end in ends]
+        ends_without = [end - with_tumour for end, with_tumour in zip(ends, ends_with, strict=True)]
         with_tumour = [ref for ref, mark in zip(every, marked, strict=True) if mark]
         without = [ref for ref, mark in zip(every, marked, strict=True) if not mark]
-        groups = [(with_tumour, wanted), (without, each - wanted)]
-    streams = [(_shuffled(refs, count * number, rng), number) for refs, number in groups]
+        groups = [(with_tumour, ends_with), (without, ends_without)]
+    streams = [(_shuffled(refs, ends[-1], rng), ends) for refs, ends in groups]
     return [
-        [ref for stream, number in streams for ref in stream[batch * number : (batch + 1) * number]]
+        [ref for stream, ends in streams for ref in stream[ends[batch] : ends[batch + 1]]]
         for batch in range(count)
     ]
 

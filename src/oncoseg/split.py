@@ -63,21 +63,31 @@ def from_json(listed: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, lis
     """Find the cases of a written split again.
 
     Raises:
-        DataError: a case that is not there any more, or a patient on two sides.
+        DataError: not the form that `to_json` gives, a case that is not there any more, or a patient on
+            two sides.
     """
     by_id = {case.id: case for case in cases}
     split: dict[str, list[Case]] = {}
     for part in PARTS:
-        wanted = [case for ids in listed.get(part, {}).values() for case in ids]
+        wanted = _listed_cases(listed, part)
         gone = [case for case in wanted if case not in by_id]
         if gone:
             raise DataError(
                 f"The split lists {len(gone)} cases under {part} that the data set does not hold, the first "
                 f"is {gone[0]!r}. Give the data set that the split was made for, or make a new split."
             )
-        split[part] = [by_id[case] for case in sorted(wanted)]
+        split[part] = [by_id[case] for case in wanted]
     check_disjoint(split)
     return split
+
+
+def _listed_cases(listed: Mapping[str, Any], part: str) -> list[str]:
+    try:
+        return sorted({str(case) for cases in listed.get(part, {}).values() for case in list(cases)})
+    except (AttributeError, TypeError) as error:
+        raise DataError(
+            f'The split lists {part} in another form than expected, {{"PATIENT": ["CASE", …], …}}. Mend the file.'
+        ) from error
 
 
 def check_disjoint(split: Mapping[str, Iterable[Case]]) -> None:

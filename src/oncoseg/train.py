@@ -218,6 +218,8 @@ class _Training:
 
     def go(self) -> Outcome:
         """Train until the end, the budget or a request to stop."""
+        if self.stage == len(self.stages):
+            return Outcome(self.run.path, True, "all epochs were done before")
         self.started = self.saved = time.monotonic()
         self.steps_done = 0
         with stop_requests() as stop:
@@ -418,13 +420,14 @@ class _Training:
         self.stage, self.epoch, self.step = state["place"]
         self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]
         self.partial = EpochSums(state["partial"])
-        self.optimiser_state = state if self.stage < len(self.stages) else None
+        self.optimiser_state = state
         self.log = TrainingLog(self.run, state["log"])
 
     def _save_model(self) -> None:
         weights = {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}
         with atomic_file(self.run.model) as temporary:
-            safetensors.torch.save_file(weights, temporary)
+            # save_file would make a file that only its owner may read
+            temporary.write_bytes(safetensors.torch.save(weights))
 
     def _save_metrics(self, finished: bool) -> None:
         self.run.write_metrics(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from oncoseg import split as splitting
 from oncoseg.datasets import open_dataset
-from oncoseg.datasets.base import Scan
+from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json
 from oncoseg.prepare import Progress, Settings, prepare
@@ -63,7 +63,7 @@ def load(
     splits, records = {}, {}
     for name, modality in recipe.modalities.items():
         scan = open_dataset(data[name])
-        parts = _split(recipe, scan, split[name] if split else None)
+        parts = _split(recipe, scan, name, split)
         settings = Settings.of(modality, recipe.classes, recipe.preparation)
         used = [*parts["train"], *parts["validation"]]
         prepared = prepare(used, settings, store, workers=workers, progress=progress)
@@ -103,11 +103,18 @@ def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:
         )
 
 
-def _split(recipe: Recipe, scan: Scan, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    if given is not None:
-        return splitting.from_json(given, scan.cases)
-    shares = recipe.split
-    return splitting.split_patients(scan.cases, shares.train, shares.validation, recipe.training.seed)
+def _split(recipe: Recipe, scan: Scan, name: str, given: Mapping[str, Any] | None) -> dict[str, list[Case]]:
+    if given is None:
+        shares = recipe.split
+        return splitting.split_patients(scan.cases, shares.train, shares.validation, recipe.training.seed)
+    parts = splitting.from_json(given.get(name) or {}, scan.cases)
+    for part in ("train", "validation"):
+        if not parts[part]:
+            raise DataError(
+                f"The split has no case under {part} for {name}; expected at least one patient to train on and one "
+                "to choose the checkpoint. Add some, or let the split be drawn."
+            )
+    return parts
 
 
 def _record(path: Path, scan: Scan, prepared: list[PreparedCase], settings: Settings) -> dict[str, Any]:

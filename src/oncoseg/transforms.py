@@ -136,7 +136,7 @@ def resize_labels(labels: np.ndarray, classes: int, size: tuple[int, int]) -> Te
     a small lesion keeps its area instead of depending on where nearest neighbour happens to look.
     """
     slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(labels, -1, 0)))
-    if slices.shape[-2:] == size:
+    if slices.shape[-2:] == size and size[0] == size[1]:
         return slices
     one_hot = functional.one_hot(slices.long(), classes + 1).movedim(-1, 1).float()
     covered = resize_slices(one_hot[:, 1:], size)

@@ -13,6 +13,9 @@ WIDTH_OF_FILES = 120
 WIDTH_OF_TABLES = 240
 """The same for tables, which are only as wide as they need to be."""
 
+LINE_AT_STEP = 5
+"""The step of an epoch at which its line is written where there is no terminal."""
+
 Progress = Callable[[int, int], None]
 """Called with (done, in all)."""
 
@@ -100,14 +103,16 @@ def progress(what: str) -> Iterator[Progress]:
 def training_progress() -> Iterator[Callable[[Any], None]]:
     """Show where training is, with each modality's validation Dice and the time left of the whole run.
 
+    A bar on a terminal; elsewhere, such as in a batch job's log, a line at the start of each epoch.
     Gives a function for `train`'s `monitor`.
     """
-    from datetime import timedelta
-
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     console = stderr()
+    if not console.is_terminal:
+        yield _line_per_epoch
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -115,18 +120,27 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[more]}"),
     )
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console) as bar:
         task = bar.add_task("training", total=None, more="")
 
         def show(status: Any) -> None:
-            dice = "  ".join(f"{name} {score:.3f}" for name, score in status.scores.items())
-            left = timedelta(seconds=round(max(0.0, status.seconds_left)))
-            bar.update(
-                task,
-                description=f"{status.stage} epoch {status.epoch}/{status.epochs}",
-                completed=status.step,
-                total=status.steps,
-                more=f"left {left}  loss {status.loss:.3f}" + (f"  validation Dice {dice}" if dice else ""),
-            )
+            epoch, more = _in_words(status)
+            bar.update(task, description=epoch, completed=status.step, total=status.steps, more=more)
 
         yield show
+
+
+def _line_per_epoch(status: Any) -> None:
+    # the time left is an estimate from the steps so far, so not before a few were timed
+    if status.step == min(LINE_AT_STEP, status.steps):
+        note("  ".join(_in_words(status)))
+
+
+def _in_words(status: Any) -> tuple[str, str]:
+    """Which epoch, and everything else."""
+    from datetime import timedelta
+
+    dice = "  ".join(f"{name} {score:.3f}" for name, score in status.scores.items())
+    left = timedelta(seconds=round(max(0.0, status.seconds_left)))
+    more = f"left {left}  loss {status.loss:.3f}" + (f"  validation Dice {dice}" if dice else "")
+    return f"{status.stage} epoch {status.epoch}/{status.epochs}", more

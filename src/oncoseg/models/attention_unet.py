@@ -30,6 +30,9 @@ class AttentionUNet(nn.Module):
         features: channels of each encoder stage and, last, of the bottleneck.
         dropout: probability of dropping an element after the bottleneck, 0 ≤ p < 1.
         attention: False joins the skips unweighted (a plain U-Net).
+
+    Raises:
+        ValueError: other spatial dimensions, or fewer than two features.
     """
 
     def __init__(
@@ -43,6 +46,10 @@ class AttentionUNet(nn.Module):
         attention: bool = True,
     ) -> None:
         super().__init__()
+        if spatial_dims not in CONVOLUTION:
+            raise ValueError(f"expected spatial_dims 2 or 3, got {spatial_dims}")
+        if len(features) < 2 or min(features) < 1:
+            raise ValueError(f"expected two or more features of at least 1, got {list(features)}")
         *stages, bottleneck = features
         self.multiple = 2 ** len(stages)
         self.pool = MAX_POOL[spatial_dims](2)

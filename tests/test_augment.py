@@ -1,0 +1,213 @@
+"""Augmentation: what must not change does not, and images and masks move together."""
+
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from oncoseg.augment import Strengths, augment
+from oncoseg.recipe import Augmentation
+
+NONE = Strengths(
+    flip_chance=0, rotation_chance=0, scale_chance=0, elastic_chance=0, brightness_chance=0, dropout_chance=0
+)
+EVERYTHING = Strengths(
+    flip_chance=0.5,
+    rotation_chance=1,
+    scale_chance=1,
+    elastic_chance=1,
+    brightness_chance=1,
+    dropout_chance=1,
+)
+SPATIAL = {
+    "flips": replace(NONE, flip_chance=0.5),
+    "rotation": replace(NONE, rotation_chance=1, rotation_degrees=40),
+    "scale": replace(NONE, scale_chance=1, scale_range=(0.6, 1.6)),
+    "elastic": replace(NONE, elastic_chance=1, elastic_pixels=2),
+    "crop": replace(NONE, crop=(12, 20)),
+    "all": replace(EVERYTHING, brightness_chance=0, dropout_chance=0, crop=(16, 12)),
+}
+
+RESAMPLED = 1e-4
+"""Rounding of float32 sampling coordinates."""
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(n: int = 6, rows: int = 24, columns: int = 32) -> tuple[Tensor, Tensor]:
+    """Noise, and a disc of two classes in every slice but the last."""
+    images = torch.rand(n, 2, rows, columns, generator=generator(1))
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    masks = torch.zeros(n, rows, columns, dtype=torch.uint8)
+    for number in range(n - 1):
+        distance = ((y - 8 - number) ** 2 + (x - 10 - 2 * number) ** 2).sqrt()
+        masks[number] = (distance < 6).byte() + (distance < 3).byte()
+    return images, masks
+
+
+def test_the_recipes_fields_are_these() -> None:
+    assert asdict(Strengths()) == Augmentation().model_dump()
+
+
+def test_nothing_happens_when_all_chances_are_0() -> None:
+    images, masks = batch()
+    changed, moved = augment(images, masks, 2, NONE, generator())
+    torch.testing.assert_close(changed, images, rtol=0, atol=RESAMPLED)
+    assert torch.equal(moved, masks)
+
+
+@pytest.mark.parametrize("strengths", [NONE, EVERYTHING, *SPATIAL.values()])
+def test_types_and_range_stay_and_the_batch_given_is_untouched(strengths: Strengths) -> None:
+    images, masks = batch()
+    changed, moved = augment(images, masks, 2, strengths, generator())
+    size = strengths.crop or images.shape[-2:]
+    assert changed.shape == (6, 2, *size)
+    assert moved.shape == (6, *size)
+    assert (changed.dtype, moved.dtype) == (torch.float32, torch.uint8)
+    assert changed.min() >= 0
+    assert changed.max() <= 1 + RESAMPLED
+    assert not moved[-1].any(), "an empty mask stays empty"
+    assert moved.max() <= 2
+    assert torch.equal(images, batch()[0])
+    assert torch.equal(masks, batch()[1])
+
+
+def test_the_seed_decides_everything_and_the_global_generator_nothing() -> None:
+    images, masks = batch()
+    torch.manual_seed(5)
+    first = augment(images, masks, 2, EVERYTHING, generator(3))
+    state = torch.get_rng_state()
+    torch.manual_seed(6)
+    again = augment(images, masks, 2, EVERYTHING, generator(3))
+    other = augment(images, masks, 2, EVERYTHING, generator(4))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    torch.manual_seed(5)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", SPATIAL)
+@pytest.mark.parametrize("seed", range(4))
+def test_image_and_mask_move_together(name: str, seed: int) -> None:
+    _, masks = batch()
+    binary = (masks > 0).byte()
+    moved_image, moved_mask = augment(binary[:, None].float(), binary, 1, SPATIAL[name], generator(seed))
+    clear = (moved_image[:, 0] - 0.5).abs() > RESAMPLED
+    assert torch.equal(moved_mask[clear] == 1, moved_image[:, 0][clear] > 0.5)
+    if name != "crop":
+        assert not torch.equal(moved_mask, binary) or name == "flips"
+
+
+def test_slices_are_changed_independently() -> None:
+    images, masks = batch(1)
+    same = images.repeat(8, 1, 1, 1), masks.repeat(8, 1, 1)
+    changed, _ = augment(*same, 2, SPATIAL["rotation"], generator())
+    assert len({image.sum().item() for image in changed}) == 8
+
+
+def test_flips_are_exact_and_of_all_four_kinds() -> None:
+    images, masks = batch(1)
+    masks[0, 2:5, 3:9] = 1
+    many = images.repeat(32, 1, 1, 1), masks.repeat(32, 1, 1)
+    changed, moved = augment(*many, 2, replace(NONE, flip_chance=0.5), generator())
+    mirrors = [images[0].flip(axes) for axes in ([], [-1], [-2], [-2, -1])]
+    of_masks = [masks[0].flip(axes) for axes in ([], [-1], [-2], [-2, -1])]
+    found = []
+    for image, mask in zip(changed, moved, strict=True):
+        fits = [number for number, m in enumerate(mirrors) if torch.allclose(image, m, rtol=0, atol=RESAMPLED)]
+        assert len(fits) == 1
+        assert torch.equal(mask, of_masks[fits[0]])
+        found += fits
+    assert set(found) == {0, 1, 2, 3}
+
+
+def test_a_quarter_turn_is_one_on_a_square_and_keeps_the_shape_of_things_elsewhere() -> None:
+    square = torch.rand(1, 1, 9, 9, generator=generator(2))
+    turned = replace(NONE, rotation_chance=1, rotation_degrees=90)
+    quarter = [torch.rot90(square[0, 0], k) for k in (1, 3)]
+    # the angle is uniform in ±90°; a generator whose draws are all 1 would turn by 90° itself
+    angles = [augment(square, torch.zeros(1, 9, 9), 1, turned, generator(seed))[0] for seed in range(20)]
+    assert all(not torch.allclose(square, a) for a in angles)
+    assert len(quarter) == 2
+    y, x = torch.meshgrid(torch.arange(20) - 9.5, torch.arange(40) - 19.5, indexing="ij")
+    disc = ((y**2 + x**2).sqrt() < 7).byte()[None]
+    for seed in range(5):
+        _, moved = augment(torch.zeros(1, 1, 20, 40), disc, 1, turned, generator(seed))
+        assert (moved != disc).sum() <= 12, "a disc in the middle turns into itself, also on a rectangle"
+
+
+def test_zoom_changes_areas_by_its_square() -> None:
+    disc = ((torch.arange(40) - 19.5)[:, None] ** 2 + (torch.arange(40) - 19.5) ** 2 < 64).byte()[None]
+    zoomed = replace(NONE, scale_chance=1, scale_range=(2.0, 2.0))
+    _, moved = augment(disc[:, None].float(), disc, 1, zoomed, generator())
+    assert moved.sum().item() == pytest.approx(4 * disc.sum().item(), rel=0.05)
+
+
+def test_a_crop_is_a_window_of_the_slice() -> None:
+    images, masks = batch(4)
+    changed, moved = augment(images, masks, 2, replace(NONE, crop=(24, 12), crop_on_tumour=0), generator())
+    # a window may lie between pixels, but never outside: no zero can come in
+    assert changed.shape[-2:] == (24, 12)
+    inside = augment(
+        torch.ones_like(images), masks, 2, replace(NONE, crop=(7, 12), crop_on_tumour=0), generator()
+    )
+    torch.testing.assert_close(inside[0], torch.ones(4, 2, 7, 12), rtol=0, atol=RESAMPLED)
+    assert moved.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("place", [(0, 0), (23, 31), (11, 3)])
+def test_a_crop_contains_the_tumour_when_asked(place: tuple[int, int]) -> None:
+    images = torch.ones(64, 1, 24, 32)
+    masks = torch.zeros(64, 24, 32, dtype=torch.uint8)
+    rows, columns = (slice(max(0, p - 1), p + 2) for p in place)
+    masks[:, rows, columns] = 1
+    crop = replace(NONE, crop=(10, 10), crop_on_tumour=1.0)
+    changed, moved = augment(images, masks, 1, crop, generator())
+    assert moved.flatten(1).any(1).all()
+    torch.testing.assert_close(changed, torch.ones_like(changed), rtol=0, atol=RESAMPLED)
+    _, anywhere = augment(images, masks, 1, replace(crop, crop_on_tumour=0.0), generator())
+    assert not anywhere.flatten(1).any(1).all()
+
+
+def test_brightness_without_contrast_shifts_and_contrast_without_brightness_keeps_the_mean() -> None:
+    images = 0.4 + 0.2 * batch()[0]
+    masks = batch()[1]
+    shifted, same = augment(
+        images, masks, 2, replace(NONE, brightness_chance=1, contrast=0, brightness=0.2), generator()
+    )
+    shifts = (shifted - images).flatten(1)
+    assert (shifts.mean(1).abs() > 1e-3).all()
+    assert shifts.std(1).max() < RESAMPLED
+    assert shifts.abs().max() <= 0.2 + RESAMPLED
+    assert torch.equal(same, masks)
+    steeper, _ = augment(
+        images, masks, 2, replace(NONE, brightness_chance=1, contrast=0.3, brightness=0), generator()
+    )
+    torch.testing.assert_close(steeper.mean((-2, -1)), images.mean((-2, -1)), rtol=0, atol=RESAMPLED)
+    ratio = steeper.std((-2, -1)) / images.std((-2, -1))
+    assert ratio.min() >= 0.7 - 1e-3
+    assert ratio.max() <= 1.3 + 1e-3
+    assert ratio.std() > 0.01
+
+
+def test_holes_are_square_and_leave_the_mask_alone() -> None:
+    images, masks = torch.ones(40, 2, 32, 32), torch.ones(40, 32, 32, dtype=torch.uint8)
+    holes = replace(NONE, dropout_chance=1, dropout_holes=1, dropout_size=0.25)
+    changed, same = augment(images, masks, 1, holes, generator())
+    assert torch.equal(same, masks)
+    areas = (changed[:, 0] == 0).sum((-2, -1))
+    assert areas.max() <= 8 * 8
+    assert areas.float().mean() > 30  # a hole may hang over the border
+    assert torch.equal(changed[:, 0] == 0, changed[:, 1] == 0)
+    none, _ = augment(images, masks, 1, replace(holes, dropout_size=0), generator())
+    assert (none > 0).all()
+
+
+def test_a_chance_is_a_share_of_slices() -> None:
+    images, masks = torch.ones(400, 1, 8, 8), torch.zeros(400, 8, 8, dtype=torch.uint8)
+    some = replace(NONE, dropout_chance=0.25, dropout_size=0.9)
+    changed, _ = augment(images, masks, 1, some, generator())
+    assert 70 <= (changed == 0).flatten(1).any(1).sum() <= 130

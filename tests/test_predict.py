@@ -1,0 +1,237 @@
+"""Prediction with a network that marks what is bright, so that where the mask lands can be checked."""
+
+from itertools import permutations, product
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import brats_case, lidc_nodule, tiny_data, tiny_recipe
+from torch import Tensor, nn
+
+from oncoseg import predict
+from oncoseg.datasets import open_dataset
+from oncoseg.errors import DataError, RunError
+from oncoseg.predict import Predictor
+from oncoseg.train import train
+
+
+class Bright(nn.Module):
+    """Logit 100 · (last channel − 0.5): tumour is what is brighter than the middle of the range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slices_seen = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.slices_seen += len(images)
+        return 100 * (images[:, -1:] - 0.5)
+
+
+def bright(**changes: object) -> Predictor:
+    fixed = {"preparation__slice_size": [32, 32], "modalities__ct__scaling": "window"}
+    window = {"modalities__ct__window": [0, 1000]}
+    return Predictor(tiny_recipe(**fixed | window | changes), Bright(), "weights")
+
+
+def oriented(number: int) -> np.ndarray:
+    """One of the 48 ways to lay axes along the patient, with uneven spacing and an offset."""
+    order = list(permutations(range(3)))[number // 8]
+    signs = list(product((1, -1), repeat=3))[number % 8]
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (target, sign) in enumerate(zip(order, signs, strict=True)):
+        affine[target, axis] = sign * (0.8, 1.1, 2.5)[axis]
+    affine[:3, 3] = (-12.5, 31.25, 7.75)
+    return affine
+
+
+def write_marked(path: Path, affine: np.ndarray, shape: tuple[int, int, int] = (20, 24, 16)) -> np.ndarray:
+    """A dark image with a bright block off centre. Gives the block."""
+    block = np.zeros(shape, bool)
+    block[4:10, 13:19, 3:9] = True
+    voxels = np.where(block, 1000, 0).astype(np.int16)
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_qform(affine, code=1)
+    image.header.set_sform(affine, code=4)
+    image.header.set_xyzt_units("mm", "sec")
+    image.to_filename(path)
+    return block
+
+
+def centroid_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    return nib.affines.apply_affine(affine, np.argwhere(mask).mean(axis=0))
+
+
+@pytest.mark.parametrize("number", range(48))
+def test_a_mask_lies_where_the_marker_is(tmp_path: Path, number: int) -> None:
+    affine = oriented(number)
+    source = tmp_path / "ct.nii"
+    block = write_marked(source, affine)
+    (written,) = bright().predict([source], tmp_path / "out")
+    result, original = nib.load(written), nib.load(source)
+    assert result.shape == original.shape
+    assert np.abs(result.affine - original.affine).max() < 1e-6
+    mask = np.asarray(result.dataobj) == 1
+    # a tenth of the finest voxel
+    assert np.abs(centroid_mm(mask, affine) - centroid_mm(block, affine)).max() < 0.25
+    assert 0.6 < mask.sum() / block.sum() < 1.5
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_header_codes_are_kept(tmp_path: Path, suffix: str) -> None:
+    angle = np.radians(17)
+    oblique = np.eye(4)
+    oblique[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    source = tmp_path / f"scan{suffix}"
+    block = write_marked(source, oblique)
+    (written,) = bright().predict([source], tmp_path / "out", modality="ct")
+    header = nib.load(written).header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (1, 4)
+    assert header.get_xyzt_units() == ("mm", "sec")
+    assert header.get_data_dtype() == np.uint8
+    assert centroid_mm(np.asarray(nib.load(written).dataobj), oblique) == pytest.approx(
+        centroid_mm(block, oblique), abs=0.2
+    )
+
+
+def test_a_case_of_four_sequences_and_its_probabilities(tmp_path: Path) -> None:
+    folder = brats_case(tmp_path / "mri", 1)
+    masks = bright().predict([folder], tmp_path / "out", probabilities=True)
+    assert [path.name for path in masks] == ["BraTS2021_00001.nii.gz"]
+    probability = nib.load(tmp_path / "out" / "BraTS2021_00001_probability.nii.gz").get_fdata()
+    mask = np.asarray(nib.load(masks[0]).dataobj)
+    assert ((probability >= 0.5) == (mask == 1)).all()
+    truth = np.asarray(nib.load(folder / "BraTS2021_00001_seg.nii.gz").dataobj) > 0
+    assert (mask[truth] == 1).mean() > 0.7
+
+
+def test_a_stack_of_images_is_predicted_on_its_pixels(tmp_path: Path) -> None:
+    lidc_nodule(tmp_path / "ct", 3)
+    predictor = bright(preparation__slice_size=[16, 16], modalities__ct__window=[0, 255])
+    (written,) = predictor.predict([tmp_path / "ct"], tmp_path / "out")
+    case = open_dataset(tmp_path / "ct").cases[0]
+    mask = np.asarray(nib.load(written).dataobj)
+    for k, path in enumerate(case.masks[0].files):
+        # array axes are column, row
+        assert (mask[..., k].T == (np.asarray(Image.open(path)) > 0)).mean() == 1
+
+
+def test_prediction_does_not_depend_on_the_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_marked(tmp_path / "a.nii.gz", oriented(21))
+    whole = bright().predict([tmp_path / "a.nii.gz"], tmp_path / "whole")
+    monkeypatch.setattr(predict, "SLAB", 3)
+    parts = bright().predict([tmp_path / "a.nii.gz"], tmp_path / "parts")
+    assert whole[0].read_bytes() == parts[0].read_bytes()
+
+
+def test_flips_change_nothing_for_a_network_without_direction(tmp_path: Path) -> None:
+    slices = torch.rand(3, 4, 32, 32)
+    plain, flipped = bright(), bright(prediction__flips=True)
+    assert torch.allclose(plain.predict_slices(slices), flipped.predict_slices(slices), atol=1e-6)
+    assert flipped.network.slices_seen == 4 * plain.network.slices_seen
+
+
+def test_blank_slices_are_not_computed() -> None:
+    predictor = bright()
+    slices = torch.zeros(5, 4, 32, 32)
+    slices[2] = torch.rand(4, 32, 32)
+    probability = predictor.predict_slices(slices)
+    assert predictor.network.slices_seen == 1
+    assert probability[[0, 1, 3, 4]].eq(0).all()
+    assert probability[2].gt(0).any()
+
+
+def test_a_second_call_keeps_what_is_there(tmp_path: Path) -> None:
+    tiny_data(tmp_path, mri=2, ct=0)
+    first = bright().predict([tmp_path / "mri"], tmp_path / "out")
+    first[0].unlink()
+    again = bright()
+    assert again.predict([tmp_path / "mri"], tmp_path / "out") == first
+    assert 0 < again.network.slices_seen <= 4
+    other = Predictor(again.recipe, Bright(), "other weights")
+    with pytest.raises(RunError, match="exists already"):
+        other.predict([tmp_path / "mri"], tmp_path / "out")
+
+
+def test_a_failing_input_leaves_no_mask(tmp_path: Path) -> None:
+    folder = brats_case(tmp_path / "mri", 1)
+    flair = folder / "BraTS2021_00001_flair.nii.gz"
+    flair.write_bytes(flair.read_bytes()[:-40])
+    with pytest.raises(DataError, match="BraTS2021_00001"):
+        bright().predict([folder], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
+
+
+def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
+    folder = brats_case(tmp_path / "mri", 1)
+    nib.Nifti1Image(np.ones((5, 5, 5), np.int16), np.eye(4)).to_filename(folder / "BraTS2021_00001_t2.nii.gz")
+    with pytest.raises(DataError, match="one grid"):
+        bright().predict([folder], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none.nii.gz", "does not exist"), ("notes.txt", "suffix"), ("empty", "empty")],
+)
+def test_unusable_inputs(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=message):
+        bright().predict([tmp_path / name], tmp_path / "out")
+
+
+def test_one_image_for_several_channels_is_refused(tmp_path: Path) -> None:
+    write_marked(tmp_path / "t1.nii.gz", np.eye(4))
+    with pytest.raises(DataError, match="T1, T1ce, T2, FLAIR"):
+        bright().predict([tmp_path / "t1.nii.gz"], tmp_path / "out", modality="mri")
+
+
+def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_marked(tmp_path / folder / "ct.nii.gz", np.eye(4))
+    with pytest.raises(DataError, match="ct.nii.gz"):
+        bright().predict([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+
+
+def test_a_missing_sequence_names_the_way_out(tmp_path: Path) -> None:
+    folder = brats_case(tmp_path / "mri", 1)
+    (folder / "BraTS2021_00001_t2.nii.gz").unlink()
+    with pytest.raises(DataError, match="--modality"):
+        bright().predict([folder], tmp_path / "out")
+    with pytest.raises(DataError, match="Channel T2 is missing"):
+        bright().predict([folder], tmp_path / "out", modality="mri")
+    assert bright(modalities__mri__missing="substitute").predict([folder], tmp_path / "ok")
+
+
+def test_a_case_for_evaluation_has_truth_and_prediction_on_one_grid(tmp_path: Path) -> None:
+    brats_case(tmp_path / "mri", 4, affine=oriented(37))
+    case = open_dataset(tmp_path / "mri").cases[0]
+    found = bright().predict_case(case, "mri")
+    assert found.truth.shape == found.probability.shape == found.image.shape
+    assert found.spacing_mm is not None
+    hit = (found.probability >= 0.5) & found.truth
+    assert hit.sum() > 0.7 * found.truth.sum()
+    assert found.image.min() >= 0
+    assert found.image.max() <= 1
+
+
+def test_a_trained_run_predicts_after_loading(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path)
+    run = train(tiny_recipe(), data, tmp_path / "run", store=tmp_path / "store", workers=0).run
+    masks = Predictor.load(run).predict([data["mri"], data["ct"]], tmp_path / "out")
+    assert len(masks) == 8
+    assert all(path.is_file() for path in masks)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path)
+    run = train(tiny_recipe(), data, tmp_path / "run", store=tmp_path / "store", workers=0).run
+    (run / "model.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(RunError, match="damaged or does not fit"):
+        Predictor.load(run)
+    with pytest.raises(RunError, match="not a complete run folder"):
+        Predictor.load(tmp_path / "data")
