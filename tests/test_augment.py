@@ -117,7 +117,9 @@ def test_flips_are_exact_and_of_all_four_kinds() -> None:
     of_masks = [masks[0].flip(axes) for axes in ([], [-1], [-2], [-2, -1])]
     found = []
     for image, mask in zip(changed, moved, strict=True):
-        fits = [number for number, m in enumerate(mirrors) if torch.allclose(image, m, rtol=0, atol=RESAMPLED)]
+        fits = [
+            number for number, m in enumerate(mirrors) if torch.allclose(image, m, rtol=0, atol=RESAMPLED)
+        ]
         assert len(fits) == 1
         assert torch.equal(mask, of_masks[fits[0]])
         found += fits

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import brats_case, lidc_nodule, tiny_data, tiny_recipe
 from torch import Tensor, nn
 
 from oncoseg import predict
@@ -16,6 +15,7 @@ from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
 from oncoseg.train import train
+from tiny import brats_case, lidc_nodule, tiny_data, tiny_recipe
 
 
 class Bright(nn.Module):
@@ -116,7 +116,7 @@ def test_a_stack_of_images_is_predicted_on_its_pixels(tmp_path: Path) -> None:
     mask = np.asarray(nib.load(written).dataobj)
     for k, path in enumerate(case.masks[0].files):
         # array axes are column, row
-        assert (mask[..., k].T == (np.asarray(Image.open(path)) > 0)).mean() == 1
+        assert ((np.asarray(Image.open(path)) > 0) == mask[..., k].T).mean() == 1
 
 
 def test_prediction_does_not_depend_on_the_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         write_marked(tmp_path / folder / "ct.nii.gz", np.eye(4))
-    with pytest.raises(DataError, match="ct.nii.gz"):
+    with pytest.raises(DataError, match=r"ct\.nii\.gz"):
         bright().predict([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 

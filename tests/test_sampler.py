@@ -57,7 +57,7 @@ def test_the_share_of_slices_with_tumour_is_kept_in_every_batch(share: float) ->
     cases = {"mri": LARGE, "ct": SMALL}
     for batch in epoch_batches(cases, 8, share, (0,)):
         for name, part in batch.items():
-            marked = sum(cases[name][one.case].tumour_pixels[one.index] > 0 for one in part)
+            marked = sum(cases[name][one.case].tumour_pixels[one.position] > 0 for one in part)
             assert marked == 4 * share
 
 
@@ -67,14 +67,16 @@ def test_a_share_that_does_not_divide_a_batch_is_kept_over_the_epoch(batch_size:
     cases = {"mri": [prepared([0, 1] * 50)], "ct": SMALL}
     batches = epoch_batches(cases, batch_size, share, (0,))
     drawn = [one for batch in batches for one in batch["mri"]]
-    marked = sum(cases["mri"][0].tumour_pixels[one.index] > 0 for one in drawn)
+    marked = sum(cases["mri"][0].tumour_pixels[one.position] > 0 for one in drawn)
     assert abs(marked - share * len(drawn)) <= 1
     assert len({len(batch["mri"]) for batch in batches}) == 1
 
 
 def test_slices_with_tumour_are_all_used_before_any_comes_again() -> None:
     batches = epoch_batches({"mri": LARGE}, 4, 0.5, (0,))  # 3 batches of 2 + 2
-    marked = [one for one in seen(batches, "mri").elements() if LARGE[one.case].tumour_pixels[one.index] > 0]
+    marked = [
+        one for one in seen(batches, "mri").elements() if LARGE[one.case].tumour_pixels[one.position] > 0
+    ]
     assert sorted(Counter(marked).values()) == [2, 2, 2]
 
 
@@ -91,5 +93,5 @@ def test_the_seed_decides_the_order() -> None:
 
 
 def test_order_is_no_privilege() -> None:
-    firsts = [epoch_batches({"ct": SMALL}, 1, None, (0, n))[0]["ct"][0].index for n in range(200)]
+    firsts = [epoch_batches({"ct": SMALL}, 1, None, (0, n))[0]["ct"][0].position for n in range(200)]
     assert np.bincount(firsts, minlength=5).min() > 20

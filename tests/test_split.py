@@ -45,9 +45,7 @@ def test_every_case_is_on_one_side_and_every_side_has_a_patient(
 
 @given(datasets(), st.integers(0, 100), st.randoms(use_true_random=False))
 @settings(max_examples=50, deadline=None)
-def test_the_order_of_the_cases_does_not_matter(
-    cases: list[Case], seed: int, shuffle: random.Random
-) -> None:
+def test_the_order_of_the_cases_does_not_matter(cases: list[Case], seed: int, shuffle: random.Random) -> None:
     shuffled = list(cases)
     shuffle.shuffle(shuffled)
     assert split_patients(shuffled, 0.7, 0.1, seed) == split_patients(cases, 0.7, 0.1, seed)

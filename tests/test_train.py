@@ -9,20 +9,18 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tiny import tiny_data, tiny_recipe
 
 from oncoseg.errors import DataError, RecipeError, RunError
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import Outcome, Status, resume, stages_of, train
+from tiny import tiny_data, tiny_recipe
 
 
 def run_of(root: Path, name: str = "run", recipe: Recipe | None = None, **options: Any) -> Outcome:
     data = root / "data"
     folders = {"mri": data / "mri", "ct": data / "ct"} if data.exists() else tiny_data(data)
-    return train(
-        recipe or tiny_recipe(), folders, root / name, store=root / "store", workers=0, **options
-    )
+    return train(recipe or tiny_recipe(), folders, root / name, store=root / "store", workers=0, **options)
 
 
 def log_of(run: Path) -> list[dict[str, str]]:
@@ -131,9 +129,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_it_learns_a_bright_block(tmp_path: Path) -> None:
-    recipe = tiny_recipe(
-        training__max_epochs=12, training__pretrain_epochs=0, training__learning_rate=0.02
-    )
+    recipe = tiny_recipe(training__max_epochs=12, training__pretrain_epochs=0, training__learning_rate=0.02)
     rows = log_of(run_of(tmp_path, recipe=recipe).run)
     mri = [row for row in rows if row["modality"] == "mri"]
     assert float(mri[-1]["train_loss"]) < 0.7 * float(mri[0]["train_loss"])

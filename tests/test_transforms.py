@@ -206,7 +206,9 @@ def test_empty_masks_stay_empty_and_full_ones_full() -> None:
 
 
 def test_minmax_scales_every_slice_and_channel_alone() -> None:
-    slices = torch.tensor([[[[0.0, 5.0, 10.0]], [[-4.0, -4.0, -2.0]]], [[[7.0, 7.0, 7.0]], [[0.0, 0.0, 1.0]]]])
+    slices = torch.tensor(
+        [[[[0.0, 5.0, 10.0]], [[-4.0, -4.0, -2.0]]], [[[7.0, 7.0, 7.0]], [[0.0, 0.0, 1.0]]]]
+    )
     scaled = scale_slices(slices, "slice-minmax", PERCENTILES, WINDOW)
     assert scaled[0].tolist() == [[[0, 0.5, 1]], [[0, 0, 1]]]
     assert scaled[1].tolist() == [[[0, 0, 0]], [[0, 0, 1]]]

@@ -1,4 +1,4 @@
-"""Tiny data sets in real layouts, and the published system shrunk to them. A tumour is the brightest thing."""
+"""Tiny data sets in real layouts, and the system S1 shrunk to them. A tumour is the brightest thing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,9 +53,7 @@ def brats_case(
         nib.Nifti1Image(voxels, np.eye(4) if affine is None else affine).to_filename(
             folder / f"{name}_{end}{suffix}"
         )
-    nib.Nifti1Image(mask, np.eye(4) if affine is None else affine).to_filename(
-        folder / f"{name}_seg{suffix}"
-    )
+    nib.Nifti1Image(mask, np.eye(4) if affine is None else affine).to_filename(folder / f"{name}_seg{suffix}")
     return folder
 
 

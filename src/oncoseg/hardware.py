@@ -6,9 +6,11 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 ALLOCATOR_SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 256 << 20)}
 """glibc mallopt: never give large blocks back to the kernel; without it, each training step pays for
@@ -51,6 +53,12 @@ def training_layout(precision: str, device: torch.device) -> torch.memory_format
     return torch.contiguous_format if slow else torch.channels_last
 
 
+def in_layout(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """The network with its weights in a memory layout."""
+    # torch's type stubs do not know Module.to's memory_format
+    return cast(nn.Module, cast(Any, network).to(memory_format=layout))
+
+
 @contextlib.contextmanager
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     """Autocast for a Fabric precision."""
@@ -88,7 +96,7 @@ def _cpu_model() -> str:
 
 def _cpu_info(field: str) -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as info:
             for line in info:
                 name, _, value = line.partition(":")
                 if name.strip() == field:

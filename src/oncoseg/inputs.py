@@ -52,8 +52,8 @@ def find_jobs(inputs: Sequence[Path], recipe: Recipe, modality: str | None) -> l
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise DataError(
-            f"Several inputs would be written as {doubled[0]}.nii.gz; expected every input to have a name of its "
-            "own. Predict them into different folders."
+            f"Several inputs would be written as {doubled[0]}.nii.gz; expected every input to have a name "
+            "of its own. Predict them into different folders."
         )
     return jobs
 
@@ -87,8 +87,8 @@ def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
         channels = recipe.modalities[modality].channels if modality else ()
         needed = f" with {', '.join(dict.fromkeys(channels))}" if channels else ""
         raise DataError(
-            f"{path} is one image, but {wanted} takes several channels; expected the folder of a case{needed}, "
-            "with the file names of a known layout (see `oncoseg inspect`)."
+            f"{path} is one image, but {wanted} takes several channels; expected the folder of a case"
+            f"{needed}, with the file names of a known layout (see `oncoseg inspect`)."
         )
     channel = recipe.modalities[fitting[0]].channels[0]
     stem = re.sub(r"\.(nii\.gz|nii|png|tiff?)$", "", path.name, flags=re.IGNORECASE)

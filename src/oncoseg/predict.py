@@ -65,7 +65,7 @@ class Predictor:
         self.recipe = recipe
         self.device = hardware.choose_device(recipe.training.device)
         self.precision = hardware.choose_precision(recipe.training.precision, self.device)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.network = hardware.in_layout(network.to(self.device), torch.channels_last).eval()
         self.weights_sha256 = weights_sha256
         self.settings = {
             name: Settings.of(modality, recipe.classes, recipe.preparation)
@@ -89,8 +89,8 @@ class Predictor:
             network.load_state_dict(safetensors.torch.load_file(model))
         except Exception as error:
             raise RunError(
-                f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights of "
-                f"{recipe.network.name}. Copy the whole run folder again, or train again."
+                f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights "
+                f"of {recipe.network.name}. Copy the whole run folder again, or train again."
             ) from error
         return cls(recipe, network, sha256_of_file(model))
 
@@ -183,9 +183,13 @@ class Predictor:
         settings, classes = self.settings[job.modality], len(self.recipe.classes)
         with ExitStack() as open_until_written:
             try:
-                source = open_until_written.enter_context(open_source(job.case, settings.channels_of(job.case)))
+                source = open_until_written.enter_context(
+                    open_source(job.case, settings.channels_of(job.case))
+                )
                 labels = _scratch(path.parent, (1, *source.like.grid), np.uint8)
-                scalars = _scratch(path.parent, (classes, *source.like.grid), np.float32) if probabilities else None
+                scalars = (
+                    _scratch(path.parent, (classes, *source.like.grid), np.float32) if probabilities else None
+                )
                 for place, _, of_classes in self._slabs(source, settings):
                     labels[place] = self._to_labels(of_classes)
                     if scalars is not None:
@@ -218,17 +222,18 @@ class Predictor:
             yield tuple(place), voxels, probability
 
     def _average_over_flips(self, images: Tensor) -> Tensor:
+        mirrors: list[tuple[int, ...]]
         mirrors = [(), (-1,), (-2,), (-2, -1)] if self.recipe.prediction.flips else [()]
-        total: Any = 0
+        total = torch.zeros(())
         for axes in mirrors:
             flipped = images.flip(axes).contiguous(memory_format=torch.channels_last)
             with hardware.computing_in(self.precision, self.device):
                 logits = self.network(flipped)
-            total = total + logits.float().sigmoid().flip(axes)
+            total = total.to(self.device) + logits.float().sigmoid().flip(axes)
         return total / len(mirrors)
 
     def _to_labels(self, probability: np.ndarray) -> np.ndarray:
-        """Class indices from probabilities `classes i j k`: the likeliest class that reaches the threshold."""
+        """Class indices from probabilities `classes i j k`: the likeliest that reaches the threshold."""
         best = probability.argmax(axis=0)
         return np.where(probability.max(axis=0) >= self.recipe.prediction.threshold, best + 1, 0)
 
@@ -263,4 +268,5 @@ def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def _for_display(image: np.ndarray) -> np.ndarray:
     """Scale to [0, 1] between the 0.5th and 99.5th percentile of the whole volume."""
     low, high = np.percentile(image, (0.5, 99.5))
-    return np.clip((image - low) / (high - low if high > low else 1.0), 0, 1).astype(np.float32)
+    scaled: np.ndarray = np.clip((image - low) / (high - low if high > low else 1.0), 0, 1)
+    return scaled.astype(np.float32)

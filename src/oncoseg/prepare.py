@@ -25,7 +25,7 @@ from oncoseg.transforms import (
     prepare_slices,
     resize_labels,
 )
-from oncoseg.volume import check_same_grid, to_canonical
+from oncoseg.volume import Volume, check_same_grid, to_canonical
 
 PREPARATION_VERSION = 1
 """Raised whenever the same input would be prepared differently, so that old store entries are not used."""
@@ -250,7 +250,9 @@ def build_case(case: Case, settings: Settings, folder: Path) -> None:
     stored = _distinct(settings.channels_of(case))
     read = [name for name in stored if name != ZEROS]
     image = io.read_channels({name: case.images[name] for name in read})
-    constant = [name for name, channel in zip(read, image.array, strict=True) if channel.min() == channel.max()]
+    constant = [
+        name for name, channel in zip(read, image.array, strict=True) if channel.min() == channel.max()
+    ]
     if constant:
         raise DataError(
             f"Channel {constant[0]} is constant; expected an image with contrast. Check that the right file "
@@ -270,7 +272,7 @@ def build_case(case: Case, settings: Settings, folder: Path) -> None:
         writer.finish(channels=stored, source_grid=image.grid)
 
 
-def read_truth(case: Case, settings: Settings, image: Any) -> np.ndarray:
+def read_truth(case: Case, settings: Settings, image: Volume) -> np.ndarray:
     """The case's class indices, canonical `i j k`: the readers' consensus, its labels merged.
 
     Raises:
@@ -282,7 +284,8 @@ def read_truth(case: Case, settings: Settings, image: Any) -> np.ndarray:
     merged = [merge_labels(mask.array[0], case.labels, settings.classes) for mask in masks.values()]
     agreed = consensus(merged, settings.consensus)
     canonical, _ = to_canonical(image.with_array(agreed[None]))
-    return canonical.array[0]
+    truth: np.ndarray = canonical.array[0]
+    return truth
 
 
 def source_bytes(case: Case) -> int:
@@ -326,6 +329,6 @@ def _summary(failures: Sequence[str], total: int) -> DataError:
     more = len(failures) - SHOWN_FAILURES
     rest = f"\n  … and {more} more" if more > 0 else ""
     return DataError(
-        f"{len(failures)} of {total} cases cannot be prepared; the others are kept in the store. Mend or remove "
-        f"these and run the same command again:\n{shown}{rest}"
+        f"{len(failures)} of {total} cases cannot be prepared; the others are kept in the store. Mend or "
+        f"remove these and run the same command again:\n{shown}{rest}"
     )

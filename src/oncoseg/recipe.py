@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from oncoseg.errors import RecipeError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 """Version of run folders; raised when an older program could not read a newer folder rightly."""
 
 Positive = Annotated[int, Field(gt=0)]

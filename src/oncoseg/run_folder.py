@@ -1,10 +1,10 @@
 """The run folder, which is also the model folder: what each file in it is called and holds.
 
-    recipe.json        the resolved recipe        split.json     who was trained on and who was not
-    data.json          the data sets used         log.csv        one row per epoch and modality
-    model.safetensors  the kept (best) weights    metrics.json   when they were reached, on what
-    checkpoint.pt      for resuming               tensorboard/   the log, for TensorBoard
-    evaluation/        made by `evaluate`         report/        made by `report`
+recipe.json        the resolved recipe        split.json     who was trained on and who was not
+data.json          the data sets used         log.csv        one row per epoch and modality
+model.safetensors  the kept (best) weights    metrics.json   when they were reached, on what
+checkpoint.pt      for resuming               tensorboard/   the log, for TensorBoard
+evaluation/        made by `evaluate`         report/        made by `report`
 """
 
 import json
@@ -98,8 +98,8 @@ class RunFolder:
         if not self.model.is_file():
             self.recipe()
             raise RunError(
-                f"The run folder {self.path} has no model.safetensors: no joint epoch was finished yet. Go on with "
-                f"`oncoseg train --resume --out {self.path}`."
+                f"The run folder {self.path} has no model.safetensors: no joint epoch was finished yet. "
+                f"Go on with `oncoseg train --resume --out {self.path}`."
             )
         return self.model
 

@@ -13,7 +13,7 @@ class SliceId(NamedTuple):
     """One slice of one case in a list of cases."""
 
     case: int
-    index: int
+    position: int
 
 
 def epoch_batches(
@@ -48,7 +48,7 @@ def _draw(
     tumour_share: float | None,
     rng: np.random.Generator,
 ) -> list[list[SliceId]]:
-    every = [SliceId(number, index) for number, case in enumerate(cases) for index in range(len(case))]
+    every = [SliceId(number, position) for number, case in enumerate(cases) for position in range(len(case))]
     marked = np.concatenate([case.tumour_pixels > 0 for case in cases])
     ends = [batch * each for batch in range(count + 1)]
     groups = [(every, ends)]

@@ -102,4 +102,5 @@ class _Stack:
     def slab(self, axis: int, start: int, stop: int) -> np.ndarray:
         part = [slice(None)] * 3
         part[axis] = slice(start, stop)
-        return self._volume.array[0][tuple(part)]
+        channel: np.ndarray = self._volume.array[0]
+        return channel[tuple(part)]

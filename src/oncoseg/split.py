@@ -86,7 +86,8 @@ def _listed_cases(listed: Mapping[str, Any], part: str) -> list[str]:
         return sorted({str(case) for cases in listed.get(part, {}).values() for case in list(cases)})
     except (AttributeError, TypeError) as error:
         raise DataError(
-            f'The split lists {part} in another form than expected, {{"PATIENT": ["CASE", …], …}}. Mend the file.'
+            f"The split lists {part} in another form than expected, "
+            '{"PATIENT": ["CASE", …], …}. Mend the file.'
         ) from error
 
 

@@ -8,7 +8,6 @@ of the preparation), so that nothing is prepared twice and a change of either is
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,7 +47,7 @@ class PreparedCase:
     @cached_property
     def description(self) -> dict[str, Any]:
         """What `case.json` says."""
-        return json.loads((self.folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        return dict(json.loads((self.folder / DESCRIPTION_FILE).read_text(encoding="utf-8")))
 
     @cached_property
     def tumour_pixels(self) -> np.ndarray:
@@ -117,7 +116,7 @@ class FileHashes:
         return [self._of_one(path) for path in files]
 
     def _of_one(self, path: Path) -> str:
-        place = os.path.abspath(path)
+        place = str(path.absolute())
         try:
             state = path.stat()
             known = self._known.get(place)

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import safetensors.torch
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 
 from oncoseg import hardware, training_data
@@ -25,6 +26,7 @@ from oncoseg.files import atomic_file, new_folder
 from oncoseg.losses import LOSSES
 from oncoseg.metrics import Confusion, dice, pool
 from oncoseg.models import build
+from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import SliceId, epoch_batches
@@ -78,7 +80,9 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     training = recipe.training
     stages = [Stage("joint", tuple(recipe.modalities), training.max_epochs, keeps_best=True)]
     if training.pretrain_on is not None and training.pretrain_epochs > 0:
-        stages.insert(0, Stage("pretrain", (training.pretrain_on,), training.pretrain_epochs, keeps_best=False))
+        stages.insert(
+            0, Stage("pretrain", (training.pretrain_on,), training.pretrain_epochs, keeps_best=False)
+        )
     return stages
 
 
@@ -90,7 +94,7 @@ def train(
     store: Path | None = None,
     split_file: Path | None = None,
     workers: int | None = None,
-    prepare_progress: training_data.Progress | None = None,
+    prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
@@ -138,7 +142,7 @@ def resume(
     store: Path | None = None,
     max_minutes: float | None = None,
     workers: int | None = None,
-    prepare_progress: training_data.Progress | None = None,
+    prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
 ) -> Outcome:
     """Go on with a run that was stopped; recipe, data and split are those in the run folder.
@@ -169,8 +173,8 @@ def resume(
     for name, record in records.items():
         if loaded.data[name]["fingerprint"] != record["fingerprint"]:
             raise RunError(
-                f"The {name} data at {record['path']} have changed since {out} was started; a resumed run must see "
-                "the same data. Restore them, or start a new run."
+                f"The {name} data at {record['path']} have changed since {out} was started; a resumed run "
+                "must see the same data. Restore them, or start a new run."
             )
     training = _Training(run, recipe, loaded.train, loaded.validation, monitor)
     if run.checkpoint.is_file():
@@ -196,13 +200,13 @@ class _Training:
         self.device = hardware.choose_device(settings.device)
         self.precision = hardware.choose_precision(settings.precision, self.device)
         accelerator = "cuda" if self.device.type == "cuda" else "cpu"
-        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=self.precision)
+        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=cast(Any, self.precision))
         torch.manual_seed(settings.seed)
         network = build(
             recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
         )
         self.layout = hardware.training_layout(self.precision, self.device)
-        self.network = self.fabric.setup_module(network.to(memory_format=self.layout))
+        self.network = self.fabric.setup_module(hardware.in_layout(network, self.layout))
         self.stages = stages_of(recipe)
         self.losses = {name: _loss_of(recipe, name) for name in recipe.modalities}
         self.strengths = Strengths(**recipe.augmentation.model_dump())
@@ -284,7 +288,7 @@ class _Training:
                 validation_loss=losses[name],
                 validation_dice=self.scores[name],
                 macro_dice=macro,
-                learning_rate=self.schedule.get_last_lr()[0],
+                learning_rate=float(self.schedule.get_last_lr()[0]),
                 minutes=round(self._minutes(), 3),
             )
             for name in stage.modalities
@@ -334,17 +338,16 @@ class _Training:
     def _prefetched(self, batches: Sequence[Mapping[str, Sequence[SliceId]]]) -> Iterator[Batch]:
         """Read the next batch while the present one is computed."""
         with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(self._read, batches[0]) if batches else None
+            waiting = [reader.submit(self._read, batch) for batch in batches[:1]]
             for number in range(len(batches)):
-                batch = following.result()
-                if number + 1 < len(batches):
-                    following = reader.submit(self._read, batches[number + 1])
+                batch = waiting.pop().result()
+                waiting += [reader.submit(self._read, later) for later in batches[number + 1 : number + 2]]
                 yield batch
 
     def _read(self, batch: Mapping[str, Sequence[SliceId]]) -> Batch:
         read = {}
         for name, refs in batch.items():
-            slices = [self.cases[name][ref.case].read(ref.index, ref.index + 1) for ref in refs]
+            slices = [self.cases[name][ref.case].read(ref.position, ref.position + 1) for ref in refs]
             images, masks = zip(*slices, strict=True)
             read[name] = torch.cat(images), torch.cat(masks)
         return read
@@ -384,7 +387,7 @@ class _Training:
             optimiser.load_state_dict(self.optimiser_state["optimiser"])
             self.schedule.load_state_dict(self.optimiser_state["schedule"])
             self.optimiser_state = None
-        self.optimiser = self.fabric.setup_optimizers(optimiser)
+        self.optimiser = cast(_FabricOptimizer, self.fabric.setup_optimizers(optimiser))
         self.steps_in_all = self._steps_left() + self.steps_done
 
     def _save_checkpoint(self) -> None:
@@ -414,8 +417,8 @@ class _Training:
             self.network.load_state_dict(state["network"])
         except Exception as error:
             raise RunError(
-                f"The checkpoint {self.run.checkpoint} cannot be used ({type(error).__name__}); expected one that "
-                "this run wrote. Delete it to start this run's training again, or train into a new folder."
+                f"The checkpoint {self.run.checkpoint} cannot be used ({type(error).__name__}); expected one "
+                "that this run wrote. Delete it to start this run again, or train into a new folder."
             ) from error
         self.stage, self.epoch, self.step = state["place"]
         self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]

@@ -111,8 +111,8 @@ def _split(recipe: Recipe, scan: Scan, name: str, given: Mapping[str, Any] | Non
     for part in ("train", "validation"):
         if not parts[part]:
             raise DataError(
-                f"The split has no case under {part} for {name}; expected at least one patient to train on and one "
-                "to choose the checkpoint. Add some, or let the split be drawn."
+                f"The split has no case under {part} for {name}; expected at least one patient to train "
+                "on and one to choose the checkpoint. Add some, or let the split be drawn."
             )
     return parts
 

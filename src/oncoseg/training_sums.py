@@ -56,5 +56,5 @@ def _tp_fp_fn(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def count_pixels(logits: Tensor, masks: Tensor) -> Confusion:
     """Compare logits `n classes h w` with masks `n h w` at probability 0.5, all classes together."""
-    tp, fp, fn = (count.item() for count in _tp_fp_fn(logits, masks))
+    tp, fp, fn = (int(count) for count in _tp_fp_fn(logits, masks))
     return Confusion(tp, fp, fn, masks.numel() - tp - fp - fn)

@@ -38,8 +38,8 @@ def choose_channels(
             )
         if substitute not in (*available, ZEROS):
             raise DataError(
-                f"Channel {channel} is missing and so is its substitute {substitute}; got {', '.join(available)}. "
-                f"Name another substitute for {channel} in the recipe, for example `{ZEROS}`."
+                f"Channel {channel} is missing and so is its substitute {substitute}; "
+                f"got {', '.join(available)}. Name another one for {channel} in the recipe, such as `{ZEROS}`."
             )
         chosen.append(substitute)
     return chosen
@@ -83,8 +83,8 @@ def merge_labels(
     unknown = [value.item() for value in values if value != 0 and value.item() not in labels]
     if unknown:
         raise DataError(
-            f"The mask holds the label values {unknown}; expected only 0 and {sorted(labels)}. Check that the "
-            "file is the mask that belongs to this layout and was not interpolated."
+            f"The mask holds the label values {unknown}; expected only 0 and {sorted(labels)}. Check that "
+            "the file is the mask that belongs to this layout and was not interpolated."
         )
     merged = np.zeros(mask.shape, np.uint8)
     for index, (name, joined) in enumerate(classes.items(), start=1):

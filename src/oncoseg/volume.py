@@ -37,7 +37,7 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.ndim != 4:
             raise GeometryError(
-                f"Expected an array with axes c i j k, got {self.array.ndim} axes of shape {self.array.shape}."
+                f"Expected an array with axes c i j k, got {self.array.ndim} of shape {self.array.shape}."
             )
         if self.affine_ras.shape != (4, 4) or not np.isfinite(self.affine_ras).all():
             raise GeometryError(f"Expected a finite 4×4 affine, got {self.affine_ras.tolist()}.")
@@ -52,8 +52,8 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along i, j, k in millimetres."""
-        sizes = np.sqrt((self.affine_ras[:3, :3] ** 2).sum(axis=0))
-        return tuple(float(size) for size in sizes)
+        i, j, k = np.sqrt((self.affine_ras[:3, :3] ** 2).sum(axis=0)).tolist()
+        return i, j, k
 
     def with_array(self, array: np.ndarray) -> "Volume":
         """The same grid with other voxels (axes `c i j k`, same i j k)."""

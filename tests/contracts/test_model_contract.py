@@ -83,7 +83,9 @@ def test_weights_come_back_from_safetensors(name: str, dims: int, tmp_path: Path
     network = small(name, dims).train()
     network(images(dims))  # moves the running statistics
     safetensors.torch.save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    other = build(name, IN_CHANNELS, CLASSES, SMALL.get(name, {}) | ({"spatial_dims": 3} if dims == 3 else {}))
+    other = build(
+        name, IN_CHANNELS, CLASSES, SMALL.get(name, {}) | ({"spatial_dims": 3} if dims == 3 else {})
+    )
     other.load_state_dict(safetensors.torch.load_file(tmp_path / "weights.safetensors"))
     with torch.no_grad():
         assert torch.equal(other.eval()(images(dims)), network.eval()(images(dims)))
@@ -124,7 +126,10 @@ def test_channels_last_changes_nothing_but_the_speed(name: str, dims: int) -> No
     with torch.no_grad():
         plain = network(images(dims))
         torch.testing.assert_close(
-            network.to(memory_format=layout)(images(dims).to(memory_format=layout)), plain, rtol=1e-4, atol=1e-5
+            network.to(memory_format=layout)(images(dims).to(memory_format=layout)),
+            plain,
+            rtol=1e-4,
+            atol=1e-5,
         )
 
 

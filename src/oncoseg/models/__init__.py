@@ -38,7 +38,9 @@ def build(name: str, in_channels: int, classes: int, arguments: Mapping[str, Any
     try:
         return MODELS[name](in_channels, classes, **arguments)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"Network {name!r} does not take the arguments {dict(arguments)}: {error}.") from error
+        raise RecipeError(
+            f"Network {name!r} does not take the arguments {dict(arguments)}: {error}."
+        ) from error
 
 
 def describe(

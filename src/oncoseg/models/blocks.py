@@ -48,9 +48,7 @@ class AttentionGate(nn.Module):
 
     @staticmethod
     def _projection(spatial_dims: int, inputs: int, outputs: int) -> nn.Sequential:
-        return nn.Sequential(
-            CONVOLUTION[spatial_dims](inputs, outputs, 1), BATCH_NORM[spatial_dims](outputs)
-        )
+        return nn.Sequential(CONVOLUTION[spatial_dims](inputs, outputs, 1), BATCH_NORM[spatial_dims](outputs))
 
     def weight(self, skip: Tensor, gate: Tensor) -> Tensor:
         """α in (0, 1), one value per position, `n 1 …`."""

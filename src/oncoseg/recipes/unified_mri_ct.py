@@ -31,14 +31,16 @@ def unified_mri_ct() -> Recipe:
                 loss=Loss(arguments={"alpha": 0.5, "beta": 0.5} | focal),
             ),
         },
-        network=Network(
-            name="attention-unet", arguments={"features": [64, 128, 256], "dropout": 0.3}
-        ),
+        network=Network(name="attention-unet", arguments={"features": [64, 128, 256], "dropout": 0.3}),
         training=Training(pretrain_on="ct", pretrain_epochs=5),
         published=(
-            Published(row="mri", scores=dict(zip(_SCORES, (0.83, 0.80, 0.86, 0.92, 0.84, 0.97), strict=True))),
+            Published(
+                row="mri", scores=dict(zip(_SCORES, (0.83, 0.80, 0.86, 0.92, 0.84, 0.97), strict=True))
+            ),
             Published(row="ct", scores=dict(zip(_SCORES, (0.55, 0.49, 0.74, 0.69, 0.57, 0.83), strict=True))),
-            Published(row="all", scores=dict(zip(_SCORES, (0.64, 0.59, 0.78, 0.77, 0.66, 0.90), strict=True))),
+            Published(
+                row="all", scores=dict(zip(_SCORES, (0.64, 0.59, 0.78, 0.77, 0.66, 0.90), strict=True))
+            ),
         ),
         deviations=(
             "The number of joint epochs is not published; 30 by default.",
