@@ -39,7 +39,7 @@ def choose_channels(
         if substitute not in (*available, ZEROS):
             raise DataError(
                 f"Channel {channel} is missing and so is its substitute {substitute}; "
-                f"got {', '.join(available)}. Name another one for {channel} in the recipe, such as `{ZEROS}`."
+                f"got {', '.join(available)}. Name another for {channel} in the recipe, such as `{ZEROS}`."
             )
         chosen.append(substitute)
     return chosen
