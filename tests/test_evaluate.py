@@ -178,10 +178,14 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(
         datasets, "open_dataset", lambda path, layout: Scan(layout, tuple(found)), raising=False
     )
-    monkeypatch.setattr(
-        predict, "Predictor", type("P", (), {"load": staticmethod(lambda _: Known())}), raising=False
-    )
     folder = RunFolder(tmp_path / "run")
+
+    def loaded(path, changes):
+        known = Known()
+        known.recipe = RunFolder(path).recipe().with_changes(changes or {})
+        return known
+
+    monkeypatch.setattr(predict, "Predictor", type("P", (), {"load": staticmethod(loaded)}), raising=False)
     folder.write_recipe(
         Recipe(
             name="x",
@@ -265,3 +269,9 @@ def test_unknown_names_are_refused(run, tmp_path):
         evaluate_run(folder.path, data={"pet": tmp_path})
     with pytest.raises(RunError, match=r"recipe\.json"):
         evaluate_run(tmp_path)
+
+
+def test_another_threshold_may_be_asked_for(run):
+    folder, _, _ = run
+    written = evaluate_run(folder.path, changes={"prediction.threshold": 0.25})
+    assert json.loads((written / "summary.json").read_text())["threshold"] == 0.25

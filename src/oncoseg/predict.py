@@ -73,14 +73,19 @@ class Predictor:
         }
 
     @classmethod
-    def load(cls, run: Path) -> "Predictor":
+    def load(cls, run: Path, changes: Mapping[str, Any] | None = None) -> "Predictor":
         """Read a run folder.
+
+        Args:
+            run: the run folder.
+            changes: of the recipe's fields, such as `prediction.threshold`; see `Recipe.with_changes`.
 
         Raises:
             RunError: not a run folder, of another version, or without weights that fit.
+            RecipeError: an unknown field or an unfit value in `changes`.
         """
         folder = RunFolder(Path(run))
-        recipe = folder.recipe()
+        recipe = folder.recipe().with_changes(changes or {})
         model = folder.need_model()
         network = build(
             recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments

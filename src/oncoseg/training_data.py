@@ -66,7 +66,10 @@ def load(
         parts = _split(recipe, scan, name, split)
         settings = Settings.of(modality, recipe.classes, recipe.preparation)
         used = [*parts["train"], *parts["validation"]]
-        prepared = prepare(used, settings, store, workers=workers, progress=progress)
+        try:
+            prepared = prepare(used, settings, store, workers=workers, progress=progress)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
         train[name] = prepared[: len(parts["train"])]
         validation[name] = prepared[len(parts["train"]) :]
         splits[name] = splitting.to_json(parts)

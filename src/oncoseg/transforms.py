@@ -33,8 +33,8 @@ def choose_channels(
         if substitute != channel and missing == "error":
             raise DataError(
                 f"Channel {channel} is missing; expected {', '.join(dict.fromkeys(wanted))}, got "
-                f"{', '.join(available)}. Add its file, or let the recipe use {substitute} in its place: "
-                "set the modality's field `missing` to `substitute`."
+                f"{', '.join(available)}. Add its file, or allow {substitute} in its place with "
+                "--modalities.NAME.missing substitute, where NAME is the modality's."
             )
         if substitute not in (*available, ZEROS):
             raise DataError(

@@ -81,6 +81,8 @@ def predict(
     out: Path,
     modality: str | None = None,
     probabilities: bool = False,
+    threshold: float | None = None,
+    flips: bool = False,
 ) -> None:
     """Mark tumours in new images; each result lies on its input's own grid.
 
@@ -90,6 +92,8 @@ def predict(
         out: The folder for the masks.
         modality: What the inputs are (mri, ct, …), where the run knows more than one.
         probabilities: Also write the probability of tumour of every voxel.
+        threshold: Probability from which a voxel is tumour, in place of the run's.
+        flips: Average over the four mirror images of each slice; four times as slow.
     """
     if not inputs:
         raise RunError(
@@ -97,7 +101,7 @@ def predict(
         )
     from oncoseg.predict import Predictor
 
-    predictor = Predictor.load(run)
+    predictor = Predictor.load(run, _prediction_changes(threshold, flips))
     with terminal.progress("predicting slices") as progress:
         written = predictor.predict(
             inputs, out, modality=modality, probabilities=probabilities, progress=progress
@@ -106,18 +110,29 @@ def predict(
         terminal.say(str(path))
 
 
-def evaluate(run: Path, /, *, split: str = "test", data: list[str] | None = None) -> None:
+def evaluate(
+    run: Path,
+    /,
+    *,
+    split: str = "test",
+    data: list[str] | None = None,
+    threshold: float | None = None,
+    flips: bool = False,
+) -> None:
     """Compare a run's predictions with the truth on patients it was not trained on.
 
     Args:
         run: The run folder with the trained network.
         split: test, validation or train.
         data: MODALITY=PATH, where a data set has moved since training.
+        threshold: Probability from which a voxel is tumour, in place of the run's.
+        flips: Average over the four mirror images of each slice; four times as slow.
     """
     from oncoseg.evaluate import evaluate_run
 
+    changes = _prediction_changes(threshold, flips)
     with terminal.progress(f"evaluating {split}") as progress:
-        folder = evaluate_run(run, split, data=parse_data(data or []), progress=progress)
+        folder = evaluate_run(run, split, data=parse_data(data or []), progress=progress, changes=changes)
     print_scores(folder)
     terminal.say(f"Evaluation: {folder}")
 
@@ -148,6 +163,11 @@ def demo(*, out: Path = DEMO_FOLDER) -> None:
         "These are synthetic phantoms: the figures say that the program works, nothing about patients."
     )
     terminal.say(f"Report: {result.report.resolve()}")
+
+
+def _prediction_changes(threshold: float | None, flips: bool) -> dict[str, Any]:
+    changes: dict[str, Any] = {} if threshold is None else {"prediction.threshold": threshold}
+    return changes | ({"prediction.flips": True} if flips else {})
 
 
 def _resume(

@@ -23,6 +23,7 @@ def evaluate_run(
     split: str = "test",
     data: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Predict and score one side of a run's split; write RUN/evaluation/SPLIT.
 
@@ -31,6 +32,7 @@ def evaluate_run(
         split: `test`, `validation` or `train`.
         data: modality → folder, where a data set has moved since training.
         progress: told after every case.
+        changes: of the recipe's fields, such as `prediction.threshold`.
 
     Returns:
         The folder that was written.
@@ -42,10 +44,9 @@ def evaluate_run(
     folder = RunFolder(run)
     recipe = folder.recipe()
     cases = _cases(folder.split(), folder.data(), split, dict(data or {}))
-    predictor = predict.Predictor.load(run)
-    evaluation = evaluate_predictions(
-        _predictions(predictor, cases, progress), recipe.prediction.threshold, recipe.published
-    )
+    predictor = predict.Predictor.load(run, changes)
+    threshold = predictor.recipe.prediction.threshold
+    evaluation = evaluate_predictions(_predictions(predictor, cases, progress), threshold, recipe.published)
     weights = sha256_of_file(folder.need_model())
     return replace(evaluation, split=split, weights=weights).write(run / "evaluation" / split)
 
