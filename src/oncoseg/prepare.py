@@ -188,7 +188,7 @@ def _build_all(
     if not todo:
         return []
     count = _workers_within(workers, memory_gib, todo.values())
-    outcomes = _in_this_process(todo, settings) if count == 0 else _in_workers(todo, settings, count)
+    outcomes = _in_this_process(todo, settings) if count <= 1 else _in_workers(todo, settings, count)
     failures = []
     for failure in outcomes:
         if failure is not None:
