@@ -248,7 +248,7 @@ class Recipe(_Part):
         """
         values = self.model_dump(mode="json")
         for dotted, value in changes.items():
-            _set(values, dotted.replace("-", "_").split("."), value, dotted)
+            _set(values, dotted.split("."), value, dotted)
         return _validated(values)
 
 
@@ -256,16 +256,20 @@ def _set(values: Any, path: list[str], value: Any, dotted: str) -> None:
     *parents, last = path
     for name in parents:
         values = values[_known(name, values, dotted)]
-    # dictionaries such as a loss's arguments or the substitutes take new keys
-    open_ended = bool(parents) and parents[-1] in {"arguments", "substitutes", "classes"}
-    key = last if open_ended else _known(last, values, dotted)
+    if parents and parents[-1] == "arguments":
+        key = last.replace("-", "_")
+    elif parents and parents[-1] in {"substitutes", "classes"}:
+        key = last
+    else:
+        key = _known(last, values, dotted)
     values[key] = _from_text(value, values.get(key)) if isinstance(value, str) else value
 
 
 def _known(name: str, values: Any, dotted: str) -> str:
     names = list(values) if isinstance(values, dict) else []
-    if name in names:
-        return name
+    for spelling in (name, name.replace("-", "_")):
+        if spelling in names:
+            return spelling
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names) or 'none here'}."
     raise RecipeError(f"Unknown recipe field {dotted!r}: there is no {name!r}; {hint}")
