@@ -36,7 +36,7 @@ def test_channels_are_taken_in_the_networks_order_and_may_repeat() -> None:
 
 def test_a_missing_channel_is_refused_or_substituted() -> None:
     substitutes = {"T2": "FLAIR"}
-    with pytest.raises(DataError, match=r"Channel T2 is missing.*got T1, FLAIR.*use FLAIR in its place"):
+    with pytest.raises(DataError, match=r"Channel T2 is missing.*got T1, FLAIR.*allow FLAIR in its place"):
         choose_channels(["T1", "FLAIR"], ["T1", "T2"], "error", substitutes)
     assert choose_channels(["T1", "FLAIR"], ["T1", "T2"], "substitute", substitutes) == ["T1", "FLAIR"]
     assert choose_channels(["T1"], ["T1", "T2"], "substitute", {}) == ["T1", ZEROS]
