@@ -66,6 +66,27 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes atomically.
+
+    Libraries that write through C or Rust report a full disk as an error of their own; what they make
+    goes through here, where it becomes a sentence.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def existing_folder(path: Path) -> Path:
+    """Make `path` if it is not there.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    with _disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def new_folder(path: Path, what: str) -> Path:
     """Make `path`, which must not exist yet or be empty.
 
@@ -77,9 +98,7 @@ def new_folder(path: Path, what: str) -> Path:
             f"{what} {path} exists already and is not empty; expected a new or empty folder. "
             "Choose another name, or delete it first."
         )
-    with _disk_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-    return path
+    return existing_folder(path)
 
 
 def sha256_of_file(path: Path) -> str:

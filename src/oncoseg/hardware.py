@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from oncoseg.errors import RecipeError
+
 ALLOCATOR_SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 256 << 20)}
 """glibc mallopt: never give large blocks back to the kernel; without it, each training step pays for
 fresh zeroed pages again (a third of the time of fp32 training on two cores, at 0.5 GB more memory)."""
@@ -28,10 +30,18 @@ def tune_allocator() -> None:
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """`auto` is the first GPU if there is one."""
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    return torch.device("cuda", 0)
+    """`auto` is the first GPU if there is one.
+
+    Raises:
+        RecipeError: a GPU is wanted and there is none.
+    """
+    there = torch.cuda.is_available()
+    if wanted == "gpu" and not there:
+        raise RecipeError(
+            "The recipe's field training.device is gpu, but there is no GPU that this PyTorch can use. Set it to auto "
+            "or cpu, or install PyTorch for your GPU."
+        )
+    return torch.device("cuda", 0) if there and wanted != "cpu" else torch.device("cpu")
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

@@ -63,7 +63,8 @@ class Predictor:
         """Take a network that fits the recipe; `load` is the usual way."""
         hardware.tune_allocator()
         self.recipe = recipe
-        self.device = hardware.choose_device(recipe.training.device)
+        # what was trained on a GPU can be used without one
+        self.device = hardware.choose_device("cpu" if recipe.training.device == "cpu" else "auto")
         self.precision = hardware.choose_precision(recipe.training.precision, self.device)
         self.network = hardware.in_layout(network.to(self.device), torch.channels_last).eval()
         self.weights_sha256 = weights_sha256

@@ -7,8 +7,9 @@ of the preparation), so that nothing is prepared twice and a change of either is
 * `case.json`: number of slices, channels, tumour pixels of each slice, size of the source.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, RunError
 from oncoseg.files import sha256_of_file, write_json
 
 SLICES_FILE, DESCRIPTION_FILE, HASHES_FILE = "slices.b2nd", "case.json", "hashes.json"
@@ -72,20 +73,26 @@ class SliceWriter:
         """Make the array; `folder` exists and is empty."""
         self._folder = folder
         self._pixels: list[int] = []
-        self._array = blosc2.empty(
-            (slices, channels + 1, *size),
-            dtype=np.float16,
-            chunks=(1, channels + 1, *size),
-            blocks=(1, 1, *size),
-            urlpath=str(folder / SLICES_FILE),
-            cparams=COMPRESSION,
-        )
+        with _writing(folder):
+            self._array = blosc2.empty(
+                (slices, channels + 1, *size),
+                dtype=np.float16,
+                chunks=(1, channels + 1, *size),
+                blocks=(1, 1, *size),
+                urlpath=str(folder / SLICES_FILE),
+                cparams=COMPRESSION,
+            )
 
     def append(self, images: Tensor, masks: Tensor) -> None:
-        """Add slices: images `n c h w` in [0, 1], masks `n h w`."""
+        """Add slices: images `n c h w` in [0, 1], masks `n h w`.
+
+        Raises:
+            RunError: the disk is full.
+        """
         start = len(self._pixels)
         joined = torch.cat([images, masks[:, None].float()], dim=1).to(torch.float16)
-        self._array[start : start + len(joined)] = joined.numpy()
+        with _writing(self._folder):
+            self._array[start : start + len(joined)] = joined.numpy()
         self._pixels += (masks > 0).flatten(1).sum(1).tolist()
 
     def finish(self, **description: Any) -> None:
@@ -95,6 +102,18 @@ class SliceWriter:
         write_json(self._folder / DESCRIPTION_FILE, {"tumour_pixels": self._pixels, **description})
 
 
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Blosc2 reports a full disk as a RuntimeError without a reason."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(
+            f"Could not write a prepared case into {folder.parent} ({error}); the disk is probably full. Free some "
+            "space or choose another folder for the store, then run the same command again."
+        ) from error
+
+
 class FileHashes:
     """Content hashes of source files, remembered by path, size and time of change."""
 
@@ -102,9 +121,14 @@ class FileHashes:
         """Read what an earlier preparation remembered; a damaged memory is dropped."""
         self._path = store / HASHES_FILE
         try:
-            self._known: dict[str, list[Any]] = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            self._known = {}
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        self._known: dict[str, list[Any]] = {
+            path: entry
+            for path, entry in (known.items() if isinstance(known, dict) else ())
+            if isinstance(entry, list) and len(entry) == 3
+        }
         self._changed = False
 
     def of(self, files: Sequence[Path]) -> list[str]:

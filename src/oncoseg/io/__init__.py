@@ -74,8 +74,8 @@ def voxel_bytes(ref: ImageRef) -> int:
     if first.name.lower().endswith(NIFTI_SUFFIXES):
         from oncoseg.io.nifti import open_slabs
 
-        slabs = open_slabs(first)
-        return math.prod(slabs.grid) * slabs.dtype.itemsize
+        with open_slabs(first) as slabs:
+            return math.prod(slabs.grid) * slabs.dtype.itemsize
     from oncoseg.io.images import read_stack
 
     return read_stack([first]).array.nbytes * len(ref.files)

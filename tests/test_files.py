@@ -1,0 +1,139 @@
+"""Writing that never leaves half a file: failures are made with a real limit on the size of files."""
+
+import contextlib
+import json
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oncoseg import files
+from oncoseg.errors import RunError
+from oncoseg.files import (
+    TEMPORARY_MARK,
+    atomic_file,
+    atomic_folder,
+    new_folder,
+    sha256_of_file,
+    sha256_of_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let every write beyond so many bytes of a file fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole_with_its_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "mask.nii.gz"
+    with atomic_file(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.name.endswith(".nii.gz")
+        assert TEMPORARY_MARK in temporary.name
+        temporary.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert names(path.parent) == ["mask.nii.gz"]
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt()])
+def test_a_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(type(error)), atomic_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert names(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), KeyboardInterrupt()])
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), atomic_folder(tmp_path / "case") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "file").touch()
+        raise error
+    assert names(tmp_path) == []
+    with atomic_folder(tmp_path / "case") as temporary:
+        (temporary / "file").touch()
+    assert names(tmp_path) == ["case"]
+
+
+def test_the_first_of_two_equal_folders_stays(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "case") as ours:
+        (ours / "ours").touch()
+        with atomic_folder(tmp_path / "case") as theirs:
+            (theirs / "theirs").touch()
+    assert names(tmp_path) == ["case"]
+    assert names(tmp_path / "case") == ["theirs"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    with largest_file(1000), pytest.raises(RunError, match=r"Could not write .*big.txt: .*Free some space"):
+        write_text(tmp_path / "big.txt", "x" * 5000)
+    with largest_file(1000), pytest.raises(RunError, match="Could not write"):
+        write_bytes(tmp_path / "big.bin", bytes(5000))
+    with (
+        largest_file(1000),
+        pytest.raises(RunError, match="Could not write"),
+        atomic_folder(tmp_path / "case") as temporary,
+    ):
+        (temporary / "file").write_bytes(bytes(5000))
+    assert names(tmp_path) == []
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for write in (
+        lambda: write_text(tmp_path / "file" / "a.txt", ""),
+        lambda: new_folder(tmp_path / "file" / "run", "The run folder"),
+        lambda: files.existing_folder(tmp_path / "file"),
+    ):
+        with pytest.raises(RunError, match="Could not write"):
+            write()
+
+
+def test_a_new_folder_must_be_new_or_empty(tmp_path: Path) -> None:
+    assert new_folder(tmp_path / "a" / "run", "The run folder").is_dir()
+    assert new_folder(tmp_path / "a" / "run", "The run folder").is_dir()
+    (tmp_path / "a" / "run" / ".hidden").touch()
+    with pytest.raises(RunError, match=r"The run folder .* exists already and is not empty"):
+        new_folder(tmp_path / "a" / "run", "The run folder")
+    with pytest.raises(RunError, match="exists already"):
+        new_folder(tmp_path / "a" / "run" / ".hidden", "The run folder")
+
+
+def test_json_is_readable_and_utf8(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"α": [1, 2.5, None]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "α" in text
+    assert json.loads(text) == {"α": [1, 2.5, None]}
+
+
+def test_hashes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")  # FIPS 180-2
+    (tmp_path / "b").write_bytes(bytes(files.HASH_BLOCK_BYTES + 1))
+    assert sha256_of_file(tmp_path / "b") != sha256_of_file(tmp_path / "a")
+    assert sha256_of_json({"a": 1, "b": [1]}) == sha256_of_json({"b": [1], "a": 1})
+    assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 2})
+
+
+def test_reading_errors_inside_are_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="^no number$"), atomic_file(tmp_path / "a"):
+        raise OSError("no number")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,73 @@
+import sys
+
+import pytest
+import torch
+
+from oncoseg import hardware
+from oncoseg.errors import RecipeError
+from oncoseg.hardware import choose_device, choose_precision, computing_in, training_layout
+
+CPU = torch.device("cpu")
+
+
+def test_the_device_follows_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto").type == choose_device("gpu").type == "cuda"
+    assert choose_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device() == choose_device("auto") == choose_device("cpu") == CPU
+    with pytest.raises(RecipeError, match="no GPU"):
+        choose_device("gpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("sse avx512f avx512_bf16", "bf16-mixed"),
+        ("amx_bf16", "bf16-mixed"),
+        ("avx2 avx512f", "32-true"),
+        ("", "32-true"),
+    ],
+)
+def test_bf16_is_chosen_where_the_processor_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, flags: str, expected: str
+) -> None:
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: set(flags.split()))
+    assert choose_precision("auto", CPU) == expected
+    assert choose_precision("32-true", CPU) == "32-true"
+    assert choose_precision("bf16-mixed", CPU) == "bf16-mixed"
+
+
+def test_the_layout_is_channels_last_but_for_fp32_on_old_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"avx2"})
+    assert training_layout("32-true", CPU) == torch.contiguous_format
+    assert training_layout("bf16-mixed", CPU) == torch.channels_last
+    assert training_layout("32-true", torch.device("cuda")) == torch.channels_last
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"avx512f"})
+    assert training_layout("32-true", CPU) == torch.channels_last
+
+
+def test_autocast_follows_the_precision() -> None:
+    left, right = torch.rand(2, 2), torch.rand(2, 2)
+    with computing_in("bf16-mixed", CPU):
+        assert (left @ right).dtype == torch.bfloat16
+    with computing_in("32-true", CPU):
+        assert (left @ right).dtype == torch.float32
+
+
+def test_the_record_names_versions_and_not_the_machine() -> None:
+    record = hardware.describe()
+    assert record["torch"] == torch.__version__
+    assert record["threads"] >= 1
+    assert hardware.platform.node() not in str(record) or hardware.platform.node() in record["system"]
+
+
+def test_tuning_is_harmless_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware.tune_allocator()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    hardware.tune_allocator()
+    assert torch.zeros(1 << 20).sum() == 0
+
+
+def test_at_least_one_processor() -> None:
+    assert hardware.available_processors() >= 1

@@ -1,0 +1,135 @@
+"""The prepared store's files: what is written is read again, slice by slice."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from oncoseg import store as stores
+from oncoseg.errors import DataError, RunError
+from oncoseg.files import atomic_folder
+from oncoseg.store import FileHashes, PreparedCase, SliceWriter
+from test_files import largest_file
+
+HALF = 2**-11
+"""Relative rounding of float16."""
+
+
+def written(folder: Path, slices: int = 7, size: tuple[int, int] = (6, 4)) -> tuple[torch.Tensor, torch.Tensor]:
+    folder.mkdir()
+    images = torch.rand(slices, 2, *size, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(slices, *size, dtype=torch.uint8)
+    masks[1, 2] = 1
+    masks[5, :, 0] = 3
+    writer = SliceWriter(folder, slices, 2, size)
+    writer.append(images[:4], masks[:4])
+    writer.append(images[4:], masks[4:])
+    writer.finish(channels=["T1", "T2"], source_grid=[6, 4, slices])
+    return images, masks
+
+
+def test_slices_come_back_in_any_piece_and_channel_order(tmp_path: Path) -> None:
+    images, masks = written(tmp_path / "case")
+    case = PreparedCase("a", "A", tmp_path / "case", (1, 0, 0))
+    assert len(case) == 7
+    assert case.tumour_pixels.tolist() == [0, 4, 0, 0, 0, 6, 0]
+    assert case.description["channels"] == ["T1", "T2"]
+    for start, stop in [(0, 7), (3, 4), (5, 7), (4, 40)]:
+        read, truth = case.read(start, stop)
+        assert read.dtype == torch.float32
+        assert truth.dtype == torch.uint8
+        torch.testing.assert_close(read, images[start:stop, [1, 0, 0]], rtol=HALF, atol=1e-7)
+        assert torch.equal(truth, masks[start:stop])
+
+
+def test_0_and_1_are_exact(tmp_path: Path) -> None:
+    (tmp_path / "case").mkdir()
+    writer = SliceWriter(tmp_path / "case", 1, 1, (1, 2))
+    writer.append(torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[0, 255]]]))
+    writer.finish()
+    images, masks = PreparedCase("a", "A", tmp_path / "case", (0,)).read(0, 1)
+    assert images.flatten().tolist() == [0, 1]
+    assert masks.flatten().tolist() == [0, 255]
+
+
+def test_a_slice_is_a_chunk_of_its_own(tmp_path: Path) -> None:
+    written(tmp_path / "case")
+    array = stores.blosc2.open(str(tmp_path / "case" / stores.SLICES_FILE))
+    assert array.chunks == (1, 3, 6, 4)
+    assert array.dtype == np.float16
+
+
+def test_too_few_slices_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "case").mkdir()
+    writer = SliceWriter(tmp_path / "case", 2, 1, (2, 2))
+    writer.append(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2))
+    with pytest.raises(DataError, match="Expected 2 slices, got 1"):
+        writer.finish()
+
+
+@pytest.mark.parametrize("limit", [100, 3000, 60_000])
+def test_a_full_disk_leaves_no_case(tmp_path: Path, limit: int) -> None:
+    with (
+        largest_file(limit),
+        pytest.raises(RunError, match="Could not write a prepared case into"),
+        atomic_folder(tmp_path / "case") as temporary,
+    ):
+        writer = SliceWriter(temporary, 8, 4, (64, 64))
+        writer.append(torch.rand(8, 4, 64, 64), torch.zeros(8, 64, 64))
+        writer.finish()
+    assert os.listdir(tmp_path) == []
+
+
+# hashes
+
+
+def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"abc")
+    first = FileHashes(tmp_path)
+    digest = first.of([path])
+    first.save()
+    hashed: list[Path] = []
+    real = stores.sha256_of_file
+    monkeypatch.setattr(stores, "sha256_of_file", lambda file: (hashed.append(file), real(file))[1])
+    assert FileHashes(tmp_path).of([path, path]) == digest * 2
+    assert hashed == []
+    path.write_bytes(b"abcd")
+    assert FileHashes(tmp_path).of([path]) != digest
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(0, 5))
+    assert FileHashes(tmp_path).of([path]) == digest
+    assert hashed == [path, path]
+
+
+def test_limit_a_change_that_keeps_size_and_time_is_not_seen(tmp_path: Path) -> None:
+    """The price of not reading every file anew; as with make and rsync, --checksum aside."""
+    path = tmp_path / "image"
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(7, 7))
+    hashes = FileHashes(tmp_path)
+    before = hashes.of([path])
+    path.write_bytes(b"xyz")
+    assert hashes.of([path]) != before
+    os.utime(path, ns=(7, 7))
+    hashes = FileHashes(tmp_path)
+    hashes._known[str(path)] = [3, 7, before[0]]
+    assert hashes.of([path]) == before
+
+
+@pytest.mark.parametrize("memory", [b"", b"{", b"\xff\xfe", b"[]", b'"text"', b'{"x": 1}', b"null"])
+def test_a_damaged_memory_is_dropped(tmp_path: Path, memory: bytes) -> None:
+    (tmp_path / stores.HASHES_FILE).write_bytes(memory)
+    (tmp_path / "x").write_bytes(b"abc")
+    hashes = FileHashes(tmp_path)
+    assert hashes.of([tmp_path / "x"])[0].startswith("ba7816bf")
+    hashes.save()
+    assert list(json.loads((tmp_path / stores.HASHES_FILE).read_text())) == [str(tmp_path / "x")]
+
+
+def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Cannot read .*nowhere: No such file"):
+        FileHashes(tmp_path).of([tmp_path / "nowhere"])
