@@ -18,7 +18,9 @@ HALF = 2**-11
 """Relative rounding of float16."""
 
 
-def written(folder: Path, slices: int = 7, size: tuple[int, int] = (6, 4)) -> tuple[torch.Tensor, torch.Tensor]:
+def written(
+    folder: Path, slices: int = 7, size: tuple[int, int] = (6, 4)
+) -> tuple[torch.Tensor, torch.Tensor]:
     folder.mkdir()
     images = torch.rand(slices, 2, *size, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(slices, *size, dtype=torch.uint8)
@@ -80,7 +82,7 @@ def test_a_full_disk_leaves_no_case(tmp_path: Path, limit: int) -> None:
         writer = SliceWriter(temporary, 8, 4, (64, 64))
         writer.append(torch.rand(8, 4, 64, 64), torch.zeros(8, 64, 64))
         writer.finish()
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # hashes

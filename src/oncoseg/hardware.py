@@ -38,8 +38,8 @@ def choose_device(wanted: str = "auto") -> torch.device:
     there = torch.cuda.is_available()
     if wanted == "gpu" and not there:
         raise RecipeError(
-            "The recipe's field training.device is gpu, but there is no GPU that this PyTorch can use. Set it to auto "
-            "or cpu, or install PyTorch for your GPU."
+            "The recipe's field training.device is gpu, but there is no GPU that this PyTorch can use. "
+            "Set it to auto or cpu, or install PyTorch for your GPU."
         )
     return torch.device("cuda", 0) if there and wanted != "cpu" else torch.device("cpu")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from oncoseg import io
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, OncosegError, RunError
-from oncoseg.files import atomic_folder, sha256_of_json
+from oncoseg.files import atomic_folder, existing_folder, sha256_of_json
 from oncoseg.hardware import available_processors
 from oncoseg.io import ImageRef
 from oncoseg.recipe import Modality, Preparation
@@ -135,8 +136,7 @@ def prepare(
         DataError: some cases cannot be prepared; names the first and how many. The others are kept.
         RunError: the store cannot be written.
     """
-    store.mkdir(parents=True, exist_ok=True)
-    hashes = FileHashes(store)
+    hashes = FileHashes(existing_folder(store))
     folders, failures = _plan(cases, settings, store, hashes)
     hashes.save()
     todo = {
@@ -216,6 +216,11 @@ def _in_workers(todo: Mapping[Path, Case], settings: Settings, count: int) -> An
             finished, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield future.result()
+    except BrokenProcessPool as error:
+        raise RunError(
+            "A preparing process was ended from outside, probably for want of memory; expected room for "
+            f"{count} of them. Run the same command again with fewer workers: what is done is kept."
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -289,9 +294,12 @@ def read_truth(case: Case, settings: Settings, image: Volume) -> np.ndarray:
 
 
 def source_bytes(case: Case) -> int:
-    """Size of a case's images in memory, from the files' headers."""
+    """Size of a case's images in memory, from the files' headers; 0 if they cannot be read."""
     distinct: set[ImageRef] = set(case.images.values())
-    return sum(io.voxel_bytes(ref) for ref in distinct)
+    try:
+        return sum(io.voxel_bytes(ref) for ref in distinct)
+    except DataError:
+        return 0  # building the case will say what is wrong with it
 
 
 def _workers_within(workers: int | None, memory_gib: float, cases: Any) -> int:

@@ -109,8 +109,8 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RunError(
-            f"Could not write a prepared case into {folder.parent} ({error}); the disk is probably full. Free some "
-            "space or choose another folder for the store, then run the same command again."
+            f"Could not write a prepared case into {folder.parent} ({error}); the disk is probably full. "
+            "Free some space or choose another folder for the store, then run the same command again."
         ) from error
 
 

@@ -4,6 +4,7 @@ Every random choice is drawn from (seed, stage, epoch, step), so that going on f
 sees the same slices, augmented in the same way, as a run that was never stopped.
 """
 
+import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from torch import Tensor
 from oncoseg import hardware, training_data
 from oncoseg.augment import Strengths, augment
 from oncoseg.errors import RecipeError, RunError
-from oncoseg.files import atomic_file, new_folder
+from oncoseg.files import new_folder, write_bytes
 from oncoseg.losses import LOSSES
 from oncoseg.metrics import Confusion, dice, pool
 from oncoseg.models import build
@@ -402,8 +403,9 @@ class _Training:
             "log": [asdict(row) for row in self.log.rows],
             "minutes": self._minutes(),
         }
-        with atomic_file(self.run.checkpoint) as temporary:
-            torch.save(state, temporary)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_bytes(self.run.checkpoint, buffer.getvalue())
         self.saved = time.monotonic()
 
     def restore(self) -> None:
@@ -428,9 +430,8 @@ class _Training:
 
     def _save_model(self) -> None:
         weights = {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}
-        with atomic_file(self.run.model) as temporary:
-            # save_file would make a file that only its owner may read
-            temporary.write_bytes(safetensors.torch.save(weights))
+        # save_file would make a file that only its owner may read
+        write_bytes(self.run.model, safetensors.torch.save(weights))
 
     def _save_metrics(self, finished: bool) -> None:
         self.run.write_metrics(

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 import oncoseg
-from oncoseg.files import atomic_file, write_text
+from oncoseg.files import write_bytes, write_text
 from oncoseg.report import figures, words
 from oncoseg.report.contents import Contents, read_run
 
@@ -50,8 +50,7 @@ def write_report(run: Path) -> Path:
     path = run / "report" / "index.html"
     write_text(path, page)
     if contents.evaluation is not None and contents.evaluation.panels:
-        with atomic_file(path.with_name("examples.png")) as temporary:
-            temporary.write_bytes(figures.examples(contents.evaluation.panels))
+        write_bytes(path.with_name("examples.png"), figures.examples(contents.evaluation.panels))
     return path
 
 
