@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from oncoseg import prepare as preparing
 from oncoseg.datasets import open_dataset
@@ -146,7 +145,7 @@ def test_the_same_is_never_prepared_twice(tmp_path: Path, built: list[str]) -> N
 def test_equal_files_elsewhere_and_equal_cases_are_prepared_once(tmp_path: Path, built: list[str]) -> None:
     brats_case(tmp_path / "a", 0)
     (tmp_path / "b").mkdir()
-    os.rename(brats_case(tmp_path / "tmp", 0), tmp_path / "b" / "BraTS2021_00000")
+    brats_case(tmp_path / "tmp", 0).rename(tmp_path / "b" / "BraTS2021_00000")
     (one,) = run(open_dataset(tmp_path / "a").cases, MRI, tmp_path / "store")
     case = open_dataset(tmp_path / "b").cases[0]
     two, three = run([case, replace(case, id="x", patient="y")], MRI, tmp_path / "store")
@@ -160,8 +159,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path, built: list[str], which: str)
     cases = brats(tmp_path / "data")
     before = run(cases, MRI, tmp_path / "store")
     path = next((tmp_path / "data" / cases[1].id).glob(f"*{which}"))
-    source = nib.load(path)
-    voxels = np.array(source.dataobj)
+    voxels = np.asarray(nib.load(path).dataobj).copy()
     voxels[0, 0, 0] = 0 if voxels[0, 0, 0] else 1
     nifti(path, voxels)
     state = path.stat()
@@ -354,9 +352,11 @@ def test_a_file_in_place_of_the_store_is_one_sentence(tmp_path: Path) -> None:
 # workers
 
 
-def test_memory_bounds_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_bounds_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "available_processors", lambda: 16)
     monkeypatch.setattr(preparing, "source_bytes", lambda case: case)
+    monkeypatch.setattr(preparing, "MEMORY_PER_WORKER_GIB", 0.5)
+    monkeypatch.setattr(preparing, "SOURCE_COPIES", 2.5)
     gib = 2**30
 
     def count(workers: int | None, memory_gib: float, *sizes: float) -> int:
@@ -378,7 +378,6 @@ def test_the_size_of_a_case_is_that_of_its_voxels(tmp_path: Path) -> None:
     lidc_nodule(tmp_path / "ct", 1)
     (ct,) = open_dataset(tmp_path / "ct").cases
     assert preparing.source_bytes(ct) == 3 * 16 * 16
-    Image.new("L", (4, 4)).save(tmp_path / "ct" / "x.png")
 
 
 def test_progress_counts_what_is_there_already(tmp_path: Path) -> None:

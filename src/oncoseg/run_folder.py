@@ -112,6 +112,6 @@ class RunFolder:
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            return dict(values)
+        except (ValueError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error}). Restore it, or train again.") from error
-        return dict(values)
