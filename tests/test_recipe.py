@@ -1,65 +1,151 @@
-"""Changing a recipe's fields by name, as flags do."""
+"""Recipes: complete, frozen, strict, and the same after JSON."""
+
+import json
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oncoseg.errors import RecipeError
-from oncoseg.recipe import Recipe
+from oncoseg.recipe import Modality, Recipe
 from oncoseg.recipes import get_recipe
 
-
-def recipe() -> Recipe:
-    return get_recipe("unified-mri-ct")
+S1 = get_recipe("unified-mri-ct")
 
 
-def test_words_may_be_joined_by_either_line() -> None:
-    for field in ("training.max-epochs", "training.max_epochs"):
-        assert recipe().with_changes({field: "7"}).training.max_epochs == 7
+def changed(**changes: Any) -> Recipe:
+    return S1.with_changes({name.replace("__", "."): value for name, value in changes.items()})
+
+
+def test_a_change_changes_that_field_only() -> None:
+    other = changed(training__max_epochs=3)
+    assert other.training.max_epochs == 3
+    assert other.with_changes({"training.max_epochs": S1.training.max_epochs}) == S1
+    assert S1.training.max_epochs != 3
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("training.max-epochs", "3", 3),
+        ("training.max_minutes", "2.5", 2.5),
+        ("training.max_minutes", "none", None),
+        ("training.pretrain_on", "mri", "mri"),
+        ("training.precision", "bf16-mixed", "bf16-mixed"),
+        ("preparation.slice_size", "[64, 32]", (64, 32)),
+        ("augmentation.crop", "[64, 32]", (64, 32)),
+        ("augmentation.crop", "none", None),
+        ("prediction.flips", "true", True),
+        ("modalities.ct.scaling", "window", "window"),
+        ("modalities.ct.loss.weight", "2", 2.0),
+        ("title", "12", "12"),
+    ],
+)
+def test_text_from_the_command_line_becomes_the_fields_type(field: str, text: str, value: Any) -> None:
+    part: Any = S1.with_changes({field: text})
+    for name in field.replace("-", "_").split("."):
+        part = part[name] if isinstance(part, dict) else getattr(part, name)
+    assert part == value
 
 
 def test_names_of_modalities_are_kept_as_they_are() -> None:
-    values = recipe().model_dump(mode="json")
+    values = S1.model_dump(mode="json")
     values["modalities"] = {"t1-gd": values["modalities"]["mri"], "ct": values["modalities"]["ct"]}
     hyphened = Recipe.model_validate(values)
-    changed = hyphened.with_changes({"modalities.t1-gd.missing": "substitute"})
-    assert changed.modalities["t1-gd"].missing == "substitute"
+    other = hyphened.with_changes({"modalities.t1-gd.missing": "substitute"})
+    assert other.modalities["t1-gd"].missing == "substitute"
 
 
-def test_new_keys_enter_only_where_anything_may_stand() -> None:
-    changed = recipe().with_changes(
-        {"network.arguments.spatial-dims": "2", "classes.tumour": '["enhancing tumour"]'}
+def test_open_dictionaries_take_new_keys() -> None:
+    other = S1.with_changes({"network.arguments.spatial-dims": "2", "classes.tumour": '["oedema"]'})
+    assert other.network.arguments["spatial_dims"] == 2
+    assert other.classes == {"tumour": ("oedema",)}
+    other = changed(network__arguments__attention="false", modalities__mri__substitutes__T1="zeros")
+    assert other.network.arguments["attention"] is False
+    assert other.modalities["mri"].substitutes["T1"] == "zeros"
+    assert (
+        changed(modalities__ct__loss__arguments__alpha="0.7").modalities["ct"].loss.arguments["alpha"] == 0.7
     )
-    assert changed.network.arguments["spatial_dims"] == 2
-    assert changed.classes == {"tumour": ("enhancing tumour",)}
-    with pytest.raises(RecipeError, match="did you mean 'network'"):
-        recipe().with_changes({"netwerk.name": "x"})
-
-
-def test_text_stays_text_and_the_rest_is_read_as_json() -> None:
-    changed = recipe().with_changes({"title": "7", "augmentation.crop": "[64, 64]"})
-    assert changed.title == "7"
-    assert changed.augmentation.crop == (64, 64)
-    assert changed.with_changes({"augmentation.crop": "none"}).augmentation.crop is None
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("field", "value", "message"),
     [
-        ({"augmentation.crop": [256, 64]}, "must fit into slice_size"),
-        ({"training.pretrain_on": "pet"}, "pretrain_on must be one of"),
-        ({"modalities.ct.channels": ["CT"]}, "as many channels"),
-        ({"split.train": 0.95}, "stay below 1"),
-        ({"training.precision": "fp8"}, "bf16-mixed"),
+        ("training.max_epoch", 3, "did you mean 'max_epochs'"),
+        ("trainng.max_epochs", 3, "did you mean 'training'"),
+        ("modalities.pet.scaling", "window", "there is no 'pet'"),
+        ("training.max_epochs.x", 3, "there is no 'x'"),
+        ("", 3, "Unknown recipe field"),
+        ("training.max_epochs", 0, "training.max_epochs: .*greater than 0"),
+        ("training.max_epochs", "three", "training.max_epochs: .*integer.* got 'three'"),
+        ("training.batch_size", -1, "training.batch_size"),
+        ("training.learning_rate", 0, "training.learning_rate"),
+        ("training.learning_rate", "NaN", "training.learning_rate"),
+        ("training.pretrain_on", "pet", r"pretrain_on must be one of \['ct', 'mri'\]"),
+        ("split.train", 1.0, "split.train"),
+        ("split.train", 0.95, "a test set is left"),
+        ("augmentation.crop", [256, 16], "must fit into slice_size"),
+        ("augmentation.flip_chance", 1.5, "augmentation.flip_chance"),
+        ("prediction.threshold", 0, "prediction.threshold"),
+        ("modalities.ct.channels", ["CT"], "as many channels"),
+        ("modalities.ct.missing", "guess", "modalities.ct.missing"),
+        ("modalities.ct.consensus", 0, "modalities.ct.consensus"),
+        ("preparation.slice_size", [128], "preparation.slice_size"),
+        ("preparation.slice_size", [0, 128], "preparation.slice_size"),
+        ("format_version", 2, "format_version"),
     ],
 )
-def test_values_that_do_not_fit_together(changes: dict[str, object], message: str) -> None:
+def test_what_does_not_fit_is_named(field: str, value: Any, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe().with_changes(changes)
+        S1.with_changes({field: value})
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("{", "Expected a recipe as JSON"), ('{"name": "x", "titel": "y"}', "title"), ("[]", "recipe")],
-)
-def test_a_file_that_is_no_recipe(text: str, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+def test_fields_cannot_be_set() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        S1.training.max_epochs = 3
+
+
+def test_no_modality_is_refused() -> None:
+    with pytest.raises(RecipeError, match="as many channels"):
+        S1.with_changes({"modalities": {}})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"name": "x"}'])
+def test_what_is_no_recipe_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError):
         Recipe.from_json(text)
+
+
+def test_an_unknown_field_in_a_file_suggests_the_nearest() -> None:
+    values = json.loads(S1.to_json())
+    values["training"]["lerning_rate"] = 1
+    with pytest.raises(RecipeError, match=r"training.lerning_rate: .*did you mean 'learning_rate'"):
+        Recipe.from_json(json.dumps(values))
+
+
+@given(
+    st.floats(1e-6, 1, exclude_min=True),
+    st.integers(1, 10**6),
+    st.tuples(st.integers(1, 512), st.integers(1, 512)),
+    st.text(max_size=8),
+)
+def test_json_brings_back_exactly_the_same(rate: float, seed: int, size: tuple[int, int], title: str) -> None:
+    recipe = S1.with_changes({"training.learning_rate": rate, "training.seed": seed})
+    recipe = recipe.model_copy(update={"title": title})
+    recipe = recipe.with_changes({"preparation.slice_size": list(size)})
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_every_field_says_what_it_means() -> None:
+    def undescribed(part: Any, where: str) -> list[str]:
+        missing = []
+        for name, field in part.model_fields.items():
+            nested = field.annotation if hasattr(field.annotation, "model_fields") else None
+            if nested:
+                missing += undescribed(nested, f"{where}{name}.")
+            elif not field.description:
+                missing.append(where + name)
+        return missing
+
+    assert undescribed(Recipe, "") + undescribed(Modality, "modality.") == []

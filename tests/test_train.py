@@ -1,198 +1,492 @@
-"""Training on tiny data: what a run folder holds, and that stopping and resuming changes nothing."""
+"""Training on tiny data: what a run folder holds, stopping and going on, and refusals. Nothing is timed."""
 
 import csv
+import json
+import math
 import os
 import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
+from oncoseg import train as training
 from oncoseg.errors import DataError, RecipeError, RunError
+from oncoseg.files import TEMPORARY_MARK
+from oncoseg.predict import Predictor
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import Outcome, Status, resume, stages_of, train
-from tiny import tiny_data, tiny_recipe
+from test_files import largest_file
+from tiny import brats_case, tiny_data, tiny_recipe
 
 
-def run_of(root: Path, name: str = "run", recipe: Recipe | None = None, **options: Any) -> Outcome:
-    data = root / "data"
-    folders = {"mri": data / "mri", "ct": data / "ct"} if data.exists() else tiny_data(data)
-    return train(recipe or tiny_recipe(), folders, root / name, store=root / "store", workers=0, **options)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    return tiny_data(tmp_path_factory.mktemp("data"))
 
 
-def log_of(run: Path) -> list[dict[str, str]]:
-    with (run / "log.csv").open() as file:
-        return list(csv.DictReader(file))
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
 
 
-def without_minutes(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{name: value for name, value in row.items() if name != "minutes"} for row in rows]
+@pytest.fixture(scope="module")
+def whole(data: Mapping[str, Path], store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run from beginning to end: one epoch on CT, two on both."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    outcome = train(tiny_recipe(), data, out, store=store, workers=0)
+    assert outcome == Outcome(out, True, "all epochs are done")
+    return RunFolder(out)
 
 
-class StopAt:
-    """A monitor that asks for a stop, as Ctrl-C does, after so many steps in all."""
-
-    def __init__(self, steps: int, number: signal.Signals = signal.SIGINT) -> None:
-        self.left, self.number = steps, number
-
-    def __call__(self, status: Status) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), self.number)
-
-
-def test_a_run_folder_is_complete(tmp_path: Path) -> None:
+def stopping_at(step: int) -> Callable[[Status], None]:
+    """A monitor that makes the given step (from 1, over all stages) the last one, as SIGTERM does."""
     seen: list[Status] = []
-    outcome = run_of(tmp_path, monitor=seen.append)
-    assert outcome.finished
-    run = RunFolder(outcome.run)
-    names = {path.name for path in run.path.iterdir()} - {"tensorboard"}
-    assert names == {
+
+    def look(status: Status) -> None:
+        seen.append(status)
+        if len(seen) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return look
+
+
+def log_of(run: RunFolder) -> list[dict[str, str]]:
+    with run.log.open() as file:
+        return [{k: v for k, v in row.items() if k != "minutes"} for row in csv.DictReader(file)]
+
+
+def checkpoint_of(run: RunFolder) -> dict[str, Any]:
+    return torch.load(run.checkpoint, weights_only=True)
+
+
+def assert_same(one: RunFolder, other: RunFolder) -> None:
+    """Bit for bit the same weights, log and best epoch."""
+    assert one.model.read_bytes() == other.model.read_bytes()
+    assert log_of(one) == log_of(other)
+    assert one.metrics()["best"] == other.metrics()["best"]
+    ours, theirs = checkpoint_of(one), checkpoint_of(other)
+    assert ours["place"] == theirs["place"]
+    for name, value in ours["network"].items():
+        assert torch.equal(value, theirs["network"][name]), name
+    assert str(ours["optimiser"]) == str(theirs["optimiser"])
+    assert ours["schedule"] == theirs["schedule"]
+
+
+# what a run leaves
+
+
+def test_a_run_folder_is_complete(whole: RunFolder, data: Mapping[str, Path]) -> None:
+    there = {path.name for path in whole.path.iterdir()} - {"tensorboard"}
+    assert there == {
         *("recipe.json", "split.json", "data.json", "metrics.json"),
-        *("log.csv", "model.safetensors", "checkpoint.pt"),
+        *("model.safetensors", "checkpoint.pt", "log.csv"),
     }
-    assert run.recipe() == tiny_recipe()
-    assert run.metrics()["finished"] is True
-    patients = [set(side) for part in (run.split()["mri"],) for side in part.values()]
-    assert sum(map(len, patients)) == len(set().union(*patients)) == 4
-    rows = log_of(run.path)
-    assert [(row["stage"], row["epoch"], row["modality"]) for row in rows] == [
+    assert whole.recipe() == tiny_recipe()
+    assert set(whole.split()) == {"mri", "ct"}
+    assert json.loads((whole.path / "split.json").read_text())["seed"] == 0
+    assert whole.data()["ct"]["path"] == str(data["ct"].resolve())
+    metrics = whole.metrics()
+    assert metrics["finished"] is True
+    assert metrics["precision"] == "32-true"
+    assert metrics["hardware"]["torch"] == torch.__version__
+
+
+def test_no_patient_is_on_two_sides(whole: RunFolder) -> None:
+    for sides in whole.split().values():
+        everyone = [patient for side in sides.values() for patient in side]
+        assert len(set(everyone)) == len(everyone) == 4
+
+
+def test_the_log_has_a_row_for_each_epoch_and_modality(whole: RunFolder) -> None:
+    rows = log_of(whole)
+    place = [(row["stage"], row["epoch"], row["modality"]) for row in rows]
+    assert place == [
         ("pretrain", "1", "ct"),
-        *(("joint", epoch, modality) for epoch in "12" for modality in ("mri", "ct")),
+        ("joint", "1", "mri"),
+        ("joint", "1", "ct"),
+        ("joint", "2", "mri"),
+        ("joint", "2", "ct"),
     ]
-    assert seen[-1].step == seen[-1].steps
+    for row in rows:
+        assert 0 < float(row["train_loss"]) < 1
+        assert 0 < float(row["validation_loss"]) < 1
+        assert 0 <= float(row["validation_dice"]) <= 1
+    for epoch in ("1", "2"):
+        scores = [
+            float(row["validation_dice"]) for row in rows if (row["stage"], row["epoch"]) == ("joint", epoch)
+        ]
+        macro = {float(row["macro_dice"]) for row in rows if (row["stage"], row["epoch"]) == ("joint", epoch)}
+        assert macro == {np.mean(scores)}
+    # a one-cycle per stage ends near 0
+    assert float(rows[0]["learning_rate"]) < 0.2 * whole.recipe().training.learning_rate
+    assert float(rows[-1]["learning_rate"]) < 0.2 * whole.recipe().training.learning_rate
+
+
+def test_the_kept_weights_are_those_of_the_best_joint_epoch(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.3, 0.5, 0.5, 0.2])
+    weights: list[dict[str, torch.Tensor]] = []
+    real = training._Training._validate
+
+    def validate(self: Any, stage: Any) -> Any:
+        losses, found = real(self, stage)
+        score = next(scores)
+        weights.append({name: value.clone() for name, value in self.network.state_dict().items()})
+        return losses, dict.fromkeys(found, score)
+
+    monkeypatch.setattr(training._Training, "_validate", validate)
+    train(tiny_recipe(training__max_epochs=4), data, tmp_path / "run", store=store, workers=0)
+    run = RunFolder(tmp_path / "run")
+    best = run.metrics()["best"]
+    # pretraining's 0.9 does not count, and of two equal epochs the first is kept
+    assert (best["epoch"], best["macro_dice"]) == (2, 0.5)
+    assert best["validation_dice"] == {"mri": 0.5, "ct": 0.5}
+    kept = safetensors.torch.load_file(run.model)
+    assert all(torch.equal(value, weights[2][name]) for name, value in kept.items())
+    assert not all(torch.equal(value, weights[4][name]) for name, value in kept.items())
+
+
+def test_the_kept_weights_need_no_training_code(whole: RunFolder) -> None:
+    predictor = Predictor.load(whole.path)
+    assert predictor.predict_slices(torch.rand(2, 4, 16, 16)).shape == (2, 1, 16, 16)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(99)
+    np.random.seed(99)
+    again = train(tiny_recipe(), data, tmp_path / "again", store=store, workers=0)
+    assert_same(RunFolder(again.run), whole)
+    other = train(tiny_recipe(training__seed=1), data, tmp_path / "other", store=store, workers=0)
+    assert RunFolder(other.run).model.read_bytes() != whole.model.read_bytes()
+
+
+def test_training_learns(tmp_path: Path, data: Mapping[str, Path], store: Path) -> None:
+    recipe = tiny_recipe(
+        training__learning_rate=0.02,
+        training__max_epochs=16,
+        training__pretrain_epochs=0,
+        augmentation__elastic_chance=0,
+        augmentation__dropout_chance=0,
+        network__arguments__dropout=0.0,
+    )
+    run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
+    rows = log_of(run)
+    for name in ("mri", "ct"):
+        losses = [float(row["train_loss"]) for row in rows if row["modality"] == name]
+        assert losses[-1] < 0.75 * losses[0]
+        scores = [float(row["train_dice"]) for row in rows if row["modality"] == name]
+        assert scores[0] < 0.45 < 0.6 < scores[-1]
+    assert run.metrics()["best"]["macro_dice"] > 0.6
+
+
+def test_progress_tells_both_modalities_and_the_time_left(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    seen: list[Status] = []
+    train(tiny_recipe(), data, tmp_path / "run", store=store, workers=0, monitor=seen.append)
+    # CT: 2 patients × 3 slices in batches of 4; both: 2 × 4 slices of MRI in batches of 2 + 2
+    assert [(one.stage, one.epoch, one.step, one.steps) for one in seen] == [
+        ("pretrain", 1, 1, 2),
+        ("pretrain", 1, 2, 2),
+        *(("joint", epoch, step, 4) for epoch in (1, 2) for step in (1, 2, 3, 4)),
+    ]
+    assert seen[0].scores == {}
+    assert set(seen[2].scores) == {"ct"}
     assert set(seen[-1].scores) == {"mri", "ct"}
-    # the last status but none after it: nothing is left
-    assert seen[-1].seconds_left == pytest.approx(0)
+    assert all(math.isfinite(one.loss) for one in seen)
+    assert seen[-1].seconds_left == 0
+    assert all(one.seconds_left > 0 for one in seen[:-1])
 
 
-def test_the_kept_weights_are_those_of_the_best_joint_epoch(tmp_path: Path) -> None:
-    outcome = run_of(tmp_path, recipe=tiny_recipe(training__max_epochs=4))
-    joint = [row for row in log_of(outcome.run) if row["stage"] == "joint" and row["modality"] == "ct"]
-    best = max(joint, key=lambda row: float(row["macro_dice"]))
-    kept = RunFolder(outcome.run).metrics()["best"]
-    assert kept["epoch"] == int(best["epoch"])
-    assert kept["macro_dice"] == float(best["macro_dice"])
-    assert kept["macro_dice"] == pytest.approx(sum(kept["validation_dice"].values()) / 2)
-
-
-def test_pretraining_weights_enter_joint_training(tmp_path: Path) -> None:
-    stages = stages_of(tiny_recipe())
-    assert [(stage.name, stage.modalities, stage.keeps_best) for stage in stages] == [
-        ("pretrain", ("ct",), False),
-        ("joint", ("mri", "ct"), True),
-    ]
+def test_stages_follow_the_recipe() -> None:
+    assert [stage.name for stage in stages_of(tiny_recipe())] == ["pretrain", "joint"]
     assert [stage.name for stage in stages_of(tiny_recipe(training__pretrain_epochs=0))] == ["joint"]
-
-
-@pytest.mark.parametrize("steps", [1, 3, 6])
-def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, steps: int) -> None:
-    whole = run_of(tmp_path, "whole")
-    stopped = run_of(tmp_path, "stopped", monitor=StopAt(steps))
-    assert not stopped.finished
-    assert "SIGINT" in stopped.reason
-    resumed = resume(stopped.run, store=tmp_path / "store", workers=0)
-    assert resumed.finished
-    for name in ("model.safetensors",):
-        one, other = (safetensors.torch.load_file(o.run / name) for o in (whole, resumed))
-        assert all(torch.equal(one[key], other[key]) for key in one)
-    last = [torch.load(o.run / "checkpoint.pt", weights_only=True)["network"] for o in (whole, resumed)]
-    assert all(torch.equal(last[0][key], last[1][key]) for key in last[0])
-    assert without_minutes(log_of(whole.run)) == without_minutes(log_of(resumed.run))
-
-
-def test_sigterm_stops_cleanly_too(tmp_path: Path) -> None:
-    assert "SIGTERM" in run_of(tmp_path, monitor=StopAt(2, signal.SIGTERM)).reason
-    # the handlers are back to what they were
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_the_budget_stops_after_a_checkpoint_and_resuming_takes_another(tmp_path: Path) -> None:
-    outcome = run_of(tmp_path, recipe=tiny_recipe(training__max_minutes=1e-9))
-    assert not outcome.finished
-    assert "budget" in outcome.reason
-    assert RunFolder(outcome.run).checkpoint.is_file()
-    with pytest.raises(RunError, match="no joint epoch"):
-        RunFolder(outcome.run).need_model()
-    assert resume(outcome.run, store=tmp_path / "store", max_minutes=60, workers=0).finished
-    assert RunFolder(outcome.run).recipe().training.max_minutes == 1e-9
-
-
-def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
-    outcome = run_of(tmp_path)
-    before = (outcome.run / "model.safetensors").read_bytes()
-    assert resume(outcome.run, store=tmp_path / "store", workers=0).finished
-    assert (outcome.run / "model.safetensors").read_bytes() == before
-
-
-def test_it_learns_a_bright_block(tmp_path: Path) -> None:
-    recipe = tiny_recipe(training__max_epochs=12, training__pretrain_epochs=0, training__learning_rate=0.02)
-    rows = log_of(run_of(tmp_path, recipe=recipe).run)
-    mri = [row for row in rows if row["modality"] == "mri"]
-    assert float(mri[-1]["train_loss"]) < 0.7 * float(mri[0]["train_loss"])
-    assert float(mri[-1]["train_dice"]) > 0.5 > 0.4 > float(mri[0]["train_dice"])
-
-
-def test_an_existing_run_folder_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="exists already"):
-        run_of(tmp_path)
-    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    without = tiny_recipe(training__pretrain_on=None)
+    assert [stage.modalities for stage in stages_of(without)] == [("mri", "ct")]
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "message"),
+    "changes",
     [
-        ({"modalities__ct__loss__name": "dise"}, RecipeError, "Unknown loss"),
-        ({"modalities__ct__loss__arguments": {"delta": 1.0}}, RecipeError, "delta"),
-        ({"network__name": "attention-unit"}, RecipeError, "attention-unet"),
-        ({"network__arguments": {"widths": [1]}}, RecipeError, "widths"),
+        {"training__precision": "bf16-mixed"},
+        {"training__clip_norm": None},
+        {"training__tumour_share": 0.5},
+        {"augmentation__crop": [8, 8]},
+        {"training__warmup_share": 0.2, "training__pretrain_epochs": 2},
+        {"training__warmup_share": 0.5, "training__batch_size": 64},
+        {"modalities__mri__loss__weight": 2.0},
+        {"classes": {"core": ["enhancing tumour", "nodule"], "rest": ["*"]}},
     ],
+    ids=lambda changes: next(iter(changes)),
 )
-def test_an_unfit_recipe_leaves_no_folder(
-    tmp_path: Path, changes: dict[str, Any], kind: type[Exception], message: str
+def test_variants_run_to_their_end(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(kind, match=message):
-        run_of(tmp_path, recipe=tiny_recipe(**changes))
+    recipe = tiny_recipe(training__max_epochs=1, **changes)
+    run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
+    assert all(math.isfinite(float(row["train_loss"])) for row in log_of(run))
+    assert run.model.is_file()
+
+
+def test_a_given_split_is_used(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(training__seed=5, training__max_epochs=1)
+    file = whole.path / "split.json"
+    other = train(recipe, data, tmp_path / "run", store=store, split_file=file, workers=0)
+    assert RunFolder(other.run).split() == whole.split()
+
+
+# stopping and going on
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 6, 10])
+def test_a_stopped_run_goes_on_as_if_it_never_was(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, step: int
+) -> None:
+    out = tmp_path / "run"
+    outcome = train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(step))
+    assert outcome == Outcome(out, False, "SIGTERM was received")
+    run = RunFolder(out)
+    assert run.metrics()["finished"] is False
+    assert run.checkpoint.is_file()
+    torch.manual_seed(7)
+    assert resume(out, store=store, workers=0) == Outcome(out, True, "all epochs are done")
+    assert_same(run, whole)
+
+
+def test_stopping_at_every_step_changes_nothing(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    outcome = train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
+    calls = 1
+    while not outcome.finished:
+        outcome = resume(out, store=store, workers=0, monitor=stopping_at(1))
+        calls += 1
+    assert calls == 10 + 1  # the last call only validates
+    assert_same(RunFolder(out), whole)
+
+
+def test_a_kill_loses_what_came_after_the_last_checkpoint_only(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(status: Status) -> None:
+        if (status.stage, status.epoch, status.step) == ("joint", 2, 3):
+            raise Killed
+
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(tiny_recipe(), data, out, store=store, workers=0, monitor=kill)
+    assert checkpoint_of(RunFolder(out))["place"] == [1, 1, 0]
+    assert len(log_of(RunFolder(out))) == 3
+    resume(out, store=store, workers=0)
+    assert_same(RunFolder(out), whole)
+
+
+def test_checkpoints_are_written_within_long_epochs(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_MINUTES", -1.0)
+    places: list[list[int]] = []
+    real = training._Training._save_checkpoint
+    monkeypatch.setattr(
+        training._Training,
+        "_save_checkpoint",
+        lambda self: (real(self), places.append([self.stage, self.epoch, self.step]))[0],
+    )
+    train(tiny_recipe(training__max_epochs=1), data, tmp_path / "run", store=store, workers=0)
+    assert places[:3] == [[0, 0, 1], [0, 0, 2], [0, 1, 0]]
+
+
+def test_a_run_without_any_checkpoint_starts_over(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
+    (out / "checkpoint.pt").unlink()
+    resume(out, store=store, workers=0)
+    assert_same(RunFolder(out), whole)
+
+
+def test_the_budget_stops_cleanly_and_can_be_given_anew(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    recipe = tiny_recipe(training__max_minutes=1e-9)
+    outcome = train(recipe, data, out, store=store, workers=0)
+    assert (outcome.finished, outcome.reason) == (False, "the time budget of 1e-09 minutes is spent")
+    assert checkpoint_of(RunFolder(out))["place"] == [0, 0, 1]
+    with pytest.raises(RunError, match="no joint epoch"):
+        RunFolder(out).need_model()
+    outcome = resume(out, store=store, workers=0)
+    assert not outcome.finished
+    assert checkpoint_of(RunFolder(out))["place"] == [0, 0, 2]
+    assert resume(out, store=store, workers=0, max_minutes=60).finished
+    assert_same(RunFolder(out), whole)
+    assert RunFolder(out).recipe() == recipe, "the budget of one call is not the recipe's"
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(training__max_epochs=1), data, out, store=store, workers=0)
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert resume(out, store=store, workers=0).finished
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_a_checkpoint_holds_no_code(whole: RunFolder) -> None:
+    assert set(checkpoint_of(whole)) >= {"place", "network", "optimiser", "schedule", "partial", "log"}
+
+
+def copy_of(run: RunFolder, target: Path) -> RunFolder:
+    target.mkdir()
+    for path in run.path.iterdir():
+        if path.is_file():
+            (target / path.name).write_bytes(path.read_bytes())
+    return RunFolder(target)
+
+
+def fewer_bytes(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def other_network(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    state["network"].popitem()
+    torch.save(state, path)
+
+
+def lacking(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    del state["place"]
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    "spoil", [fewer_bytes, other_network, lacking, lambda path: path.write_bytes(b"")], ids=str
+)
+def test_a_damaged_checkpoint_is_a_run_error(
+    whole: RunFolder, store: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    run = copy_of(whole, tmp_path / "run")
+    spoil(run.checkpoint)
+    with pytest.raises(RunError, match=r"checkpoint .* cannot be used.*Delete it"):
+        resume(run.path, store=store, workers=0)
+
+
+def test_another_format_version_is_a_run_error(whole: RunFolder, store: Path, tmp_path: Path) -> None:
+    run = copy_of(whole, tmp_path / "run")
+    recipe = (run.path / "recipe.json").read_text()
+    (run.path / "recipe.json").write_text(recipe.replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(RunError, match="format version 99; this oncoseg reads version 1"):
+        resume(run.path, store=store, workers=0)
+
+
+def test_data_that_changed_are_noticed(tmp_path: Path, store: Path) -> None:
+    data = tiny_data(tmp_path / "data", 3, 3)
+    out = tmp_path / "run"
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
+    (patient,) = RunFolder(out).split()["mri"]["train"]
+    brats_case(tmp_path / "new", 77)
+    for end in ("t1", "seg"):
+        (tmp_path / "new" / "BraTS2021_00077" / f"BraTS2021_00077_{end}.nii.gz").replace(
+            data["mri"] / patient / f"{patient}_{end}.nii.gz"
+        )
+    with pytest.raises(RunError, match=r"The mri data at .* have changed"):
+        resume(out, store=store, workers=0)
+
+
+def test_data_that_moved_are_named(tmp_path: Path, store: Path) -> None:
+    data = tiny_data(tmp_path / "data", 3, 3)
+    out = tmp_path / "run"
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
+    data["mri"].rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="does not exist"):
+        resume(out, store=store, workers=0)
+
+
+# refusals that leave nothing
+
+
+def test_an_existing_folder_is_never_written_into(
+    data: Mapping[str, Path], tmp_path: Path, store: Path
+) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(RunError, match="exists already and is not empty"):
+        train(tiny_recipe(), data, tmp_path, store=store, workers=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+BAD: dict[str, tuple[Recipe, type[Exception]]] = {
+    "loss": (tiny_recipe(modalities__ct__loss__name="dice"), RecipeError),
+    "loss's argument": (tiny_recipe(modalities__ct__loss__arguments__delta=1.0), RecipeError),
+    "network": (tiny_recipe(network__name="unet"), RecipeError),
+    "network's argument": (tiny_recipe(network__arguments__width=3), RecipeError),
+    "label": (tiny_recipe(classes={"liver": ["liver"]}), DataError),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_recipe_that_does_not_work_leaves_no_run_folder(
+    data: Mapping[str, Path], tmp_path: Path, store: Path, name: str
+) -> None:
+    recipe, error = BAD[name]
+    with pytest.raises(error):
+        train(recipe, data, tmp_path / "run", store=store, workers=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_data_leave_no_run_folder(data: Mapping[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        train(
+            tiny_recipe(),
+            {**data, "ct": tmp_path / "x"},
+            tmp_path / "run",
+            store=tmp_path / "store",
+            workers=0,
+        )
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="needs data for mri and ct"):
+        train(tiny_recipe(), {"mri": data["mri"]}, tmp_path / "run", store=tmp_path / "store", workers=0)
     assert not (tmp_path / "run").exists()
 
 
-def test_data_for_another_modality_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--data mri=PATH --data ct=PATH"):
-        train(tiny_recipe(), {"mri": tmp_path}, tmp_path / "run", store=tmp_path / "store", workers=0)
+def test_a_store_inside_the_run_folder_hides_no_error(data: Mapping[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError):
+        train(BAD["loss"][0], data, tmp_path / "run", store=tmp_path / "run" / "store", workers=0)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    outcome = run_of(tmp_path, monitor=StopAt(2))
-    (outcome.run / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(RunError, match="cannot be used"):
-        resume(outcome.run, store=tmp_path / "store", workers=0)
+def test_a_full_disk_is_a_run_error_and_the_last_checkpoint_stays_good(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
 
+    def fill(status: Status) -> None:
+        if (status.stage, status.epoch, status.step) == ("joint", 1, 2):
+            limit.__enter__()
 
-def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
-    outcome = run_of(tmp_path, monitor=StopAt(2))
-    trained = next(iter(RunFolder(outcome.run).split()["ct"]["train"]))
-    image = tmp_path / "data" / "ct" / trained / "nodule-0" / "images" / "slice-0.png"
-    other = tmp_path / "data" / "ct" / trained / "nodule-0" / "images" / "slice-1.png"
-    image.write_bytes(other.read_bytes())
-    with pytest.raises(RunError, match="have changed"):
-        resume(outcome.run, store=tmp_path / "store", workers=0)
-
-
-def test_a_folder_of_another_version_is_refused(tmp_path: Path) -> None:
-    outcome = run_of(tmp_path, monitor=StopAt(1))
-    path = outcome.run / "recipe.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(RunError, match="version 99"):
-        resume(outcome.run)
-
-
-def test_a_given_split_is_used(tmp_path: Path) -> None:
-    first = run_of(tmp_path, "first")
-    recipe = tiny_recipe(training__seed=5)
-    second = run_of(tmp_path, "second", recipe=recipe, split_file=first.run / "split.json")
-    assert RunFolder(second.run).split() == RunFolder(first.run).split()
+    limit = largest_file(4000)
+    try:
+        with pytest.raises(RunError, match=r"Could not write .*(checkpoint.pt|model.safetensors)"):
+            train(tiny_recipe(), data, out, store=store, workers=0, monitor=fill)
+    finally:
+        limit.__exit__(None, None, None)
+    assert not [path for path in out.rglob("*") if TEMPORARY_MARK in path.name]
+    assert checkpoint_of(RunFolder(out))["place"] == [0, 1, 0]
+    resume(out, store=store, workers=0)
+    assert_same(RunFolder(out), whole)

@@ -29,7 +29,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         RunError: the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}")
-    with _disk_errors(path), _removed_on_failure(temporary):
+    with disk_errors(path), _removed_on_failure(temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush_to_disk(temporary)
@@ -44,7 +44,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     for content-addressed folders, where both hold the same.
     """
     temporary = path.with_name(f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}")
-    with _disk_errors(path), _removed_on_failure(temporary):
+    with disk_errors(path), _removed_on_failure(temporary):
         temporary.mkdir(parents=True)
         yield temporary
         try:
@@ -82,7 +82,7 @@ def existing_folder(path: Path) -> Path:
     Raises:
         RunError: it cannot be made.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -116,7 +116,12 @@ def sha256_of_json(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a system's error while writing `path` into a sentence.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
     try:
         yield
     except OSError as error:

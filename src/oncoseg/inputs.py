@@ -8,6 +8,7 @@ from pathlib import Path
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError
+from oncoseg.files import sha256_of_json
 from oncoseg.io import IMAGE_SUFFIXES, NIFTI_SUFFIXES, ImageRef
 from oncoseg.recipe import Modality, Recipe
 from oncoseg.transforms import choose_channels
@@ -30,6 +31,19 @@ class Job:
 
         with open_slabs(ref.files[0]) as slabs:
             return to_canonical(slabs.like)[0].grid[2]
+
+    def fingerprint(self) -> str:
+        """A hash that changes with the modality and with the images' place, size or time of change.
+
+        Raises:
+            DataError: a file is missing.
+        """
+        files = sorted({file for ref in self.case.images.values() for file in ref.files})
+        try:
+            states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        except OSError as error:
+            raise DataError(f"{self.case.id}: {error.filename} cannot be read: {error.strerror}.") from error
+        return sha256_of_json([self.modality, states])[:16]
 
 
 def find_jobs(inputs: Sequence[Path], recipe: Recipe, modality: str | None) -> list[Job]:
@@ -63,7 +77,11 @@ def _cases(path: Path, recipe: Recipe, modality: str | None) -> list[Case]:
         raise DataError(f"{path} does not exist; expected an image, a folder of images or a data set.")
     if path.is_file():
         return [_single_image(path, recipe, modality)]
-    images = sorted(file for file in path.iterdir() if file.name.lower().endswith(NIFTI_SUFFIXES))
+    images = sorted(
+        file
+        for file in path.iterdir()
+        if file.name.lower().endswith(NIFTI_SUFFIXES) and not file.name.startswith(".")
+    )
     try:
         return list(open_dataset(path).cases)
     except DataError:

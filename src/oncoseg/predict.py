@@ -4,7 +4,11 @@ Slices are read, prepared, computed and put back a slab at a time, with the prep
 used, so that memory does not grow with the length of a scan.
 """
 
+import json
+import math
+import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 from oncoseg import hardware, io
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
-from oncoseg.files import new_folder, sha256_of_file, write_json
+from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
 from oncoseg.inputs import Job, find_jobs
 from oncoseg.models import build
 from oncoseg.prepare import SLAB, Settings, read_truth
@@ -169,22 +173,32 @@ class Predictor:
 
         Raises:
             DataError: an input that cannot be used, or several with one name.
-            RunError: `out` holds other files.
+            RunError: `out` holds other files, masks of other images among them, or cannot be written.
         """
         jobs = find_jobs(inputs, self.recipe, modality)
-        self._claim(out)
-        targets = [out / f"{job.case.id}.nii.gz" for job in jobs]
-        todo = [(job, path) for job, path in zip(jobs, targets, strict=True) if not path.exists()]
+        files = [self._files_of(job, out, probabilities) for job in jobs]
+        _check_distinct(files)
+        self._claim(out, jobs)
+        todo = [(job, paths) for job, paths in zip(jobs, files, strict=True) if not _all_there(paths)]
         total = sum(job.slices() for job, _ in todo)
         done = 0
-        for job, path in todo:
-            for computed in self._predict_job(job, path, probabilities):
+        for job, (mask, *scalars) in todo:
+            for computed in self._predict_job(job, mask, scalars):
                 done += computed
                 if progress is not None:
                     progress(done, total)
-        return targets
+        return [paths[0] for paths in files]
 
-    def _predict_job(self, job: Job, path: Path, probabilities: bool) -> Iterator[int]:
+    def _files_of(self, job: Job, out: Path, probabilities: bool) -> list[Path]:
+        """The mask's path and, if wanted, one path for each class's probability."""
+        names = [f"{job.case.id}.nii.gz"]
+        if probabilities and len(self.recipe.classes) == 1:
+            names.append(f"{job.case.id}_probability.nii.gz")
+        elif probabilities:
+            names += [f"{job.case.id}_{name}_probability.nii.gz" for name in self.recipe.classes]
+        return [out / name for name in names]
+
+    def _predict_job(self, job: Job, path: Path, scalar_paths: Sequence[Path]) -> Iterator[int]:
         """Predict one input into its files; gives the number of slices after each slab."""
         settings, classes = self.settings[job.modality], len(self.recipe.classes)
         with ExitStack() as open_until_written:
@@ -194,7 +208,7 @@ class Predictor:
                 )
                 labels = _scratch(path.parent, (1, *source.like.grid), np.uint8)
                 scalars = (
-                    _scratch(path.parent, (classes, *source.like.grid), np.float32) if probabilities else None
+                    _scratch(path.parent, (classes, *source.like.grid), np.float32) if scalar_paths else None
                 )
                 for place, _, of_classes in self._slabs(source, settings):
                     labels[place] = self._to_labels(of_classes)
@@ -204,10 +218,8 @@ class Predictor:
             except DataError as error:
                 raise DataError(f"{job.case.id}: {error}") from error
             if scalars is not None:
-                for name, values in zip(self.recipe.classes, scalars, strict=True):
-                    which = "" if classes == 1 else f"_{name}"
-                    stem = path.name.removesuffix(".nii.gz")
-                    io.write_scalars(path.with_name(f"{stem}{which}_probability.nii.gz"), values, source.like)
+                for scalar_path, values in zip(scalar_paths, scalars, strict=True):
+                    io.write_scalars(scalar_path, values, source.like)
             io.write_labels(path, labels[0], source.like)
 
     def _slabs(
@@ -243,32 +255,65 @@ class Predictor:
         best = probability.argmax(axis=0)
         return np.where(probability.max(axis=0) >= self.recipe.prediction.threshold, best + 1, 0)
 
-    def _claim(self, out: Path) -> None:
-        """Make the output folder, or take one that an interrupted call with the same weights left."""
+    def _claim(self, out: Path, jobs: Sequence[Job]) -> None:
+        """Make the output folder, or take one that an interrupted call with the same weights left.
+
+        Raises:
+            RunError: it holds other files, or the mask of another image with the same name.
+        """
         record = {
             "weights_sha256": self.weights_sha256,
             "recipe": self.recipe.name,
             "prediction": self.recipe.prediction.model_dump(mode="json"),
             "classes": {name: index for index, name in enumerate(self.recipe.classes, start=1)},
         }
-        if _read_record(out / RECORD_FILE) != record:
+        present = _read_record(out / RECORD_FILE)
+        inputs: dict[str, str] = present.pop("inputs", {})
+        if present != record:
             new_folder(out, "The output folder")
-            write_json(out / RECORD_FILE, record)
+        for job in jobs:
+            fingerprint = job.fingerprint()
+            if inputs.setdefault(job.case.id, fingerprint) != fingerprint:
+                raise RunError(
+                    f"{out / job.case.id}.nii.gz belongs to another image of that name, or the image has changed "
+                    "since. Predict into another folder, or delete this one first."
+                )
+        write_json(out / RECORD_FILE, record | {"inputs": inputs})
 
 
-def _read_record(path: Path) -> Mapping[str, Any] | None:
-    import json
+def _check_distinct(files: Sequence[Sequence[Path]]) -> None:
+    counts = Counter(path for paths in files for path in paths)
+    path, count = counts.most_common(1)[0] if counts else (None, 0)
+    if count > 1:
+        raise DataError(
+            f"{count} results would be written as {path}; expected a name of its own for each. Rename the inputs, "
+            "or predict them into different folders."
+        )
 
+
+def _all_there(paths: Sequence[Path]) -> bool:
+    return all(path.is_file() for path in paths)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """What an earlier call wrote; nothing if there was none."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A volume-sized array that the system may keep on disk instead of in memory."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, dtype, "w+", shape=shape, order="F")
+    """A volume-sized array that the system may keep on disk instead of in memory.
+
+    Raises:
+        RunError: the disk has no room for it.
+    """
+    with disk_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
+        # without its space taken beforehand, a full disk would end the process at the first write
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
+        return np.memmap(file, dtype, "r+", shape=shape, order="F")
 
 
 def _for_display(image: np.ndarray) -> np.ndarray:

@@ -63,7 +63,12 @@ class RunFolder:
 
     def split(self) -> dict[str, Any]:
         """Modality → part → patient → case ids."""
-        return dict(self._json("split.json")["modalities"])
+        values = self._json("split.json").get("modalities")
+        if not isinstance(values, dict):
+            raise RunError(
+                f"{self.path / 'split.json'} is damaged (it lists no modalities). Restore it, or train again."
+            )
+        return values
 
     def data(self) -> dict[str, Any]:
         """Modality → what is known of its data set (`path`, `layout`, `cases`, …)."""

@@ -4,6 +4,7 @@ Every random choice is drawn from (seed, stage, epoch, step), so that going on f
 sees the same slices, augmented in the same way, as a run that was never stopped.
 """
 
+import contextlib
 import io
 import math
 import time
@@ -38,6 +39,9 @@ from oncoseg.training_sums import EpochSums, count_pixels
 
 CHECKPOINT_MINUTES = 5.0
 """A kill -9 costs at most this much training."""
+
+SHORTEST_WARMUP_STEPS = 2
+"""Of OneCycleLR, which divides by zero where the peak would fall on the very first step."""
 
 VALIDATION_BATCH = 32
 """Slices computed at a time in validation."""
@@ -129,7 +133,8 @@ def train(
         )
         training = _Training(run, recipe, loaded.train, loaded.validation, monitor)
     except BaseException:
-        out.rmdir()
+        with contextlib.suppress(OSError):  # something else, such as the store, was put there
+            out.rmdir()
         raise
     run.write_recipe(recipe)
     run.write_split(recipe.training.seed, loaded.split)
@@ -381,7 +386,7 @@ class _Training:
             optimiser,
             max_lr=training.learning_rate,
             total_steps=steps + 1,
-            pct_start=training.warmup_share,
+            pct_start=max(training.warmup_share, SHORTEST_WARMUP_STEPS / (steps + 1)),
             anneal_strategy="linear",
         )
         if self.optimiser_state is not None:
@@ -417,16 +422,18 @@ class _Training:
         try:
             state = torch.load(self.run.checkpoint, map_location=self.device, weights_only=True)
             self.network.load_state_dict(state["network"])
+            self.stage, self.epoch, self.step = state["place"]
+            self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]
+            self.partial = EpochSums(state["partial"], self.device)
+            rows = state["log"]
         except Exception as error:
             raise RunError(
                 f"The checkpoint {self.run.checkpoint} cannot be used ({type(error).__name__}); expected one "
                 "that this run wrote. Delete it to start this run again, or train into a new folder."
             ) from error
-        self.stage, self.epoch, self.step = state["place"]
-        self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]
-        self.partial = EpochSums(state["partial"])
         self.optimiser_state = state
-        self.log = TrainingLog(self.run, state["log"])
+        self.log.close()
+        self.log = TrainingLog(self.run, rows)
 
     def _save_model(self) -> None:
         weights = {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()}

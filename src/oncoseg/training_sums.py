@@ -13,13 +13,13 @@ from oncoseg.metrics import Confusion, dice
 class EpochSums:
     """Losses and pixel counts of an epoch so far, for each modality."""
 
-    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        """Start at nothing, or where `state` left off."""
+    def __init__(self, state: Mapping[str, Any] | None = None, device: torch.device | None = None) -> None:
+        """Start at nothing, or where `state` left off, on the device where the network computes."""
         self._losses: dict[str, list[Tensor]] = {}
         self._counts: dict[str, Tensor] = {}
         for name, (losses, counts) in (state or {}).items():
-            self._losses[name] = list(torch.tensor(losses))
-            self._counts[name] = torch.tensor(counts)
+            self._losses[name] = list(torch.tensor(losses, device=device))
+            self._counts[name] = torch.tensor(counts, device=device)
 
     def add(self, name: str, loss: Tensor, logits: Tensor, masks: Tensor) -> None:
         """Take in one batch: logits `n classes h w`, masks `n h w`."""

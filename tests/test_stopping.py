@@ -1,0 +1,39 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from oncoseg.stopping import StopRequest, stop_requests
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_and_the_old_handlers_come_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_requests() as stop:
+        assert stop.reason == ""
+        os.kill(os.getpid(), number)
+        assert stop.reason == f"{number.name} was received"
+    assert signal.getsignal(number) is before
+    assert StopRequest.reason == ""
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), stop_requests():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_have_no_signals_and_work_all_the_same() -> None:
+    reasons: list[str] = []
+
+    def work() -> None:
+        with stop_requests() as stop:
+            reasons.append(stop.reason)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert reasons == [""]

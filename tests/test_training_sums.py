@@ -1,0 +1,60 @@
+import math
+
+import pytest
+import torch
+
+from oncoseg.training_sums import EpochSums, count_pixels
+
+LOGITS = torch.tensor([[[[2.0, 1.0, -1.0, -2.0]]]])
+MASKS = torch.tensor([[[1, 0, 1, 0]]], dtype=torch.uint8)
+
+
+def test_pixels_are_counted_at_one_half() -> None:
+    assert tuple(count_pixels(LOGITS, MASKS)) == (1, 1, 1, 1)
+    assert count_pixels(torch.zeros(1, 1, 1, 4), MASKS).prediction_empty
+    two_classes = torch.cat([LOGITS, -LOGITS], dim=1)
+    assert tuple(count_pixels(two_classes, 2 * MASKS)) == (2, 2, 0, 0)
+
+
+def test_sums_are_means_of_losses_and_pooled_dice() -> None:
+    sums = EpochSums()
+    sums.add("mri", torch.tensor(0.5), LOGITS, MASKS)
+    sums.add("ct", torch.tensor(0.1), LOGITS, torch.zeros_like(MASKS))
+    sums.add("mri", torch.tensor(1.0), LOGITS, (LOGITS[:, 0] > 0).byte())
+    assert sums.loss("mri") == pytest.approx(0.75)
+    assert sums.dice("mri") == pytest.approx(2 * 3 / (2 * 3 + 1 + 1))
+    assert sums.dice("ct") == 0
+    assert sums.latest_loss() == pytest.approx((1.0 + 0.1) / 2)
+
+
+def test_nothing_found_where_nothing_is_has_no_dice() -> None:
+    sums = EpochSums()
+    sums.add("ct", torch.tensor(0.0), torch.full((1, 1, 2, 2), -9.0), torch.zeros(1, 2, 2))
+    assert math.isnan(sums.dice("ct"))
+
+
+def test_going_on_from_a_state_is_bit_identical() -> None:
+    losses = torch.rand(20, generator=torch.Generator().manual_seed(0))
+    whole, first = EpochSums(), EpochSums()
+    for number, loss in enumerate(losses):
+        whole.add("mri", loss, LOGITS, MASKS)
+        if number < 9:
+            first.add("mri", loss, LOGITS, MASKS)
+    second = EpochSums(first.state())
+    for loss in losses[9:]:
+        second.add("mri", loss, LOGITS, MASKS)
+    assert second.loss("mri") == whole.loss("mri")
+    assert second.dice("mri") == whole.dice("mri")
+    assert second.state() == whole.state()
+    assert EpochSums(whole.state()).state() == whole.state()
+    assert EpochSums({}).state() == {}
+
+
+def test_a_state_goes_on_where_the_network_computes() -> None:
+    sums = EpochSums()
+    sums.add("mri", torch.tensor(0.5), LOGITS, MASKS)
+    other = torch.device("meta")  # stands for a GPU: tensors of two devices cannot be joined
+    resumed = EpochSums(sums.state(), other)
+    resumed.add("mri", torch.tensor(0.5, device=other), LOGITS.to(other), MASKS.to(other))
+    assert resumed._counts["mri"].device == other
+    assert {loss.device for loss in resumed._losses["mri"]} == {other}
