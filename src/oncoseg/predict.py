@@ -275,8 +275,8 @@ class Predictor:
             fingerprint = job.fingerprint()
             if inputs.setdefault(job.case.id, fingerprint) != fingerprint:
                 raise RunError(
-                    f"{out / job.case.id}.nii.gz belongs to another image of that name, or the image has changed "
-                    "since. Predict into another folder, or delete this one first."
+                    f"{out / job.case.id}.nii.gz belongs to another image of that name, or the image has "
+                    "changed since. Predict into another folder, or delete this one first."
                 )
         write_json(out / RECORD_FILE, record | {"inputs": inputs})
 
@@ -286,8 +286,8 @@ def _check_distinct(files: Sequence[Sequence[Path]]) -> None:
     path, count = counts.most_common(1)[0] if counts else (None, 0)
     if count > 1:
         raise DataError(
-            f"{count} results would be written as {path}; expected a name of its own for each. Rename the inputs, "
-            "or predict them into different folders."
+            f"{count} results would be written as {path}; expected a name of its own for each. Rename the "
+            "inputs, or predict them into different folders."
         )
 
 
