@@ -1,5 +1,6 @@
 """Prediction with a network that marks what is bright, so that where the mask lands can be checked."""
 
+import tempfile
 from itertools import permutations, product
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
@@ -15,6 +18,8 @@ from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
 from oncoseg.train import train
+from test_files import largest_file
+from test_volume import affines
 from tiny import brats_case, lidc_nodule, tiny_data, tiny_recipe
 
 
@@ -78,6 +83,26 @@ def test_a_mask_lies_where_the_marker_is(tmp_path: Path, number: int) -> None:
     # a tenth of the finest voxel
     assert np.abs(centroid_mm(mask, affine) - centroid_mm(block, affine)).max() < 0.25
     assert 0.6 < mask.sum() / block.sum() < 1.5
+
+
+@given(affines, st.tuples(*[st.integers(6, 26)] * 3), st.sampled_from([".nii", ".nii.gz"]), st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_marker_is_found_on_any_oblique_grid(
+    affine: np.ndarray, grid: tuple[int, int, int], suffix: str, data: st.DataObject
+) -> None:
+    corner = [data.draw(st.integers(0, n - 5)) for n in grid]
+    marker = np.zeros(grid, bool)
+    marker[tuple(slice(c, c + 5) for c in corner)] = True
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / f"ct{suffix}"
+        nib.Nifti1Image(np.where(marker, 1000, 0).astype(np.int16), affine).to_filename(source)
+        (written,) = bright().predict([source], Path(folder) / "out")
+        result, original = nib.load(written), nib.load(source)
+        assert result.shape == grid
+        assert np.abs(result.affine - original.affine).max() < 1e-6
+        mask = np.asarray(result.dataobj) == 1
+    # to within half of a voxel, along each of the source's axes
+    assert np.abs(np.argwhere(mask).mean(axis=0) - np.argwhere(marker).mean(axis=0)).max() < 0.5
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -154,6 +179,149 @@ def test_a_second_call_keeps_what_is_there(tmp_path: Path) -> None:
     other = Predictor(again.recipe, Bright(), "other weights")
     with pytest.raises(RunError, match="exists already"):
         other.predict([tmp_path / "mri"], tmp_path / "out")
+
+
+def test_probabilities_are_added_to_masks_that_are_there(tmp_path: Path) -> None:
+    folder = brats_case(tmp_path / "mri", 1)
+    bright().predict([folder], tmp_path / "out")
+    bright().predict([folder], tmp_path / "out", probabilities=True)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"prediction.json", "BraTS2021_00001.nii.gz", "BraTS2021_00001_probability.nii.gz"}
+    again = bright()
+    again.predict([folder], tmp_path / "out", probabilities=True)
+    assert again.network.slices_seen == 0
+
+
+def test_more_inputs_join_the_folder_of_one_predictor(tmp_path: Path) -> None:
+    one, two = brats_case(tmp_path / "mri", 1), brats_case(tmp_path / "mri", 2)
+    bright().predict([one], tmp_path / "out")
+    second = bright()
+    bright_masks = second.predict([two, one], tmp_path / "out")
+    assert [path.name for path in bright_masks] == ["BraTS2021_00002.nii.gz", "BraTS2021_00001.nii.gz"]
+    assert second.network.slices_seen == 4
+
+
+def test_another_patients_image_of_the_same_name_never_gets_the_old_mask(tmp_path: Path) -> None:
+    for patient in ("A", "B"):
+        (tmp_path / patient).mkdir()
+        write_marked(tmp_path / patient / "scan.nii", oriented(0))
+    bright().predict([tmp_path / "A" / "scan.nii"], tmp_path / "out")
+    with pytest.raises(RunError, match=r"scan\.nii\.gz belongs to another image"):
+        bright().predict([tmp_path / "B" / "scan.nii"], tmp_path / "out")
+    write_marked(tmp_path / "A" / "scan.nii", oriented(3))
+    with pytest.raises(RunError, match="or the image has changed"):
+        bright().predict([tmp_path / "A" / "scan.nii"], tmp_path / "out")
+
+
+def test_a_mask_is_of_one_modality_and_one_threshold(tmp_path: Path) -> None:
+    write_marked(tmp_path / "scan.nii", oriented(0))
+    both = {"modalities__mri__channels": ["CT"] * 4, "modalities__mri__substitutes": {}}
+    bright(**both).predict([tmp_path / "scan.nii"], tmp_path / "out", modality="ct")
+    with pytest.raises(RunError, match="belongs to another"):
+        bright(**both).predict([tmp_path / "scan.nii"], tmp_path / "out", modality="mri")
+    with pytest.raises(RunError, match="exists already"):
+        bright(**both, prediction__threshold=0.6).predict(
+            [tmp_path / "scan.nii"], tmp_path / "out", modality="ct"
+        )
+
+
+def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
+    write_marked(tmp_path / "scan.nii", oriented(0))
+    with pytest.raises(RunError, match=r"The output folder .* is not empty"):
+        bright().predict([tmp_path / "scan.nii"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.nii"]
+
+
+def test_results_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "a_probability"):
+        write_marked(tmp_path / f"{name}.nii", oriented(0))
+    inputs = [tmp_path / "a.nii", tmp_path / "a_probability.nii"]
+    with pytest.raises(DataError, match=r"2 results would be written as .*a_probability\.nii\.gz"):
+        bright().predict(inputs, tmp_path / "out", probabilities=True)
+    assert len(bright().predict(inputs, tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("limit", [100, 9000])
+def test_a_full_disk_is_one_sentence_and_leaves_no_mask(tmp_path: Path, limit: int) -> None:
+    write_marked(tmp_path / "scan.nii", oriented(0), shape=(40, 40, 20))
+    (tmp_path / "out").mkdir()
+    with largest_file(limit), pytest.raises(RunError, match="Could not write"):
+        bright().predict([tmp_path / "scan.nii"], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"prediction.json"}
+    assert bright().predict([tmp_path / "scan.nii"], tmp_path / "out")[0].is_file()
+
+
+def test_a_full_disk_while_a_mask_is_written_leaves_no_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_marked(tmp_path / "scan.nii", oriented(0))
+    write = predict.io.write_labels
+
+    def with_little_room(path: Path, *rest: object) -> None:
+        with largest_file(200):
+            write(path.with_suffix("").with_suffix(".nii"), *rest)
+
+    monkeypatch.setattr(predict.io, "write_labels", with_little_room)
+    with pytest.raises(RunError, match="Could not write"):
+        bright().predict([tmp_path / "scan.nii"], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
+
+
+class Two(nn.Module):
+    """Class 1 grows with the image, class 2 is 0.7 everywhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = torch.logit(images[:, -1:].clamp(1e-4, 1 - 1e-4))
+        return torch.cat([first, torch.full_like(first, 0.8473)], dim=1)
+
+
+def test_a_voxel_gets_the_likeliest_class_from_the_threshold_on(tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        classes={"one": ["*"], "two": ["*"]},
+        prediction__threshold=0.6,
+        preparation__slice_size=[4, 4],
+        modalities__ct__scaling="window",
+        modalities__ct__window=[0, 100],
+    )
+    voxels = np.full((4, 4, 2), 40, np.int16)
+    voxels[:2] = 90
+    nib.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / "ct.nii")
+    (written,) = Predictor(recipe, Two()).predict([tmp_path / "ct.nii"], tmp_path / "out", probabilities=True)
+    mask = np.asarray(nib.load(written).dataobj)
+    assert (mask[:2] == 1).all()
+    assert (mask[2:] == 2).all()
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["ct.nii.gz", "ct_one_probability.nii.gz", "ct_two_probability.nii.gz", "prediction.json"]
+    one = nib.load(tmp_path / "out" / "ct_one_probability.nii.gz").get_fdata()
+    assert one[:2] == pytest.approx(0.9, abs=1e-3)
+    assert one[2:] == pytest.approx(0.4, abs=1e-3)
+
+
+def test_progress_counts_slices_of_all_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "SLAB", 3)
+    tiny_data(tmp_path, mri=2, ct=0)
+    seen: list[tuple[int, int]] = []
+    bright().predict([tmp_path / "mri"], tmp_path / "out", progress=lambda *at: seen.append(at))
+    assert seen == [(3, 8), (4, 8), (7, 8), (8, 8)]
+
+
+def test_slices_are_read_a_slab_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by a slab, not by the volume."""
+    write_marked(tmp_path / "a.nii.gz", np.eye(4), shape=(20, 24, 50))
+    largest: list[int] = []
+    real = predict.prepare_slices
+    monkeypatch.setattr(
+        predict,
+        "prepare_slices",
+        lambda voxels, *rest: (largest.append(voxels.nbytes), real(voxels, *rest))[1],
+    )
+    bright().predict([tmp_path / "a.nii.gz"], tmp_path / "out")
+    assert largest == [4 * 20 * 24 * 32 * 2, 4 * 20 * 24 * 18 * 2]
+
+
+def test_what_was_trained_on_a_gpu_can_be_used_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bright(training__device="gpu").device.type == "cpu"
 
 
 def test_a_failing_input_leaves_no_mask(tmp_path: Path) -> None:

@@ -100,7 +100,12 @@ def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
         for name, taken in recipe.modalities.items()
         if len(set(taken.channels)) == 1 and modality in (None, name)
     ]
-    if len(fitting) != 1:
+    if len(fitting) > 1:
+        raise DataError(
+            f"{path} is one image, which fits several modalities of this run ({', '.join(fitting)}). Say "
+            "which it is with --modality."
+        )
+    if not fitting:
         wanted = modality or " or ".join(recipe.modalities)
         channels = recipe.modalities[modality].channels if modality else ()
         needed = f" with {', '.join(dict.fromkeys(channels))}" if channels else ""

@@ -1,0 +1,128 @@
+"""From what a user names to cases and their modality."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from oncoseg.errors import DataError
+from oncoseg.inputs import find_jobs
+from tiny import brats_case, lidc_nodule, tiny_recipe
+
+
+def image(path: Path, grid: tuple[int, int, int] = (4, 5, 6), affine: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(np.zeros(grid, np.int16), np.eye(4) if affine is None else affine).to_filename(path)
+    return path
+
+
+def found(*paths: Path, modality: str | None = None, **changes: Any) -> list[tuple[str, str]]:
+    jobs = find_jobs(paths, tiny_recipe(**changes), modality)
+    return [(job.case.id, job.modality) for job in jobs]
+
+
+def test_a_data_set_a_case_and_an_image_are_recognised(tmp_path: Path) -> None:
+    case = brats_case(tmp_path / "mri", 1)
+    brats_case(tmp_path / "mri", 2)
+    lidc_nodule(tmp_path / "ct", 1)
+    single = image(tmp_path / "scan.nii.gz")
+    assert found(tmp_path / "mri") == [("BraTS2021_00001", "mri"), ("BraTS2021_00002", "mri")]
+    assert found(case) == [("BraTS2021_00001", "mri")]
+    assert found(tmp_path / "ct", single) == [("LIDC-IDRI-0001_nodule-0", "ct"), ("scan", "ct")]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("Scan 1.NII.GZ", "Scan_1"), ("a.b.nii", "a.b"), ("x.png", "x"), ("y.TIFF", "y"), ("z.tif", "z")],
+)
+def test_an_images_name_becomes_a_safe_id(tmp_path: Path, name: str, expected: str) -> None:
+    (tmp_path / name).touch()
+    assert found(tmp_path / name) == [(expected, "ct")]
+
+
+def test_a_plain_folder_gives_its_images_but_not_its_leftovers(tmp_path: Path) -> None:
+    for name in ("b.nii.gz", "a.nii", "._a.nii", "notes.txt"):
+        image(tmp_path / name) if name.endswith((".nii", ".gz")) else (tmp_path / name).touch()
+    assert found(tmp_path) == [("a", "ct"), ("b", "ct")]
+
+
+def test_a_folder_without_images_says_which_layouts_there_are(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match="no known layout"):
+        found(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("nowhere.nii", "does not exist"), ("scan.dcm", r"suffix that cannot be read")]
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "scan.dcm").touch()
+    with pytest.raises(DataError, match=message):
+        found(tmp_path / name)
+
+
+def test_an_unknown_modality_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"Unknown modality 'pet'; this run has mri, ct"):
+        found(image(tmp_path / "a.nii"), modality="pet")
+
+
+def test_one_image_for_two_modalities_of_one_channel_needs_to_be_told(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.nii")
+    single = {"modalities__mri__channels": ["FLAIR"] * 4, "modalities__mri__substitutes": {}}
+    with pytest.raises(DataError, match=r"fits several modalities of this run \(mri, ct\).*--modality"):
+        found(path, **single)
+    assert found(path, modality="mri", **single) == [("a", "mri")]
+
+
+def test_an_image_for_a_modality_of_several_channels_needs_a_case(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="mri takes several channels; expected the folder of a case with T1, T1ce"
+    ):
+        found(image(tmp_path / "a.nii"), modality="mri")
+
+
+def test_a_case_that_fits_no_modality_or_several_needs_to_be_told(tmp_path: Path) -> None:
+    folder = brats_case(tmp_path, 1)
+    next(folder.glob("*_t2.nii.gz")).unlink()
+    with pytest.raises(DataError, match=r"which fit no modality of this run .*--modality"):
+        found(folder)
+    assert found(folder, modality="mri") == [("BraTS2021_00001", "mri")]
+    assert found(folder, modalities__mri__missing="substitute") == [("BraTS2021_00001", "mri")]
+    several = {"modalities__ct__channels": ["FLAIR", "T1", "T1", "T1"], "training__pretrain_on": None}
+    brats_case(tmp_path / "whole", 1)
+    with pytest.raises(DataError, match="which fit several modalities"):
+        found(tmp_path / "whole", **several)
+
+
+def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
+    paths = [image(tmp_path / "a" / "scan.nii"), image(tmp_path / "b" / "scan.nii.gz")]
+    with pytest.raises(DataError, match=r"Several inputs would be written as scan\.nii\.gz"):
+        found(*paths)
+    with pytest.raises(DataError, match="Several inputs"):
+        found(paths[0], paths[0])
+
+
+@pytest.mark.parametrize(("axis", "slices"), [(0, 4), (1, 5), (2, 6)])
+def test_slices_are_counted_along_the_patient(tmp_path: Path, axis: int, slices: int) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = np.roll(np.eye(3), axis - 2, axis=1)
+    path = image(tmp_path / "a.nii.gz", affine=affine)
+    (job,) = find_jobs([path], tiny_recipe(), None)
+    assert job.slices() == slices
+    lidc_nodule(tmp_path / "ct", 1, slices=7)
+    (job,) = find_jobs([tmp_path / "ct"], tiny_recipe(), None)
+    assert job.slices() == 7
+
+
+def test_a_fingerprint_follows_the_files_and_the_modality(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.nii")
+    (job,) = find_jobs([path], tiny_recipe(), None)
+    before = job.fingerprint()
+    assert find_jobs([path], tiny_recipe(), None)[0].fingerprint() == before
+    image(path, grid=(4, 5, 7))
+    assert job.fingerprint() != before
+    path.unlink()
+    with pytest.raises(DataError, match=r"a: .*a\.nii cannot be read"):
+        job.fingerprint()
