@@ -160,6 +160,17 @@ def test_a_crop_is_a_window_of_the_slice() -> None:
     assert moved.dtype == torch.uint8
 
 
+def test_crops_see_every_part_of_the_slice_in_turn() -> None:
+    # each image holds its pixels' own numbers, so that a window tells what it covers
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    images = torch.stack([rows, columns]).expand(2000, 2, 16, 16) / 16
+    masks = torch.zeros(2000, 16, 16, dtype=torch.uint8)
+    windows, _ = augment(images, masks, 1, replace(NONE, crop=(8, 8), crop_on_tumour=0), generator())
+    first_row, last_row = windows[:, 0, 0, 0] * 16, windows[:, 0, -1, 0] * 16
+    for seen in (first_row < 0.5, last_row > 14.5):  # a quarter of the centres lies beyond either end
+        assert seen.float().mean().item() == pytest.approx(0.25, abs=0.04)
+
+
 @pytest.mark.parametrize("place", [(0, 0), (23, 31), (11, 3)])
 def test_a_crop_contains_the_tumour_when_asked(place: tuple[int, int]) -> None:
     images = torch.ones(64, 1, 24, 32)

@@ -94,9 +94,11 @@ def _sampling_grid(images: Tensor, masks: Tensor, s: Strengths, generator: torch
 
 
 def _centres(masks: Tensor, window: Sequence[int], on_tumour: float, generator: torch.Generator) -> Tensor:
-    """The middle of each slice's window, `n 2` as (x, y) from -1 to 1; windows stay inside the slice.
+    """The middle of each slice's window, `n 2` as (x, y) from -1 to 1.
 
-    With the chance `on_tumour`, near a random pixel of the slice's tumour; otherwise anywhere.
+    With the chance `on_tumour`, near a random pixel of the slice's tumour; otherwise at any pixel. A
+    window that would stick out is moved inside. Were its corner drawn instead, the slice's own corners
+    would almost never be seen, and its middle always.
     """
     n, *slice_size = masks.shape
     spread = torch.rand(n, 2, generator=generator) * 2 - 1
@@ -105,7 +107,7 @@ def _centres(masks: Tensor, window: Sequence[int], on_tumour: float, generator: 
     free = torch.tensor([1 - size / whole for size, whole in zip(window, slice_size, strict=True)])
     if not free.any():
         return torch.zeros(n, 2)
-    centres = spread * free
+    centres = torch.clamp(spread, -free, free)
     marked = (masks > 0).cpu()
     for number in (chosen & marked.flatten(1).any(1)).nonzero().flatten().tolist():
         pixels = marked[number].nonzero()
