@@ -185,6 +185,24 @@ def test_a_crop_contains_the_tumour_when_asked(place: tuple[int, int]) -> None:
     assert not anywhere.flatten(1).any(1).all()
 
 
+@pytest.mark.parametrize("crop", [None, (64, 64)])
+def test_the_elastic_deformation_does_not_fold_tissue(crop: tuple[int, int] | None) -> None:
+    # each pixel holds its own row and column, so that the output tells where it was taken from
+    size = 128
+    places = torch.stack(torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")) / size
+    images = torch.cat([places, torch.ones(1, size, size)]).expand(32, 3, size, size)
+    elastic = replace(NONE, elastic_chance=1, crop=crop)
+    taken, _ = augment(images, torch.zeros(32, size, size, dtype=torch.uint8), 1, elastic, generator())
+    down = (taken[:, :2, 1:, :-1] - taken[:, :2, :-1, :-1]) * size
+    right = (taken[:, :2, :-1, 1:] - taken[:, :2, :-1, :-1]) * size
+    within = taken[:, 2] > 1 - RESAMPLED
+    inside = within[:, 1:, 1:] & within[:, :-1, :-1] & within[:, 1:, :-1] & within[:, :-1, 1:]
+    jacobian = (down[:, 0] * right[:, 1] - down[:, 1] * right[:, 0])[inside]
+    assert inside.float().mean() > 0.9
+    assert jacobian.std() > 0.1  # it does deform
+    assert (jacobian > 0).all()
+
+
 def test_brightness_without_contrast_shifts_and_contrast_without_brightness_keeps_the_mean() -> None:
     images = 0.4 + 0.2 * batch()[0]
     masks = batch()[1]

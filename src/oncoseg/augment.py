@@ -23,7 +23,7 @@ class Strengths:
     scale_chance: float = 0.0
     scale_range: tuple[float, float] = (0.85, 1.2)
     elastic_chance: float = 0.3
-    elastic_pixels: float = 4.0
+    elastic_pixels: float = 2.0
     elastic_cells: int = 8
     brightness_chance: float = 0.5
     brightness: float = 0.15
@@ -90,7 +90,7 @@ def _sampling_grid(images: Tensor, masks: Tensor, s: Strengths, generator: torch
     theta[:, 1, 0], theta[:, 1, 1] = sine * flip_x * width / aspect, cosine * flip_y * height
     theta[:, :, 2] = _centres(masks, window, s.crop_on_tumour, generator)
     grid = functional.affine_grid(theta.to(images.device), [n, 1, *window], align_corners=False)
-    return grid + _elastic_displacement(images, window, s, generator)
+    return grid + _elastic_displacement(grid, slice_size, s, generator)
 
 
 def _centres(masks: Tensor, window: Sequence[int], on_tumour: float, generator: torch.Generator) -> Tensor:
@@ -119,15 +119,19 @@ def _centres(masks: Tensor, window: Sequence[int], on_tumour: float, generator: 
 
 
 def _elastic_displacement(
-    images: Tensor, window: Sequence[int], s: Strengths, generator: torch.Generator
+    grid: Tensor, slice_size: Sequence[int], s: Strengths, generator: torch.Generator
 ) -> Tensor:
-    n, _, rows, columns = images.shape
-    coarse = torch.randn(n, 2, s.elastic_cells, s.elastic_cells, generator=generator)
-    coarse *= _happens(s.elastic_chance, n, generator)[:, None, None, None]
+    """A smooth random field over each slice, `n h w 2`, read where `grid` looks.
+
+    The field belongs to the slice and not to the window, so that a crop bends tissue no more than the
+    whole slice does.
+    """
+    coarse = torch.randn(len(grid), 2, s.elastic_cells, s.elastic_cells, generator=generator)
+    coarse *= _happens(s.elastic_chance, len(grid), generator)[:, None, None, None]
     # a pixel is 2/size in grid_sample's coordinates, which run from -1 to 1
-    coarse *= s.elastic_pixels * torch.tensor([2 / columns, 2 / rows])[None, :, None, None]
-    smooth = functional.interpolate(
-        coarse.to(images.device), tuple(window), mode="bicubic", align_corners=False
+    coarse *= s.elastic_pixels * torch.tensor([2 / slice_size[1], 2 / slice_size[0]])[None, :, None, None]
+    smooth = functional.grid_sample(
+        coarse.to(grid.device), grid, mode="bicubic", padding_mode="border", align_corners=False
     )
     return smooth.permute(0, 2, 3, 1)
 

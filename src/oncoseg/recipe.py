@@ -78,10 +78,10 @@ class Augmentation(_Part):
     """Smallest and largest zoom factor."""
     elastic_chance: Share = 0.3
     """Chance of an elastic deformation."""
-    elastic_pixels: Annotated[float, Field(ge=0)] = 4.0
-    """Standard deviation of the displacement, in pixels of the prepared slice."""
+    elastic_pixels: Annotated[float, Field(ge=0)] = 2.0
+    """Standard deviation of the displacement at the cells' centres, in pixels of the prepared slice."""
     elastic_cells: Positive = 8
-    """Grid cells of the displacement field along each axis; fewer is smoother."""
+    """Cells of the displacement field along each axis of a slice; fewer is smoother."""
     brightness_chance: Share = 0.5
     """Chance of a change of brightness and contrast."""
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.15

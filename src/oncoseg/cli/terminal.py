@@ -1,5 +1,6 @@
 """What people see: messages, tables and progress. Results go to stdout, everything else to stderr."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,9 @@ WIDTH_OF_TABLES = 240
 
 LINE_AT_STEP = 5
 """The step of an epoch at which its line is written where there is no terminal."""
+
+LINE_AFTER_SECONDS = 30.0
+"""Of other long work where there is no terminal: a line whenever so much time has passed."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, in all)."""
@@ -75,7 +79,7 @@ def print_table(
 
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
-    """Show a bar with the time elapsed and left, on a terminal only."""
+    """Show a bar with the time elapsed and left; without a terminal, a line every half minute."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -86,6 +90,9 @@ def progress(what: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     console = stderr()
+    if not console.is_terminal:
+        yield _lines_in_time(what)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -94,9 +101,22 @@ def progress(what: str) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines_in_time(what: str) -> Progress:
+    started = said = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if 0 < done < total and now - said >= LINE_AFTER_SECONDS:
+            said = now
+            note(f"{what} {done}/{total}  left {_duration((now - started) * (total - done) / done)}")
+
+    return show
 
 
 @contextmanager
@@ -138,9 +158,14 @@ def _line_per_epoch(status: Any) -> None:
 
 def _in_words(status: Any) -> tuple[str, str]:
     """Which epoch, and everything else."""
-    from datetime import timedelta
-
     dice = "  ".join(f"{name} {score:.3f}" for name, score in status.scores.items())
-    left = timedelta(seconds=round(max(0.0, status.seconds_left)))
+    left = _duration(max(0.0, status.seconds_left))
     more = f"left {left}  loss {status.loss:.3f}" + (f"  validation Dice {dice}" if dice else "")
     return f"{status.stage} epoch {status.epoch}/{status.epochs}", more
+
+
+def _duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as in 1:02:03."""
+    from datetime import timedelta
+
+    return str(timedelta(seconds=round(seconds)))
