@@ -1,6 +1,8 @@
 """The commands, run in this process: what they print, what they pass on, and their exit codes."""
 
 import json
+import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ from oncoseg.cli.data import parse_data
 from oncoseg.cli.fields import check_flags, recipe_flags
 from oncoseg.cli.scores import print_scores
 from oncoseg.errors import DataError, OncosegError, RecipeError
+from oncoseg.files import atomic_file
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.stopping import Terminated
 from oncoseg.train import Outcome
+from tiny import tiny_data
 
 NAME = "unified-mri-ct"
 COMMANDS = (
@@ -194,9 +199,10 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         (OncosegError("Mend it."), 2, "Mend it."),
         (PermissionError(13, "Permission denied", "some/file"), 2, "some/file: Permission denied"),
         (KeyboardInterrupt(), 130, "Interrupted"),
+        (Terminated(), 143, "Stopped by SIGTERM"),
         (ValueError("odd"), 1, "ValueError: odd"),
     ],
-    ids=["ours", "system", "ctrl-c", "bug"],
+    ids=["ours", "system", "ctrl-c", "sigterm", "bug"],
 )
 def test_errors_become_messages_and_exit_codes(
     error: BaseException, code: int, expected: str, capsys: Capture, monkeypatch: Patch
@@ -209,6 +215,18 @@ def test_errors_become_messages_and_exit_codes(
     assert "Traceback" not in message
     assert main(["--debug", *command]) == code
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
+    def train(recipe: Recipe, data: Any, out: Path, **more: Any) -> None:
+        with atomic_file(out / "mask.nii") as temporary:
+            temporary.touch()
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(oncoseg.train, "train", train)
+    assert main(["train", NAME, *DATA, "--out", str(tmp_path)]) == 143
+    assert "what was finished is kept" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -266,6 +284,16 @@ def test_resume_needs_the_run_folder_only(resumed: list[dict[str, Any]], tmp_pat
     assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--training.max-minutes", "5"]) == 0
     assert resumed[0]["out"] == tmp_path / "run"
     assert resumed[0]["max_minutes"] == 5
+
+
+@pytest.mark.parametrize(("more", "budget"), [([], 7), (["--training.max-minutes", "none"], None)])
+def test_resume_keeps_the_budget_or_takes_it_away(
+    resumed: list[dict[str, Any]], tmp_path: Path, more: list[str], budget: float | None
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.write_recipe(run.recipe().with_changes({"training.max_minutes": 7}))
+    assert main(["train", "--resume", "--out", str(run.path), *more]) == 0
+    assert resumed[0]["max_minutes"] == budget
 
 
 def test_resume_accepts_the_command_that_started_the_run(
@@ -347,6 +375,23 @@ def test_phantom_then_inspect(tmp_path: Path, capsys: Capture) -> None:
     assert json.loads(found.read_text())["case_count"] == 1
 
 
+def test_prepare_says_what_is_wrong_with_the_data_and_bounds_its_memory(
+    tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    tiny_data(tmp_path, mri=2, ct=0)
+    (tmp_path / "mri" / "BraTS2021_00001" / "BraTS2021_00001_t2.nii.gz").unlink()
+    bounds: list[float] = []
+    monkeypatch.setattr(
+        "oncoseg.prepare.prepare", lambda *_, memory_gib, **__: (bounds.append(memory_gib), [])[1]
+    )
+    data = ["--data", f"mri={tmp_path / 'mri'}", "--store", str(tmp_path / "store")]
+    assert main(["prepare", NAME, *data, "--memory-gib", "2.5"]) == 0
+    assert bounds == [2.5]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mri: [missing-channel] ")
+    assert "BraTS2021_00001" in line
+
+
 def test_an_existing_folder_is_not_written_into(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "kept.txt").touch()
     assert main(["phantom", "brain-mri", str(tmp_path)]) == 2
@@ -356,8 +401,11 @@ def test_an_existing_folder_is_not_written_into(tmp_path: Path, capsys: Capture)
 
 def test_scores_are_printed_with_their_definitions(tmp_path: Path, capsys: Capture) -> None:
     dice = {"mean": 0.5, "median": 0.5, "low": 0.25, "high": 0.75, "n": 4, "undefined": 0, "note": ""}
-    row = {"group": "mri", "averaging": "patient", "units": 4}
+    row = {"group": "mri", "averaging": "patient", "units": 9}
+    row |= {"both_empty": 2, "truth_empty": 3, "prediction_empty": 1}
     summary = {
+        "synthetic": True,
+        "prediction": {"flips": True},
         "split": "test",
         "threshold": 0.5,
         "confidence": 0.95,
@@ -371,5 +419,8 @@ def test_scores_are_printed_with_their_definitions(tmp_path: Path, capsys: Captu
     printed = capsys.readouterr().out
     assert "0.500 [0.25, 0.75]" in printed
     assert "—" in printed
+    assert re.search(r"patient +7 +2 +4 ", printed)  # scored, empty, zero by the rule
+    assert "synthetic phantoms" in printed
+    assert "mirror averaging on" in printed
     for text in ("dice: Overlap.", "patient: Per patient.", "Empty masks: Left out.", "threshold 0.5", "95%"):
         assert text in printed

@@ -127,6 +127,32 @@ def test_cases_are_sorted_and_counted_once(tmp_path: Path) -> None:
     assert kinds(scan) == ["duplicate-case"]
 
 
+@pytest.mark.parametrize(
+    ("note", "synthetic"),
+    [
+        ("data/Training/SYNTHETIC.txt", True),
+        ("data/SYNTHETIC.txt", True),
+        ("SYNTHETIC.txt", True),
+        ("data/Training/LIDC-IDRI-0517/SYNTHETIC.txt", True),
+        ("data/Training/LIDC-IDRI-0517/nodule-0/mask-0/SYNTHETIC.txt", False),
+        ("data/other/SYNTHETIC.txt", False),
+        ("data/README.txt", False),
+    ],
+)
+def test_a_note_from_the_parent_to_the_images_marks_them_as_synthetic(
+    tmp_path: Path, note: str, synthetic: bool
+) -> None:
+    lidc(tmp_path / "data" / "Training")
+    touch(tmp_path, note)
+    assert open_dataset(tmp_path / "data").synthetic is synthetic
+
+
+def test_a_note_two_folders_above_is_of_something_else(tmp_path: Path) -> None:
+    touch(tmp_path, "SYNTHETIC.txt")
+    brats_2021(tmp_path / "data" / "Training")
+    assert not open_dataset(tmp_path / "data" / "Training").synthetic
+
+
 # BraTS
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from oncoseg import datasets, predict
 from oncoseg.datasets.base import Case, Scan
@@ -46,8 +47,9 @@ def test_empty_slices_are_left_out_and_counted():
     row = evaluation.row("mri", "slice")
     assert (row.units, row.both_empty, row.truth_empty, row.prediction_empty) == (4, 1, 1, 1)
     assert {name: row.scores[name].mean for name in ("dice", "precision", "recall")} == pytest.approx(
-        {"dice": 1 / 3, "precision": 1 / 3, "recall": 1 / 3}
+        {"dice": 1 / 3, "precision": 1 / 3, "recall": 1 / 2}  # recall: two slices hold tumour
     )
+    assert (row.scores["recall"].n, row.scores["recall"].undefined) == (2, 2)
     assert (row.scores["dice"].n, row.scores["dice"].undefined) == (3, 1)
     assert evaluation.row("mri", "slice-empty-is-one").scores["dice"].mean == pytest.approx(2 / 4)
 
@@ -167,8 +169,10 @@ class Known:
         return case(wanted.patient, ["1100 1000"], case_id=wanted.id, modality=modality)
 
 
-def described(case_id: str, patient: str, masks: int = 1) -> Case:
-    return Case(case_id, patient, {}, masks=tuple(ImageRef(()) for _ in range(masks)), labels={1: "tumour"})
+def described(case_id: str, patient: str, masks: int = 1, image: ImageRef | None = None) -> Case:
+    images = {"T1": image or ImageRef(())}
+    masks_of = tuple(ImageRef(()) for _ in range(masks))
+    return Case(case_id, patient, images, masks=masks_of, labels={1: "tumour"})
 
 
 @pytest.fixture
@@ -182,6 +186,8 @@ def run(tmp_path, monkeypatch):
 
     def loaded(path, changes):
         known = Known()
+        known.weights_sha256, known.precision = sha256_of_file(folder.model), "32-true"
+        known.device = torch.device("cpu")
         known.recipe = RunFolder(path).recipe().with_changes(changes or {})
         return known
 
@@ -214,6 +220,45 @@ def test_a_run_is_evaluated_on_its_test_side(run):
     with (written / "per_patient.csv").open() as file:
         assert [(row["patient"], row["cases"]) for row in csv.DictReader(file)] == [("p3", "2")]
     assert steps == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_how_the_probabilities_were_made_is_kept(run):
+    folder, _, _ = run
+    summary = json.loads((evaluate_run(folder.path) / "summary.json").read_text())
+    assert summary["prediction"]["flips"] is False
+    written = evaluate_run(folder.path, changes={"prediction.flips": True, "prediction.threshold": 0.6})
+    summary = json.loads((written / "summary.json").read_text())
+    assert (summary["prediction"]["flips"], summary["threshold"]) == (True, 0.6)
+    assert (summary["prediction"]["precision"], summary["prediction"]["device"]) == ("32-true", "cpu")
+
+
+def test_the_evaluated_files_have_a_fingerprint(run, tmp_path):
+    folder, _, found = run
+    image = tmp_path / "image.nii"
+    seen = []
+    for content in (b"one", b"two", b"one"):
+        image.write_bytes(content)
+        found[3] = described("c4", "p3", image=ImageRef((image,)))
+        seen.append(json.loads((evaluate_run(folder.path) / "summary.json").read_text())["data"]["mri"])
+    assert seen[0] == seen[2] != seen[1]
+
+
+def test_phantoms_are_marked(run, monkeypatch):
+    folder, _, found = run
+    assert json.loads((evaluate_run(folder.path) / "summary.json").read_text())["synthetic"] is False
+    monkeypatch.setattr(
+        datasets, "open_dataset", lambda path, layout: Scan(layout, tuple(found), synthetic=True)
+    )
+    assert json.loads((evaluate_run(folder.path) / "summary.json").read_text())["synthetic"] is True
+
+
+def test_a_patient_whom_another_modality_was_trained_on_is_refused(run, tmp_path):
+    folder, sides, _ = run
+    other = {"train": {"p3": ["c3"]}, "validation": {}, "test": {}}
+    folder.write_split(0, {"mri": sides, "ct": other})
+    folder.write_data({name: {"path": str(tmp_path), "layout": "lgg"} for name in ("mri", "ct")})
+    with pytest.raises(DataError, match="1 patients of test are also in train"):
+        evaluate_run(folder.path)
 
 
 def test_evaluating_again_replaces_the_files(run):
@@ -267,7 +312,7 @@ def test_unknown_names_are_refused(run, tmp_path):
         evaluate_run(folder.path, split="tests")
     with pytest.raises(RunError, match="this run has mri"):
         evaluate_run(folder.path, data={"pet": tmp_path})
-    with pytest.raises(RunError, match=r"recipe\.json"):
+    with pytest.raises(RunError, match="not a complete run folder"):
         evaluate_run(tmp_path)
 
 

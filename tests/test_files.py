@@ -3,6 +3,8 @@
 import contextlib
 import json
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,49 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, error: BaseExcepti
     with atomic_folder(tmp_path / "case") as temporary:
         (temporary / "file").touch()
     assert names(tmp_path) == ["case"]
+
+
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", dead_process)
+        killed = files._temporary_name(tmp_path / "case"), files._temporary_name(tmp_path / "mask.nii")
+        patch.setattr(files, "_machine", lambda: "0" * 8)
+        elsewhere = files._temporary_name(tmp_path / "case")
+    running = files._temporary_name(tmp_path / "case")
+    for folder in (killed[0], running, elsewhere):
+        folder.mkdir()
+        (folder / "half").touch()
+    killed[1].touch()
+    write_text(tmp_path / "a.txt", "")
+    assert set(names(tmp_path)) == {running.name, elsewhere.name, "a.txt"}
+
+
+def test_what_a_killed_process_left_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", dead_process)
+        files._temporary_name(tmp_path / "recipe.json").touch()
+    assert names(new_folder(tmp_path, "The run folder")) == []
+
+
+def test_a_folders_files_are_on_the_disk_before_it_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(files, "_flush_to_disk", lambda path: flushed.append(path.name))
+    with atomic_folder(tmp_path / "case") as temporary:
+        (temporary / "inner").mkdir()
+        for name in ("a", "inner/b"):
+            (temporary / name).touch()
+    assert sorted(flushed) == ["a", "b"]
 
 
 def test_the_first_of_two_equal_folders_stays(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from oncoseg.errors import DataError
-from oncoseg.inputs import find_jobs
+from oncoseg.inputs import NOT_IMAGES, find_jobs
 from tiny import brats_case, lidc_nodule, tiny_recipe
 
 
@@ -27,10 +27,11 @@ def test_a_data_set_a_case_and_an_image_are_recognised(tmp_path: Path) -> None:
     case = brats_case(tmp_path / "mri", 1)
     brats_case(tmp_path / "mri", 2)
     lidc_nodule(tmp_path / "ct", 1)
-    single = image(tmp_path / "scan.nii.gz")
     assert found(tmp_path / "mri") == [("BraTS2021_00001", "mri"), ("BraTS2021_00002", "mri")]
     assert found(case) == [("BraTS2021_00001", "mri")]
-    assert found(tmp_path / "ct", single) == [("LIDC-IDRI-0001_nodule-0", "ct"), ("scan", "ct")]
+    assert found(tmp_path / "ct") == [("LIDC-IDRI-0001_nodule-0", "ct")]
+    single = image(tmp_path / "scan.nii.gz")
+    assert found(single, modality="ct") == [("scan", "ct")]
 
 
 @pytest.mark.parametrize(
@@ -39,13 +40,38 @@ def test_a_data_set_a_case_and_an_image_are_recognised(tmp_path: Path) -> None:
 )
 def test_an_images_name_becomes_a_safe_id(tmp_path: Path, name: str, expected: str) -> None:
     (tmp_path / name).touch()
-    assert found(tmp_path / name) == [(expected, "ct")]
+    assert found(tmp_path / name, modality="ct") == [(expected, "ct")]
 
 
 def test_a_plain_folder_gives_its_images_but_not_its_leftovers(tmp_path: Path) -> None:
     for name in ("b.nii.gz", "a.nii", "._a.nii", "notes.txt"):
         image(tmp_path / name) if name.endswith((".nii", ".gz")) else (tmp_path / name).touch()
-    assert found(tmp_path) == [("a", "ct"), ("b", "ct")]
+    assert found(tmp_path, modality="ct") == [("a", "ct"), ("b", "ct")]
+
+
+def test_masks_in_a_plain_folder_are_no_images(tmp_path: Path) -> None:
+    for end in NOT_IMAGES:
+        image(tmp_path / f"scan{end.upper()}.nii.gz")
+    with pytest.raises(DataError, match=r"holds masks only, by their names \(scan.*expected images"):
+        found(tmp_path, modality="ct")
+    image(tmp_path / "scan.nii.gz")
+    assert found(tmp_path, modality="ct") == [("scan", "ct")]
+    assert found(tmp_path / "scan_SEG.nii.gz", modality="ct") == [("scan_SEG", "ct")]
+
+
+def test_one_image_does_not_say_what_it_shows(tmp_path: Path) -> None:
+    path = image(tmp_path / "flair.nii.gz")
+    with pytest.raises(DataError, match=r"This run has mri, ct, and one image can be ct: .* --modality ct"):
+        found(path)
+    with pytest.raises(DataError, match="--modality ct"):
+        found(tmp_path)
+
+
+def test_one_image_needs_no_word_in_a_run_of_one_modality(tmp_path: Path) -> None:
+    recipe = tiny_recipe(training__pretrain_on=None)
+    only = recipe.model_copy(update={"modalities": {"ct": recipe.modalities["ct"]}})
+    (job,) = find_jobs([image(tmp_path / "a.nii")], only, None)
+    assert job.modality == "ct"
 
 
 def test_a_folder_without_images_says_which_layouts_there_are(tmp_path: Path) -> None:
@@ -71,7 +97,7 @@ def test_an_unknown_modality_lists_those_there_are(tmp_path: Path) -> None:
 def test_one_image_for_two_modalities_of_one_channel_needs_to_be_told(tmp_path: Path) -> None:
     path = image(tmp_path / "a.nii")
     single = {"modalities__mri__channels": ["FLAIR"] * 4, "modalities__mri__substitutes": {}}
-    with pytest.raises(DataError, match=r"fits several modalities of this run \(mri, ct\).*--modality"):
+    with pytest.raises(DataError, match=r"one image can be mri or ct: .*--modality"):
         found(path, **single)
     assert found(path, modality="mri", **single) == [("a", "mri")]
 
@@ -99,9 +125,9 @@ def test_a_case_that_fits_no_modality_or_several_needs_to_be_told(tmp_path: Path
 def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
     paths = [image(tmp_path / "a" / "scan.nii"), image(tmp_path / "b" / "scan.nii.gz")]
     with pytest.raises(DataError, match=r"Several inputs would be written as scan\.nii\.gz"):
-        found(*paths)
+        found(*paths, modality="ct")
     with pytest.raises(DataError, match="Several inputs"):
-        found(paths[0], paths[0])
+        found(paths[0], paths[0], modality="ct")
 
 
 @pytest.mark.parametrize(("axis", "slices"), [(0, 4), (1, 5), (2, 6)])
@@ -109,7 +135,7 @@ def test_slices_are_counted_along_the_patient(tmp_path: Path, axis: int, slices:
     affine = np.eye(4)
     affine[:3, :3] = np.roll(np.eye(3), axis - 2, axis=1)
     path = image(tmp_path / "a.nii.gz", affine=affine)
-    (job,) = find_jobs([path], tiny_recipe(), None)
+    (job,) = find_jobs([path], tiny_recipe(), "ct")
     assert job.slices() == slices
     lidc_nodule(tmp_path / "ct", 1, slices=7)
     (job,) = find_jobs([tmp_path / "ct"], tiny_recipe(), None)
@@ -118,9 +144,9 @@ def test_slices_are_counted_along_the_patient(tmp_path: Path, axis: int, slices:
 
 def test_a_fingerprint_follows_the_files_and_the_modality(tmp_path: Path) -> None:
     path = image(tmp_path / "a.nii")
-    (job,) = find_jobs([path], tiny_recipe(), None)
+    (job,) = find_jobs([path], tiny_recipe(), "ct")
     before = job.fingerprint()
-    assert find_jobs([path], tiny_recipe(), None)[0].fingerprint() == before
+    assert find_jobs([path], tiny_recipe(), "ct")[0].fingerprint() == before
     image(path, grid=(4, 5, 7))
     assert job.fingerprint() != before
     path.unlink()

@@ -107,6 +107,13 @@ def test_four_dimensions_with_one_volume_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume_of(save(tmp_path / "a.nii", VALUES[..., None])).array[0], VALUES)
 
 
+def test_a_result_keeps_a_fourth_axis_of_one(tmp_path: Path) -> None:
+    source = volume_of(save(tmp_path / "a.nii", VALUES[..., None]))
+    write_labels(tmp_path / "mask.nii", (VALUES > 60).astype(np.uint8), source)
+    assert nib.load(tmp_path / "mask.nii").shape == (4, 5, 6, 1)
+    np.testing.assert_array_equal(volume_of(tmp_path / "mask.nii").array[0], VALUES > 60)
+
+
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
@@ -116,6 +123,8 @@ def test_four_dimensions_with_one_volume_are_read(tmp_path: Path) -> None:
         (np.zeros((2, 3, 4), np.complex64), "complex"),
         (np.full((2, 3, 4), np.nan, np.float32), "24 voxel.* NaN or infinite"),
         (np.full((2, 3, 4), np.inf), "NaN or infinite"),
+        (np.full((2, 3, 4), -1e39), r"voxels from -1e\+39 to .*within ±1e\+38"),
+        (np.linspace(0, 2e38, 24, dtype=np.float32).reshape(2, 3, 4), r"voxels from 0 to 2e\+38"),
     ],
 )
 def test_unfit_voxels_are_refused(tmp_path: Path, array: np.ndarray, reason: str) -> None:
@@ -300,6 +309,15 @@ def test_grids_without_a_header_are_written_too(
     assert np.unique(written.array) == (0.25 if scalars else 7)
     # NIfTI-1 stores float32
     np.testing.assert_allclose(written.affine_ras, affine, atol=AFFINE_TOLERANCE_MM, rtol=0)
+
+
+def test_a_result_on_a_stack_of_images_claims_no_size_and_no_place(tmp_path: Path) -> None:
+    like = Volume(np.zeros((1, 2, 3, 4)), np.diag([-1.0, -1, 1, 1]), spacing_known=False)
+    write_labels(tmp_path / "a.nii", np.ones((2, 3, 4), np.uint8), like)
+    header = nib.load(tmp_path / "a.nii").header
+    assert (int(header["qform_code"]), int(header["sform_code"])) == (0, 0)
+    assert header.get_xyzt_units()[0] == "unknown"
+    assert header.get_data_shape() == (2, 3, 4)
 
 
 def test_equal_results_are_equal_files(tmp_path: Path) -> None:

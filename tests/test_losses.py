@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from oncoseg.losses import POWER_FLOOR, focal_tversky
+from oncoseg.errors import RecipeError
+from oncoseg.losses import POWER_FLOOR, build, focal_tversky
 
 LOG_3 = 1.0986122886681098
 """The logit of probability 3/4; its negative is that of 1/4."""
@@ -71,3 +72,21 @@ def test_the_power_below_one_has_a_finite_slope_at_the_optimum() -> None:
 def test_three_dimensions_are_summed_like_two() -> None:
     volume = focal_tversky(LOGITS[:, :, None], TARGET[:, None])
     assert volume == focal_tversky(LOGITS, TARGET)
+
+
+def test_a_loss_is_built_with_its_arguments() -> None:
+    loss = build("focal-tversky", {"alpha": 0.8, "beta": 0.2, "gamma": 1.0, "smooth": 0.0})
+    assert loss(LOGITS, TARGET).item() == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("focal-tverski", {}, "did you mean 'focal-tversky'"),
+        ("xyz", {}, "expected one of focal-tversky"),
+        ("focal-tversky", {"delta": 1.0}, "does not take the arguments {'delta': 1.0}"),
+    ],
+)
+def test_a_loss_that_is_not_there_is_explained(name: str, arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build(name, arguments)

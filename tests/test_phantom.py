@@ -67,7 +67,7 @@ def test_brain_has_the_files_of_brats(brains: Path) -> None:
     assert sorted(path.name for path in brains.iterdir()) == [
         "BraTS2021_90000",
         "BraTS2021_90001",
-        "README.txt",
+        "SYNTHETIC.txt",
     ]
 
 
@@ -90,7 +90,7 @@ def test_smaller_size_keeps_the_field_of_view() -> None:
 
 
 def test_brain_note_says_that_it_is_synthetic(brains: Path) -> None:
-    note = (brains / "README.txt").read_text()
+    note = (brains / "SYNTHETIC.txt").read_text()
     assert "Synthetic" in note
     assert "not results about patients" in note
     assert "--seed 5" in note
@@ -160,7 +160,11 @@ def test_lung_has_the_files_of_lidc_slices(lungs: Path) -> None:
         assert sorted(kinds) == ["images", "mask-0", "mask-1", "mask-2", "mask-3"]
         count = len(kinds["images"])
         assert all(names == sorted(f"slice-{k}.png" for k in range(count)) for names in kinds.values())
-    assert sorted(path.name for path in lungs.iterdir()) == ["LIDC-IDRI-9000", "LIDC-IDRI-9001", "README.txt"]
+    assert sorted(path.name for path in lungs.iterdir()) == [
+        "LIDC-IDRI-9000",
+        "LIDC-IDRI-9001",
+        "SYNTHETIC.txt",
+    ]
 
 
 def test_lung_files_are_8_bit_crops(lungs: Path) -> None:
@@ -263,7 +267,7 @@ def test_an_interruption_leaves_only_whole_cases(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         make_brain_mri(tmp_path / "out", cases=3, seed=0, size=(16, 16, 16), progress=stop)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["BraTS2021_90000", "README.txt"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["BraTS2021_90000", "SYNTHETIC.txt"]
 
 
 def test_a_failure_while_writing_leaves_no_half_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +278,7 @@ def test_a_failure_while_writing_leaves_no_half_case(tmp_path: Path, monkeypatch
     monkeypatch.setattr(brain_mri, "_write_nifti", fail)
     with pytest.raises(RunError, match="No space left"):
         make_brain_mri(tmp_path / "out", cases=1, seed=0, size=(16, 16, 16))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["README.txt"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["SYNTHETIC.txt"]
 
 
 def test_a_field_is_the_same_function_on_every_grid() -> None:

@@ -1,5 +1,6 @@
 """Prediction with a network that marks what is bright, so that where the mask lands can be checked."""
 
+import json
 import tempfile
 from itertools import permutations, product
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_a_mask_lies_where_the_marker_is(tmp_path: Path, number: int) -> None:
     affine = oriented(number)
     source = tmp_path / "ct.nii"
     block = write_marked(source, affine)
-    (written,) = bright().predict([source], tmp_path / "out")
+    (written,) = bright().predict([source], tmp_path / "out", modality="ct")
     result, original = nib.load(written), nib.load(source)
     assert result.shape == original.shape
     assert np.abs(result.affine - original.affine).max() < 1e-6
@@ -96,7 +97,7 @@ def test_a_marker_is_found_on_any_oblique_grid(
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"ct{suffix}"
         nib.Nifti1Image(np.where(marker, 1000, 0).astype(np.int16), affine).to_filename(source)
-        (written,) = bright().predict([source], Path(folder) / "out")
+        (written,) = bright().predict([source], Path(folder) / "out", modality="ct")
         result, original = nib.load(written), nib.load(source)
         assert result.shape == grid
         assert np.abs(result.affine - original.affine).max() < 1e-6
@@ -146,9 +147,9 @@ def test_a_stack_of_images_is_predicted_on_its_pixels(tmp_path: Path) -> None:
 
 def test_prediction_does_not_depend_on_the_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_marked(tmp_path / "a.nii.gz", oriented(21))
-    whole = bright().predict([tmp_path / "a.nii.gz"], tmp_path / "whole")
+    whole = bright().predict([tmp_path / "a.nii.gz"], tmp_path / "whole", modality="ct")
     monkeypatch.setattr(predict, "SLAB", 3)
-    parts = bright().predict([tmp_path / "a.nii.gz"], tmp_path / "parts")
+    parts = bright().predict([tmp_path / "a.nii.gz"], tmp_path / "parts", modality="ct")
     assert whole[0].read_bytes() == parts[0].read_bytes()
 
 
@@ -205,12 +206,12 @@ def test_another_patients_image_of_the_same_name_never_gets_the_old_mask(tmp_pat
     for patient in ("A", "B"):
         (tmp_path / patient).mkdir()
         write_marked(tmp_path / patient / "scan.nii", oriented(0))
-    bright().predict([tmp_path / "A" / "scan.nii"], tmp_path / "out")
+    bright().predict([tmp_path / "A" / "scan.nii"], tmp_path / "out", modality="ct")
     with pytest.raises(RunError, match=r"scan\.nii\.gz belongs to another image"):
-        bright().predict([tmp_path / "B" / "scan.nii"], tmp_path / "out")
+        bright().predict([tmp_path / "B" / "scan.nii"], tmp_path / "out", modality="ct")
     write_marked(tmp_path / "A" / "scan.nii", oriented(3))
     with pytest.raises(RunError, match="or the image has changed"):
-        bright().predict([tmp_path / "A" / "scan.nii"], tmp_path / "out")
+        bright().predict([tmp_path / "A" / "scan.nii"], tmp_path / "out", modality="ct")
 
 
 def test_a_mask_is_of_one_modality_and_one_threshold(tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_a_mask_is_of_one_modality_and_one_threshold(tmp_path: Path) -> None:
 def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     write_marked(tmp_path / "scan.nii", oriented(0))
     with pytest.raises(RunError, match=r"The output folder .* is not empty"):
-        bright().predict([tmp_path / "scan.nii"], tmp_path)
+        bright().predict([tmp_path / "scan.nii"], tmp_path, modality="ct")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii"]
 
 
@@ -237,8 +238,8 @@ def test_results_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> 
         write_marked(tmp_path / f"{name}.nii", oriented(0))
     inputs = [tmp_path / "a.nii", tmp_path / "a_probability.nii"]
     with pytest.raises(DataError, match=r"2 results would be written as .*a_probability\.nii\.gz"):
-        bright().predict(inputs, tmp_path / "out", probabilities=True)
-    assert len(bright().predict(inputs, tmp_path / "out")) == 2
+        bright().predict(inputs, tmp_path / "out", probabilities=True, modality="ct")
+    assert len(bright().predict(inputs, tmp_path / "out", modality="ct")) == 2
 
 
 @pytest.mark.parametrize("limit", [100, 9000])
@@ -246,9 +247,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_mask(tmp_path: Path, limit: i
     write_marked(tmp_path / "scan.nii", oriented(0), shape=(40, 40, 20))
     (tmp_path / "out").mkdir()
     with largest_file(limit), pytest.raises(RunError, match="Could not write"):
-        bright().predict([tmp_path / "scan.nii"], tmp_path / "out")
+        bright().predict([tmp_path / "scan.nii"], tmp_path / "out", modality="ct")
     assert {path.name for path in (tmp_path / "out").iterdir()} <= {"prediction.json"}
-    assert bright().predict([tmp_path / "scan.nii"], tmp_path / "out")[0].is_file()
+    assert bright().predict([tmp_path / "scan.nii"], tmp_path / "out", modality="ct")[0].is_file()
 
 
 def test_a_full_disk_while_a_mask_is_written_leaves_no_mask(
@@ -263,7 +264,7 @@ def test_a_full_disk_while_a_mask_is_written_leaves_no_mask(
 
     monkeypatch.setattr(predict.io, "write_labels", with_little_room)
     with pytest.raises(RunError, match="Could not write"):
-        bright().predict([tmp_path / "scan.nii"], tmp_path / "out")
+        bright().predict([tmp_path / "scan.nii"], tmp_path / "out", modality="ct")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
 
 
@@ -286,7 +287,9 @@ def test_a_voxel_gets_the_likeliest_class_from_the_threshold_on(tmp_path: Path) 
     voxels = np.full((4, 4, 2), 40, np.int16)
     voxels[:2] = 90
     nib.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / "ct.nii")
-    (written,) = Predictor(recipe, Two()).predict([tmp_path / "ct.nii"], tmp_path / "out", probabilities=True)
+    (written,) = Predictor(recipe, Two()).predict(
+        [tmp_path / "ct.nii"], tmp_path / "out", probabilities=True, modality="ct"
+    )
     mask = np.asarray(nib.load(written).dataobj)
     assert (mask[:2] == 1).all()
     assert (mask[2:] == 2).all()
@@ -315,13 +318,72 @@ def test_slices_are_read_a_slab_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         "prepare_slices",
         lambda voxels, *rest: (largest.append(voxels.nbytes), real(voxels, *rest))[1],
     )
-    bright().predict([tmp_path / "a.nii.gz"], tmp_path / "out")
+    bright().predict([tmp_path / "a.nii.gz"], tmp_path / "out", modality="ct")
     assert largest == [4 * 20 * 24 * 32 * 2, 4 * 20 * 24 * 18 * 2]
 
 
 def test_what_was_trained_on_a_gpu_can_be_used_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert bright(training__device="gpu").device.type == "cpu"
+
+
+def test_a_constant_channel_leaves_no_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "SLAB", 3)
+    folder = brats_case(tmp_path / "mri", 1)
+    nib.Nifti1Image(np.full((14, 10, 4), 7, np.int16), np.eye(4)).to_filename(
+        folder / "BraTS2021_00001_t2.nii.gz"
+    )
+    with pytest.raises(DataError, match="Case BraTS2021_00001: Channel T2 is constant"):
+        bright().predict([folder], tmp_path / "out", probabilities=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
+    (case,) = open_dataset(folder).cases
+    with pytest.raises(DataError, match="Case BraTS2021_00001: Channel T2 is constant"):
+        bright().predict_case(case, "mri")
+
+
+class Broken(nn.Module):
+    """What becomes of weights whose training diverged."""
+
+    def __init__(self, output: float) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full_like(images[:, :1], self.output)
+
+
+@pytest.mark.parametrize("output", [torch.nan, torch.inf])
+def test_a_network_that_gives_no_numbers_leaves_no_mask(tmp_path: Path, output: float) -> None:
+    folder = brats_case(tmp_path / "mri", 1)
+    with pytest.raises(RunError, match="output is NaN or infinite"):
+        Predictor(tiny_recipe(), Broken(output)).predict([folder], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
+
+
+def test_a_failing_input_keeps_no_other_from_being_predicted(tmp_path: Path) -> None:
+    folders = [brats_case(tmp_path / "mri", number) for number in range(5)]
+    damaged = folders[1] / "BraTS2021_00001_flair.nii.gz"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-40])
+    (folders[2] / "BraTS2021_00002_t1.nii.gz").write_bytes(b"no header")
+    (folders[3] / "BraTS2021_00003_t2.nii.gz").unlink()
+    seen: list[tuple[int, int]] = []
+    with pytest.raises(
+        DataError, match=r"3 of 5 cases cannot be predicted; the others are in .*out"
+    ) as caught:
+        bright().predict(
+            [tmp_path / "mri"], tmp_path / "out", modality="mri", progress=lambda *at: seen.append(at)
+        )
+    lines = str(caught.value).splitlines()[1:]
+    assert sorted(line.split(":")[0] for line in lines) == [f"  Case BraTS2021_0000{n}" for n in (1, 2, 3)]
+    names = {"prediction.json", "BraTS2021_00000.nii.gz", "BraTS2021_00004.nii.gz"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert seen[-1] == (12, 12)
+    # once mended, it is computed, and it alone
+    damaged.write_bytes(content)
+    again = bright()
+    again.predict([*folders[:2], folders[4]], tmp_path / "out", modality="mri")
+    assert 0 < again.network.slices_seen <= 4
 
 
 def test_a_failing_input_leaves_no_mask(tmp_path: Path) -> None:
@@ -362,7 +424,7 @@ def test_two_inputs_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         write_marked(tmp_path / folder / "ct.nii.gz", np.eye(4))
     with pytest.raises(DataError, match=r"ct\.nii\.gz"):
-        bright().predict([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        bright().predict([tmp_path / "a", tmp_path / "b"], tmp_path / "out", modality="ct")
 
 
 def test_a_missing_sequence_names_the_way_out(tmp_path: Path) -> None:
@@ -372,7 +434,20 @@ def test_a_missing_sequence_names_the_way_out(tmp_path: Path) -> None:
         bright().predict([folder], tmp_path / "out")
     with pytest.raises(DataError, match="Channel T2 is missing"):
         bright().predict([folder], tmp_path / "out", modality="mri")
-    assert bright(modalities__mri__missing="substitute").predict([folder], tmp_path / "ok")
+
+
+def test_substitutes_are_recorded(tmp_path: Path) -> None:
+    folder = brats_case(tmp_path / "mri", 1)
+    brats_case(tmp_path / "mri", 2)
+    (folder / "BraTS2021_00001_t2.nii.gz").unlink()
+    predictor = bright(modalities__mri__missing="substitute")
+    predictor.predict([tmp_path / "mri"], tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    assert record["substituted"] == {"BraTS2021_00001": {"T2": "FLAIR"}}
+    assert predict.substitutions(tmp_path / "out") == record["substituted"]
+    cases = open_dataset(tmp_path / "mri").cases
+    assert [predictor.predict_case(case, "mri").substituted for case in cases] == [{"T2": "FLAIR"}, {}]
+    assert predictor.predict([tmp_path / "mri"], tmp_path / "out")
 
 
 def test_a_case_for_evaluation_has_truth_and_prediction_on_one_grid(tmp_path: Path) -> None:

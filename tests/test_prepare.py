@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from oncoseg import files
 from oncoseg import prepare as preparing
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
@@ -19,9 +20,9 @@ from oncoseg.files import TEMPORARY_MARK
 from oncoseg.io import ImageRef
 from oncoseg.prepare import Settings, build_case, prepare
 from oncoseg.recipe import Modality, Preparation
-from oncoseg.store import HASHES_FILE, PreparedCase
+from oncoseg.store import HASHES_FILE, SLICES_FILE, FileHashes, PreparedCase
 from oncoseg.transforms import prepare_slices
-from test_files import largest_file
+from test_files import dead_process, largest_file
 from tiny import MRI_GRID, brats_case, lidc_nodule
 
 MRI = Settings.of(
@@ -333,6 +334,28 @@ def test_a_missing_channel_is_refused_or_substituted(tmp_path: Path) -> None:
     assert images[:, 3].any()
 
 
+def test_a_truncated_entry_of_the_store_is_prepared_anew(tmp_path: Path, built: list[str]) -> None:
+    cases = brats(tmp_path / "data")
+    before = run(cases, MRI, tmp_path / "store")
+    slices = before[1].folder / SLICES_FILE
+    content = slices.read_bytes()
+    slices.write_bytes(content[: len(content) // 2])
+    after = run(cases, MRI, tmp_path / "store")
+    assert built[3:] == [cases[1].id]
+    assert after[1].folder == before[1].folder
+    assert slices.read_bytes() == content
+
+
+def test_what_a_killed_worker_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (case,) = brats(tmp_path / "data", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getpid", dead_process)
+        folder = tmp_path / "store" / MRI.key(case, FileHashes(tmp_path))[:2]
+        files._temporary_name(folder / "case").mkdir(parents=True)
+    (prepared,) = run([case], MRI, tmp_path / "store")
+    assert list(folder.iterdir()) == [prepared.folder]
+
+
 def test_a_full_disk_stops_with_a_sentence_and_keeps_what_is_whole(tmp_path: Path) -> None:
     cases = brats(tmp_path / "data")
     run(cases[:1], MRI, tmp_path / "store")
@@ -359,7 +382,7 @@ def test_memory_bounds_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(preparing, "SOURCE_COPIES", 2.5)
     gib = 2**30
 
-    def count(workers: int | None, memory_gib: float, *sizes: float) -> int:
+    def count(workers: int | None, memory_gib: float | None, *sizes: float) -> int:
         return preparing._workers_within(workers, memory_gib, sizes)
 
     # 0.5 GiB a worker, and two and a half times the largest case
@@ -370,6 +393,16 @@ def test_memory_bounds_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) ->
     assert count(3, 8.0, *[0] * 50) == 3
     assert count(None, 8.0, 0, 0) == 2
     assert count(0, 8.0, 0, 0) == 0
+    # half of what is free, at most 8 GiB
+    monkeypatch.setattr(preparing, "_free_memory_gib", lambda: 6.0)
+    assert count(None, None, *[0.2 * gib] * 50) == 3
+    monkeypatch.setattr(preparing, "_free_memory_gib", lambda: 100.0)
+    assert count(None, None, *[0.2 * gib] * 50) == 8
+
+
+def test_free_memory_is_some_of_all_there_is() -> None:
+    everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    assert 0 < preparing._free_memory_gib() <= everything
 
 
 def test_the_size_of_a_case_is_that_of_its_voxels(tmp_path: Path) -> None:

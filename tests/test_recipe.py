@@ -40,6 +40,10 @@ def test_a_change_changes_that_field_only() -> None:
         ("modalities.ct.scaling", "window", "window"),
         ("modalities.ct.loss.weight", "2", 2.0),
         ("title", "12", "12"),
+        ("training.pretrain-on", "none", None),
+        ("training.pretrain-on", "None", None),
+        ("network.name", "none", "none"),
+        ("network.arguments.dropout", "none", None),
     ],
 )
 def test_text_from_the_command_line_becomes_the_fields_type(field: str, text: str, value: Any) -> None:
@@ -94,11 +98,41 @@ def test_open_dictionaries_take_new_keys() -> None:
         ("preparation.slice_size", [128], "preparation.slice_size"),
         ("preparation.slice_size", [0, 128], "preparation.slice_size"),
         ("format_version", 2, "format_version"),
+        ("training.max_epochs", "none", "training.max_epochs"),
+        ("training.seed", -1, "training.seed: .*greater than or equal to 0"),
+        ("training.learning_rate", "Infinity", "training.learning_rate: .*finite"),
+        ("augmentation.scale_range", [0, 1], r"augmentation: scale_range must be 0 < .*\[0.0, 1.0\]"),
+        ("augmentation.scale_range", [1.2, 0.8], "scale_range must be"),
+        ("modalities.ct.window", [400, -1000], r"ct: window must be lower < upper, got \[400.0, -1000.0\]"),
+        ("modalities.ct.window", [5, 5], "window must be lower < upper"),
+        ("modalities.ct.percentiles", [-1, 99], "percentiles must be 0 ≤ lower < upper ≤ 100"),
+        ("modalities.ct.percentiles", [1, 101], "percentiles must be"),
+        ("modalities.ct.percentiles", [50, 50], "percentiles must be"),
+        ("modalities.ct.channels", [], "at least one channel"),
+        ("modalities", {"all": {"channels": ["CT"]}}, "no modality may be called 'all'"),
+        ("classes", {}, "at least one class"),
+        ("classes.tumour", [], "at least one label"),
     ],
 )
 def test_what_does_not_fit_is_named(field: str, value: Any, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         S1.with_changes({field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("split.train", 0.95),
+        ("training.pretrain_on", "pet"),
+        ("training.max_epochs", 0),
+        ("modalities.ct", {}),
+    ],
+)
+def test_an_error_is_one_short_sentence(field: str, value: Any) -> None:
+    with pytest.raises(RecipeError) as caught:
+        S1.with_changes({field: value})
+    assert "Value error" not in str(caught.value)
+    assert len(str(caught.value)) < 150
 
 
 def test_fields_cannot_be_set() -> None:

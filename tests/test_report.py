@@ -73,13 +73,13 @@ def make_run(path, recipe: Recipe | None = None) -> RunFolder:
     return folder
 
 
-def finish_run(folder: RunFolder) -> None:
+def finish_run(folder: RunFolder, **described) -> None:
     folder.log.write_text(LOG)
     folder.write_metrics({"finished": True, "minutes": 7.5, "hardware": {"threads": 2}})
     cases = [prediction(f"m{i}", "mri", found) for i, found in enumerate((4, 3, 3, 2, 4))]
     cases += [prediction(f"c{i}", "ct", found) for i, found in enumerate((4, 0))]
     evaluation = evaluate_predictions(cases, 0.5, folder.recipe().published)
-    replace(evaluation, split="test").write(folder.path / "evaluation" / "test")
+    replace(evaluation, split="test", **described).write(folder.path / "evaluation" / "test")
 
 
 def page_of(folder: RunFolder) -> Page:
@@ -169,11 +169,30 @@ def test_changed_weights_are_noticed(tmp_path):
 
 def test_phantoms_get_a_banner(tmp_path):
     folder = make_run(tmp_path / "run")
-    (folder.path / "mri").mkdir()
-    (folder.path / "mri" / "README.txt").write_text("Made by the Phantom generator.")
-    assert "Synthetic phantoms: these numbers say nothing about patients" in page_of(folder).plain
     folder.write_data({"mri": {"synthetic": True}, "ct": {}})
+    assert "Synthetic phantoms: these numbers say nothing about patients" in page_of(folder).plain
+    folder.write_data({"mri": {"synthetic": False}, "ct": {}})
+    assert "Synthetic phantoms" not in page_of(folder).plain
+    finish_run(folder, synthetic=True)
     assert "Synthetic phantoms: these numbers" in page_of(folder).plain
+
+
+def test_problems_of_the_data_are_said(tmp_path):
+    folder = make_run(tmp_path / "run")
+    problems = [{"kind": "gap", "case": case, "message": f"Case {case} lacks a slice."} for case in "ab"]
+    folder.write_data({"mri": {"problems": problems, "without_truth": 3}, "ct": {"problems": []}})
+    said = page_of(folder).plain
+    assert (
+        "Case a lacks a slice. (the first of 2 such problems) 3 cases without a mask were left out." in said
+    )
+
+
+def test_mirror_averaging_is_said(tmp_path):
+    folder = make_run(tmp_path / "run")
+    finish_run(folder)
+    assert "averaged over the four mirror images" not in page_of(folder).plain
+    finish_run(folder, prediction={"flips": True})
+    assert "averaged over the four mirror images" in page_of(folder).plain
 
 
 def test_text_from_files_is_escaped(tmp_path):
@@ -195,8 +214,25 @@ def test_a_damaged_evaluation_is_an_error_with_the_command(tmp_path):
     folder = make_run(tmp_path / "run")
     finish_run(folder)
     (folder.path / "evaluation" / "test" / "curves.json").write_text("{")
-    with pytest.raises(RunError, match=r"is damaged.*oncoseg evaluate"):
+    with pytest.raises(RunError, match=r"cannot be shown.*oncoseg evaluate"):
         write_report(folder.path)
+    finish_run(folder)
+    panels = folder.path / "evaluation" / "test" / "panels.npz"
+    panels.write_bytes(panels.read_bytes()[:100])
+    with pytest.raises(RunError, match=r"cannot be shown.*oncoseg evaluate"):
+        write_report(folder.path)
+
+
+def test_an_evaluation_of_another_version_is_an_error_with_the_command(tmp_path):
+    folder = make_run(tmp_path / "run")
+    finish_run(folder)
+    summary = folder.path / "evaluation" / "test" / "summary.json"
+    summary.write_text(summary.read_text().replace('"format_version": 2', '"format_version": 1'))
+    with pytest.raises(RunError, match=r"another version of oncoseg, format 1.*oncoseg evaluate"):
+        write_report(folder.path)
+
+
+def test_the_recipe_is_named_when_it_is_gone(tmp_path):
     with pytest.raises(RunError, match=r"recipe\.json"):
         write_report(tmp_path)
 

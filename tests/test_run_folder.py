@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def test_what_is_written_is_read_again(run: RunFolder) -> None:
     assert run.split() == {"mri": {"train": {"P": ["P-0"]}}}
     assert run.data() == {"mri": {"path": "somewhere"}}
     assert run.metrics() == {"best": {"epoch": 2}}
+
+
+def test_metrics_are_json_where_a_score_is_not_known(run: RunFolder) -> None:
+    run.write_metrics({"best": {"macro_dice": math.nan, "validation_dice": {"mri": math.nan, "ct": 0.5}}})
+    assert "NaN" not in (run.path / "metrics.json").read_text()
+    assert run.metrics()["best"] == {"macro_dice": None, "validation_dice": {"mri": None, "ct": 0.5}}
 
 
 def test_a_folder_that_is_no_run_says_what_is_expected(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from oncoseg.sampler import SliceId, epoch_batches
+from oncoseg.sampler import SliceId, epoch_batches, joined
 from oncoseg.store import PreparedCase
 
 
@@ -95,3 +96,12 @@ def test_the_seed_decides_the_order() -> None:
 def test_order_is_no_privilege() -> None:
     firsts = [epoch_batches({"ct": SMALL}, 1, None, (0, n))[0]["ct"][0].position for n in range(200)]
     assert np.bincount(firsts, minlength=5).min() > 20
+
+
+def test_a_joined_batch_knows_whose_rows_are_whose() -> None:
+    mri = torch.full((2, 4, 3, 3), 0.5), torch.ones(2, 3, 3)
+    ct = torch.zeros(1, 4, 3, 3), torch.zeros(1, 3, 3)
+    images, masks, parts = joined({"mri": mri, "ct": ct})
+    assert parts == {"mri": slice(0, 2), "ct": slice(2, 3)}
+    assert images[:, 0, 0, 0].tolist() == [0.5, 0.5, 0.0]
+    assert masks[:, 0, 0].tolist() == [1, 1, 0]

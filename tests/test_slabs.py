@@ -65,6 +65,22 @@ def test_repeated_channels_are_read_once_and_zeros_not_at_all(
     np.testing.assert_array_equal(part, np.stack([voxels, np.zeros_like(voxels), voxels, voxels]))
 
 
+def test_contrast_is_that_of_all_slabs_together(tmp_path: Path) -> None:
+    steps = np.broadcast_to(np.arange(5, dtype=np.int16), GRID)
+    images = {}
+    for name, voxels in {"T1": steps, "T2": np.full(GRID, 7, np.int16)}.items():
+        nib.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / f"{name}.nii.gz")
+        images[name] = ImageRef((tmp_path / f"{name}.nii.gz",))
+    with open_source(Case("a", "A", images), ["T1", "zeros"]) as source:
+        for k in range(5):  # each slice is constant, the channel is not
+            source.slab(k, k + 1)
+        source.check_contrast()
+    with open_source(Case("a", "A", images), ["T1", "T2"]) as source:
+        source.slab(0, 5)
+        with pytest.raises(DataError, match="Channel T2 is constant; expected an image with contrast"):
+            source.check_contrast()
+
+
 def test_stacks_of_images_are_read_the_same_way(tmp_path: Path) -> None:
     lidc_nodule(tmp_path, 1, slices=4)
     (nodule,) = open_dataset(tmp_path).cases

@@ -59,6 +59,27 @@ def test_the_seed_decides_and_this_split_must_never_change() -> None:
     assert any(split_patients(cases, 0.7, 0.1, seed) != split for seed in range(1, 5))
 
 
+def test_patients_who_have_a_side_keep_it_and_the_others_fill_up_the_shares() -> None:
+    cases = [case(f"P{number}") for number in range(10)]  # of their own: P0 validation, P6 and P9 test
+    known = {"P0": "test", "P6": "train", "X": "validation"}
+    sides = {
+        part: {one.patient for one in side}
+        for part, side in split_patients(cases, 0.7, 0.1, 0, known).items()
+    }
+    assert "P0" in sides["test"]
+    assert "P6" in sides["train"]
+    assert {part: len(side) for part, side in sides.items()} == {"train": 7, "validation": 1, "test": 2}
+    assert split_patients(cases, 0.7, 0.1, 0, {"X": "train"}) == split_patients(cases, 0.7, 0.1, 0)
+
+
+def test_a_patient_is_kept_for_each_side_where_nobody_is_yet() -> None:
+    cases = [case(f"P{number}") for number in range(7)]  # the shares are 4, 2 and 1
+    known = {f"P{number}": "train" for number in range(5)}
+    assert [len(side) for side in split_patients(cases, 0.5, 0.25, 0, known).values()] == [5, 1, 1]
+    with pytest.raises(DataError, match="No patient is left for validation"):
+        split_patients(cases[:6], 0.5, 0.25, 0, known)
+
+
 def test_more_cases_of_a_patient_move_nobody() -> None:
     cases = [case(f"P{number}") for number in range(10)]
     more = [*cases, *(case("P4", number) for number in range(1, 5))]

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from oncoseg.stopping import StopRequest, stop_requests
+from oncoseg.stopping import StopRequest, Terminated, orderly_termination, stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -26,11 +26,29 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_sigterm_becomes_an_error_that_cleans_up() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    cleaned = []
+    with pytest.raises(Terminated), orderly_termination():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append("up")
+    assert cleaned == ["up"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_while_training_sigterm_is_a_request() -> None:
+    with orderly_termination(), stop_requests() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.reason == "SIGTERM was received"
+
+
 def test_other_threads_have_no_signals_and_work_all_the_same() -> None:
     reasons: list[str] = []
 
     def work() -> None:
-        with stop_requests() as stop:
+        with orderly_termination(), stop_requests() as stop:
             reasons.append(stop.reason)
 
     thread = threading.Thread(target=work)

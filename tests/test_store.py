@@ -10,8 +10,8 @@ import torch
 
 from oncoseg import store as stores
 from oncoseg.errors import DataError, RunError
-from oncoseg.files import atomic_folder
-from oncoseg.store import FileHashes, PreparedCase, SliceWriter
+from oncoseg.files import atomic_folder, sha256_of_json
+from oncoseg.store import FileHashes, PreparedCase, SliceWriter, is_whole
 from test_files import largest_file
 
 HALF = 2**-11
@@ -85,6 +85,26 @@ def test_a_full_disk_leaves_no_case(tmp_path: Path, limit: int) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_damaged_case_is_noticed_and_reading_it_says_what_to_do(tmp_path: Path) -> None:
+    written(tmp_path / "case")
+    slices, description = tmp_path / "case" / stores.SLICES_FILE, tmp_path / "case" / stores.DESCRIPTION_FILE
+    assert is_whole(tmp_path / "case")
+    slices.write_bytes(slices.read_bytes()[:-100])
+    assert not is_whole(tmp_path / "case")
+    with pytest.raises(RunError, match=r"case is damaged .*Delete that folder"):
+        PreparedCase("a", "A", tmp_path / "case", (0,)).read(0, 7)
+    described = json.loads(description.read_text())
+    del described["bytes"]  # as the first versions wrote it
+    description.write_text(json.dumps(described))
+    assert is_whole(tmp_path / "case")
+    slices.unlink()
+    assert not is_whole(tmp_path / "case")
+    with pytest.raises(RunError, match="is damaged"):
+        PreparedCase("a", "A", tmp_path / "case", (0,)).read(0, 7)
+    description.write_text("{")
+    assert not is_whole(tmp_path / "case")
+
+
 # hashes
 
 
@@ -118,7 +138,7 @@ def test_limit_a_change_that_keeps_size_and_time_is_not_seen(tmp_path: Path) -> 
     assert hashes.of([path]) != before
     os.utime(path, ns=(7, 7))
     hashes = FileHashes(tmp_path)
-    hashes._known[str(path)] = [3, 7, before[0]]
+    hashes._known[sha256_of_json(str(path))] = [3, 7, before[0]]
     assert hashes.of([path]) == before
 
 
@@ -129,7 +149,21 @@ def test_a_damaged_memory_is_dropped(tmp_path: Path, memory: bytes) -> None:
     hashes = FileHashes(tmp_path)
     assert hashes.of([tmp_path / "x"])[0].startswith("ba7816bf")
     hashes.save()
-    assert list(json.loads((tmp_path / stores.HASHES_FILE).read_text())) == [str(tmp_path / "x")]
+    known = json.loads((tmp_path / stores.HASHES_FILE).read_text())
+    assert list(known) == [sha256_of_json(str(tmp_path / "x"))]
+
+
+def test_no_path_is_kept_as_it_may_name_a_patient(tmp_path: Path) -> None:
+    path = tmp_path / "PATIENT" / "x"
+    path.parent.mkdir()
+    path.write_bytes(b"abc")
+    memory = tmp_path / stores.HASHES_FILE
+    memory.write_text(json.dumps({str(path): [3, 7, "as the first versions kept it"]}))
+    hashes = FileHashes(tmp_path)
+    hashes.of([path])
+    hashes.save()
+    assert "PATIENT" not in memory.read_text()
+    assert FileHashes(tmp_path)._known == json.loads(memory.read_text()) != {}
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from oncoseg.cli import terminal
+from oncoseg.datasets.base import Problem
 
 
 @pytest.fixture
@@ -43,3 +44,18 @@ def test_nothing_is_estimated_from_nothing(clock: list[float], capsys: pytest.Ca
         show(0, 2)
         show(1, 2)
     assert capsys.readouterr().err == "reading 1/2  left 0:01:00\n"
+
+
+def test_problems_are_counted_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    problems = [
+        Problem("missing-channel", "a", "Case a lacks T2."),
+        Problem("empty", None, "Nothing there."),
+        Problem("missing-channel", "b", "Case b lacks T1."),
+    ]
+    terminal.note_problems("mri", problems)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "mri: [missing-channel] Case a lacks T2. (the first of 2; `oncoseg inspect` lists them all)",
+        "mri: [empty] Nothing there.",
+    ]

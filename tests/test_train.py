@@ -136,10 +136,10 @@ def test_the_kept_weights_are_those_of_the_best_joint_epoch(
     real = training._Training._validate
 
     def validate(self: Any, stage: Any) -> Any:
-        losses, found = real(self, stage)
+        found = real(self, stage)
         score = next(scores)
         weights.append({name: value.clone() for name, value in self.network.state_dict().items()})
-        return losses, dict.fromkeys(found, score)
+        return {name: (loss, score) for name, (loss, _) in found.items()}
 
     monkeypatch.setattr(training._Training, "_validate", validate)
     train(tiny_recipe(training__max_epochs=4), data, tmp_path / "run", store=store, workers=0)
@@ -151,6 +151,26 @@ def test_the_kept_weights_are_those_of_the_best_joint_epoch(
     kept = safetensors.torch.load_file(run.model)
     assert all(torch.equal(value, weights[2][name]) for name, value in kept.items())
     assert not all(torch.equal(value, weights[4][name]) for name, value in kept.items())
+
+
+def test_a_score_that_is_not_known_never_replaces_one_that_is(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan = math.nan
+    scores = iter([{"mri": nan, "ct": nan}, {"mri": nan, "ct": 0.4}, {"mri": nan, "ct": nan}])
+    monkeypatch.setattr(
+        training._Training,
+        "_validate",
+        lambda self, stage: {name: (0.5, score) for name, score in next(scores).items()},
+    )
+    recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=3)
+    run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
+    assert run.metrics()["best"] == {
+        "epoch": 2,
+        "macro_dice": 0.4,
+        "validation_dice": {"mri": None, "ct": 0.4},
+    }
+    assert [row["macro_dice"] for row in log_of(run)] == ["nan"] * 2 + ["0.4"] * 2 + ["nan"] * 2
 
 
 def test_the_kept_weights_need_no_training_code(whole: RunFolder) -> None:
@@ -205,6 +225,25 @@ def test_progress_tells_both_modalities_and_the_time_left(
     assert all(math.isfinite(one.loss) for one in seen)
     assert seen[-1].seconds_left == 0
     assert all(one.seconds_left > 0 for one in seen[:-1])
+
+
+def test_the_loss_is_looked_at_only_for_a_monitor(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(training.EpochSums, "latest_loss")
+    assert train(tiny_recipe(training__max_epochs=1), data, tmp_path / "run", store=store, workers=0).finished
+
+
+@pytest.mark.parametrize("monitor", [None, lambda status: None])
+def test_a_loss_that_is_not_finite_ends_training_with_a_sentence(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monitor: Any
+) -> None:
+    recipe = tiny_recipe(training__learning_rate=1e30)
+    with pytest.raises(
+        RunError, match=r"at step 2 of pretrain epoch 1; .* lower training.learning_rate than"
+    ):
+        train(recipe, data, tmp_path / "run", store=store, workers=0, monitor=monitor)
+    assert not RunFolder(tmp_path / "run").checkpoint.exists(), "no spoilt checkpoint is kept"
 
 
 def test_stages_follow_the_recipe() -> None:
@@ -339,6 +378,90 @@ def test_the_budget_stops_cleanly_and_can_be_given_anew(
     assert RunFolder(out).recipe() == recipe, "the budget of one call is not the recipe's"
 
 
+def test_resuming_can_take_the_budget_away(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(training__max_minutes=1e-9), data, out, store=store, workers=0)
+    assert resume(out, store=store, workers=0, max_minutes=None).finished
+    assert_same(RunFolder(out), whole)
+
+
+class Clock:
+    """Stands for `time`: goes on only when told."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def slow(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same work, but an hour passes with it."""
+
+        def take_an_hour(*given: Any, **more: Any) -> Any:
+            self.now += 3600
+            return work(*given, **more)
+
+        return take_an_hour
+
+
+def test_preparing_counts_for_the_budget(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(training.training_data, "load", clock.slow(training.training_data.load))
+    recipe = tiny_recipe(training__max_minutes=30)
+    assert not train(recipe, data, tmp_path / "run", store=store, workers=0).finished
+    assert checkpoint_of(RunFolder(tmp_path / "run"))["place"] == [0, 0, 1]
+
+
+def test_validation_counts_for_the_budget_and_every_call_gets_on(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(training, "validate", clock.slow(training.validate))
+    out = tmp_path / "run"
+    outcome = train(tiny_recipe(training__max_minutes=30), data, out, store=store, workers=0)
+    places = [checkpoint_of(RunFolder(out))["place"]]
+    while not outcome.finished:
+        outcome = resume(out, store=store, workers=0)
+        places.append(checkpoint_of(RunFolder(out))["place"])
+    # stopped in the validation after 2 steps; then it is made, and a step
+    assert places == [[0, 0, 2], [1, 0, 1], [1, 0, 4], [1, 1, 1], [1, 1, 4], [2, 0, 0]]
+    assert_same(RunFolder(out), whole)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 5])
+def test_a_stop_within_validation_changes_nothing(
+    whole: RunFolder,
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
+) -> None:
+    real, calls = training.validate, 0
+
+    def validate(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    monkeypatch.setattr(training, "validate", validate)
+    out = tmp_path / "run"
+    assert train(tiny_recipe(), data, out, store=store, workers=0) == Outcome(
+        out, False, "SIGTERM was received"
+    )
+    places = {1: [0, 0, 2], 2: [1, 0, 4], 3: [1, 0, 4], 5: [1, 1, 4]}
+    assert checkpoint_of(RunFolder(out))["place"] == places[call]
+    assert resume(out, store=store, workers=0).finished
+    assert_same(RunFolder(out), whole)
+
+
 def test_resuming_a_finished_run_changes_nothing(
     data: Mapping[str, Path], store: Path, tmp_path: Path
 ) -> None:
@@ -448,6 +571,27 @@ def test_a_recipe_that_does_not_work_leaves_no_run_folder(
     recipe, error = BAD[name]
     with pytest.raises(error):
         train(recipe, data, tmp_path / "run", store=store, workers=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+UNFIT = {
+    "modalities__ct__loss__name": "focal-tverski",
+    "modalities__ct__loss__arguments__delta": 1.0,
+    "network__name": "attention-uned",
+    "network__arguments__width": 3,
+    "network__arguments__features": [-4, 8],
+    "training__device": "gpu",
+}
+
+
+@pytest.mark.parametrize("field", UNFIT)
+def test_a_recipe_is_checked_before_the_data_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    nowhere = {"mri": tmp_path / "nowhere", "ct": tmp_path / "nowhere"}
+    with pytest.raises(RecipeError):
+        train(tiny_recipe(**{field: UNFIT[field]}), nowhere, tmp_path / "run", store=tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
 
 

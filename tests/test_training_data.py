@@ -2,11 +2,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from oncoseg import training_data
+from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError
-from tiny import tiny_data, tiny_recipe
+from oncoseg.files import SYNTHETIC_NOTE
+from oncoseg.split import split_patients
+from tiny import MRI_GRID, brats_case, tiny_data, tiny_recipe
 
 
 def test_both_sides_are_prepared_and_the_test_set_is_not(tmp_path: Path) -> None:
@@ -64,11 +69,11 @@ def test_a_given_split_is_used(tmp_path: Path) -> None:
 def test_a_split_with_nobody_on_a_side_is_refused(tmp_path: Path, part: str) -> None:
     data = tiny_data(tmp_path, 3, 3)
     drawn = training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0).split
-    with pytest.raises(DataError, match=f"no case under {part} for ct"):
+    with pytest.raises(DataError, match=f"ct: The split has no case under {part}"):
         training_data.load(
             tiny_recipe(), data, tmp_path / "store", split=drawn | {"ct": drawn["ct"] | {part: {}}}, workers=0
         )
-    with pytest.raises(DataError, match="no case under train for ct"):
+    with pytest.raises(DataError, match="ct: The split has no case under train"):
         training_data.load(tiny_recipe(), data, tmp_path / "store", split={"mri": drawn["mri"]}, workers=0)
 
 
@@ -96,3 +101,89 @@ def test_the_store_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert training_data.default_store() == tmp_path / ".cache" / "oncoseg" / "prepared"
+
+
+def renamed(root: Path, names: dict[str, str]) -> None:
+    for old, new in names.items():
+        (root / old).rename(root / new)
+
+
+def test_a_patient_with_several_modalities_is_on_one_side(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, mri=4, ct=4)
+    # patients 1, 2 and 3 have both; for themselves, the CTs would be split otherwise
+    renamed(data["ct"], {f"LIDC-IDRI-{number:04d}": f"BraTS2021_{number + 1:05d}" for number in range(4)})
+    loaded = training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0)
+    sides = {
+        name: {patient: part for part, listed in parts.items() for patient in listed}
+        for name, parts in loaded.split.items()
+    }
+    both = set(sides["mri"]) & set(sides["ct"])
+    assert len(both) == 3
+    assert {patient: sides["ct"][patient] for patient in both} == {
+        patient: sides["mri"][patient] for patient in both
+    }
+    cases = open_dataset(data["ct"]).cases
+    alone = split_patients(cases, 0.7, 0.1, 0)
+    assert {one.patient: part for part, of_part in alone.items() for one in of_part} != sides["ct"]
+
+
+def test_a_given_split_with_a_patient_on_two_sides_is_refused(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, mri=3, ct=3)
+    renamed(data["ct"], {"LIDC-IDRI-0000": "BraTS2021_00000"})
+    names = {"mri": ["BraTS2021_{:05d}"] * 3, "ct": ["BraTS2021_{:05d}", *["LIDC-IDRI-{:04d}"] * 2]}
+    parts = {"mri": ("train", "validation", "test"), "ct": ("test", "train", "validation")}
+    split = {
+        name: {
+            part: {names[name][n].format(n): [names[name][n].format(n) + ("_nodule-0" * (name == "ct"))]}
+            for n, part in enumerate(parts[name])
+        }
+        for name in data
+    }
+    with pytest.raises(DataError, match="1 patients are in both train and test"):
+        training_data.load(tiny_recipe(), data, tmp_path / "store", split=split, workers=0)
+    assert not (tmp_path / "store").exists()
+
+
+def test_cases_without_truth_are_left_out_and_counted(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, mri=4, ct=3)
+    (data["mri"] / "BraTS2021_00002" / "BraTS2021_00002_seg.nii.gz").unlink()
+    loaded = training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0)
+    listed = [patient for side in loaded.split["mri"].values() for patient in side]
+    assert sorted(listed) == ["BraTS2021_00000", "BraTS2021_00001", "BraTS2021_00003"]
+    record = loaded.data["mri"]
+    assert (record["cases"], record["without_truth"]) == (4, 1)
+    (problem,) = record["problems"]
+    assert (problem["kind"], problem["case"]) == ("missing-mask", "BraTS2021_00002")
+    assert "no truth" in problem["message"]
+    assert loaded.data["ct"]["without_truth"] == 0
+    assert loaded.data["ct"]["problems"] == []
+
+
+def test_a_case_that_the_given_split_leaves_out_may_be_unfit(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, mri=3, ct=3)
+    split = training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0).split
+    brats_case(data["mri"], 7)
+    (data["mri"] / "BraTS2021_00007" / "BraTS2021_00007_t2.nii.gz").unlink()
+    again = training_data.load(tiny_recipe(), data, tmp_path / "store", split=split, workers=0)
+    assert again.split == split
+    assert again.data["mri"]["problems"][0]["kind"] == "missing-channel"
+    with pytest.raises(DataError, match=r"mri: Case BraTS2021_00007"):
+        training_data.load(tiny_recipe(training__seed=1), data, tmp_path / "store", workers=0)
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_side_without_any_tumour_is_refused(tmp_path: Path, part: str) -> None:
+    data = tiny_data(tmp_path, mri=3, ct=3)
+    split = training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0).split
+    (patient,) = split["mri"][part]
+    mask = data["mri"] / patient / f"{patient}_seg.nii.gz"
+    nib.Nifti1Image(np.zeros(MRI_GRID, np.uint8), np.eye(4)).to_filename(mask)
+    with pytest.raises(DataError, match=rf"mri: None of the 1 cases under {part} has a tumour pixel"):
+        training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0)
+
+
+def test_the_record_says_whether_the_images_are_synthetic(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, mri=3, ct=3)
+    (data["ct"] / SYNTHETIC_NOTE).touch()
+    loaded = training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0)
+    assert {name: record["synthetic"] for name, record in loaded.data.items()} == {"mri": False, "ct": True}

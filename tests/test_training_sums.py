@@ -1,9 +1,12 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from oncoseg.training_sums import EpochSums, count_pixels
+from oncoseg.store import PreparedCase, SliceWriter
+from oncoseg.training_sums import EpochSums, count_pixels, mean_of_known, validate
 
 LOGITS = torch.tensor([[[[2.0, 1.0, -1.0, -2.0]]]])
 MASKS = torch.tensor([[[1, 0, 1, 0]]], dtype=torch.uint8)
@@ -58,3 +61,51 @@ def test_a_state_goes_on_where_the_network_computes() -> None:
     resumed.add("mri", torch.tensor(0.5, device=other), LOGITS.to(other), MASKS.to(other))
     assert resumed._counts["mri"].device == other
     assert {loss.device for loss in resumed._losses["mri"]} == {other}
+
+
+def test_the_first_loss_that_is_not_finite_is_found() -> None:
+    sums = EpochSums()
+    assert sums.first_not_finite() is None
+    for loss in (0.5, math.inf, math.nan):
+        sums.add("mri", torch.tensor(loss), LOGITS, MASKS)
+        sums.add("ct", torch.tensor(0.5), LOGITS, MASKS)
+    assert sums.first_not_finite() == 1
+
+
+def prepared(root: Path, name: str, patient: str, mask: list[int]) -> PreparedCase:
+    """One row of pixels, brightest where the network below finds tumour."""
+    (root / name).mkdir()
+    writer = SliceWriter(root / name, 1, 1, (1, 4))
+    writer.append(torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]]), torch.tensor([[mask]]))
+    writer.finish()
+    return PreparedCase(name, patient, root / name, (0,))
+
+
+def network(images: Tensor) -> Tensor:
+    return 2 * images - 1
+
+
+def test_validation_is_a_mean_over_patients(tmp_path: Path) -> None:
+    cases = [
+        prepared(tmp_path, "a", "P", [1, 1, 0, 0]),
+        prepared(tmp_path, "b", "P", [0, 0, 0, 0]),  # with a: TP 2, FP 2, Dice 2/3
+        prepared(tmp_path, "c", "Q", [1, 1, 1, 1]),  # TP 2, FN 2, Dice 2/3
+        prepared(tmp_path, "d", "R", [1, 1, 0, 0]),  # Dice 1
+    ]
+    losses = iter([1.0, 2.0, 3.0, 6.0])
+    loss, score = validate(cases, network, lambda logits, masks: torch.tensor(next(losses)))
+    assert loss == 3
+    assert score == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+
+
+def test_validation_can_be_left_between_cases(tmp_path: Path) -> None:
+    def stop() -> None:
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        validate([prepared(tmp_path, "a", "P", [1, 1, 0, 0])], network, lambda *_: torch.zeros(()), stop)
+
+
+def test_what_is_not_known_is_left_out_of_the_mean() -> None:
+    assert mean_of_known([0.5, math.nan, 1.0]) == 0.75
+    assert math.isnan(mean_of_known([math.nan, math.nan]))

@@ -36,13 +36,25 @@ def test_channels_are_taken_in_the_networks_order_and_may_repeat() -> None:
 
 def test_a_missing_channel_is_refused_or_substituted() -> None:
     substitutes = {"T2": "FLAIR"}
-    with pytest.raises(DataError, match=r"Channel T2 is missing.*got T1, FLAIR.*allow FLAIR in its place"):
+    with pytest.raises(
+        DataError, match=r"T2 is missing.*got T1, FLAIR.*train with FLAIR allowed in its place"
+    ):
         choose_channels(["T1", "FLAIR"], ["T1", "T2"], "error", substitutes)
     assert choose_channels(["T1", "FLAIR"], ["T1", "T2"], "substitute", substitutes) == ["T1", "FLAIR"]
-    assert choose_channels(["T1"], ["T1", "T2"], "substitute", {}) == ["T1", ZEROS]
     assert choose_channels(["T1"], ["T1", "T2"], "substitute", {"T2": ZEROS}) == ["T1", ZEROS]
     with pytest.raises(DataError, match="so is its substitute FLAIR"):
         choose_channels(["T1"], ["T1", "T2"], "substitute", substitutes)
+
+
+@pytest.mark.parametrize("missing", ["error", "substitute"])
+def test_only_a_stated_substitute_is_used(missing: str) -> None:
+    with pytest.raises(DataError, match=r"T2 is missing.*--modalities\.NAME\.substitutes\.T2 zeros"):
+        choose_channels(["T1"], ["T1", "T2"], missing, {"T1": ZEROS})
+
+
+def test_a_case_without_any_channel_is_refused() -> None:
+    with pytest.raises(DataError, match="All channels are missing; expected T1, T2, got CT"):
+        choose_channels(["CT"], ["T1", "T2"], "substitute", {"T1": ZEROS, "T2": ZEROS})
 
 
 def test_a_substitute_is_not_used_where_the_channel_is_there() -> None:

@@ -14,13 +14,16 @@ from oncoseg.phantom import PHANTOMS
 from oncoseg.predict import Predictor
 from oncoseg.recipes import get_recipe
 from oncoseg.report import write_report
-from oncoseg.train import train
+from oncoseg.train import resume, train
 
 KINDS = {"mri": "brain-mri", "ct": "lung-ct"}
 """Modality → kind of phantom."""
 
 CASES = {"mri": 8, "ct": 16}
 """Modality → number of phantom patients."""
+
+PARTS = {"phantoms", "store", "run", "predictions"}
+"""What lies in the demonstration's folder."""
 
 CHANGES: dict[str, Any] = {
     "network.arguments.features": [32, 64, 128],
@@ -53,8 +56,10 @@ def run_demo(
 ) -> Demo:
     """Make phantoms, train the unified MRI and CT system on them, evaluate, predict and report.
 
+    A demonstration that was stopped goes on where it was.
+
     Args:
-        out: the folder to make.
+        out: the folder to make, or one that an earlier call left.
         cases: modality → number of phantom patients, at least 3.
         changes: of the published recipe's fields, see `Recipe.with_changes`.
         workers: processes for preparing, see `prepare`.
@@ -62,22 +67,23 @@ def run_demo(
         monitor: called after every step of the training, see `train`.
 
     Raises:
-        RunError: `out` exists.
+        RunError: `out` holds something else.
         KeyboardInterrupt: the training was asked to stop.
     """
-    if out.exists():
-        raise RunError(
-            f"The demo folder {out} exists already. Delete it (rm -r {out}), or choose another: "
-            f"oncoseg demo --out {out}-2."
-        )
+    _check_folder(out)
     say("1/5 making phantoms: synthetic images, not patients")
     data = {modality: out / "phantoms" / modality for modality in KINDS}
     for modality, kind in KINDS.items():
-        PHANTOMS[kind](data[modality], cases[modality], seed=0)
+        if not data[modality].exists():
+            PHANTOMS[kind](data[modality], cases[modality], seed=0)
 
     say("2/5 preparing and training: the published recipe, made smaller and shorter")
-    recipe = get_recipe("unified-mri-ct").with_changes(changes)
-    outcome = train(recipe, data, out / "run", store=out / "store", workers=workers, monitor=monitor)
+    settings: dict[str, Any] = {"store": out / "store", "workers": workers, "monitor": monitor}
+    if (out / "run").exists():
+        outcome = resume(out / "run", **settings)
+    else:
+        recipe = get_recipe("unified-mri-ct").with_changes(changes)
+        outcome = train(recipe, data, out / "run", **settings)
     if not outcome.finished:
         raise KeyboardInterrupt(outcome.reason)
     run = outcome.run
@@ -92,3 +98,12 @@ def run_demo(
 
     say("5/5 writing the report")
     return Demo(run, evaluation, predictions, write_report(run))
+
+
+def _check_folder(out: Path) -> None:
+    others = {path.name for path in out.iterdir()} - PARTS if out.is_dir() else set()
+    if others or out.is_file():
+        raise RunError(
+            f"{out} is not a folder that the demo made; expected a new one. Choose another: "
+            f"oncoseg demo --out {out}-2."
+        )

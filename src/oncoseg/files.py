@@ -1,10 +1,13 @@
 """Writing that never leaves half a file behind, and the hashes that make a store content-addressed."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +19,13 @@ HASH_BLOCK_BYTES = 1 << 20
 """How much of a file is read at a time while hashing."""
 
 TEMPORARY_MARK = ".partial-"
-"""Part of the name of every unfinished file or folder, so that leftovers can be recognised."""
+"""Begins the name of every unfinished file or folder, so that leftovers can be recognised.
+
+After it come the machine (hashed) and the process that write it, a random part, and the final name.
+"""
+
+SYNTHETIC_NOTE = "SYNTHETIC.txt"
+"""A file of this name says that the images in and below its folder were made up and show no patient."""
 
 
 @contextlib.contextmanager
@@ -28,9 +37,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _temporary_name(path)
     with disk_errors(path), _removed_on_failure(temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
         yield temporary
         _flush_to_disk(temporary)
         temporary.replace(path)
@@ -43,10 +53,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     If another process has put `path` there meanwhile, its folder stays and ours is dropped: only
     for content-addressed folders, where both hold the same.
     """
-    temporary = path.with_name(f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _temporary_name(path)
     with disk_errors(path), _removed_on_failure(temporary):
         temporary.mkdir(parents=True)
+        remove_leftovers(path.parent)
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush_to_disk(file)
         try:
             temporary.rename(path)
         except OSError:
@@ -88,17 +102,29 @@ def existing_folder(path: Path) -> Path:
 
 
 def new_folder(path: Path, what: str) -> Path:
-    """Make `path`, which must not exist yet or be empty.
+    """Make `path`, which must not exist yet or be empty, leftovers of a killed process aside.
 
     Raises:
         RunError: the folder exists and holds something.
     """
+    remove_leftovers(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise RunError(
             f"{what} {path} exists already and is not empty; expected a new or empty folder. "
             "Choose another name, or delete it first."
         )
     return existing_folder(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the unfinished files and folders in `folder` whose process on this machine was killed."""
+    if not folder.is_dir():
+        return
+    pattern = re.compile(rf"{re.escape(TEMPORARY_MARK)}{_machine()}-(\d+)-")
+    for path in folder.iterdir():
+        owner = pattern.match(path.name)
+        if owner and not _is_running(int(owner[1])):
+            _remove(path)
 
 
 def sha256_of_file(path: Path) -> str:
@@ -138,11 +164,37 @@ def _removed_on_failure(temporary: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_MARK}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
+
+
+@functools.cache
+def _machine() -> str:
+    """Stands for this machine: on a shared disk, another's processes cannot be asked after."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # cannot be asked elsewhere without ending it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # somebody else's
+    return True
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -14,6 +14,9 @@ from oncoseg.recipe import Modality, Recipe
 from oncoseg.transforms import choose_channels
 from oncoseg.volume import to_canonical
 
+NOT_IMAGES = ("_mask", "_seg", "-seg", "_label", "_labels", "_segmentation", "_probability")
+"""Ends of the names (without suffix, in any case of letters) of what lies beside images in plain folders."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -36,21 +39,24 @@ class Job:
         """A hash that changes with the modality and with the images' place, size or time of change.
 
         Raises:
-            DataError: a file is missing.
+            DataError: a file is missing; names the case.
         """
         files = sorted({file for ref in self.case.images.values() for file in ref.files})
         try:
             states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         except OSError as error:
-            raise DataError(f"{self.case.id}: {error.filename} cannot be read: {error.strerror}.") from error
+            raise DataError(
+                f"Case {self.case.id}: {error.filename} cannot be read: {error.strerror}."
+            ) from error
         return sha256_of_json([self.modality, states])[:16]
 
 
 def find_jobs(inputs: Sequence[Path], recipe: Recipe, modality: str | None) -> list[Job]:
     """Turn files, folders and data sets into jobs.
 
-    A folder is a case or data set of a known layout, or a plain folder of one-channel images. Which
-    modality a case is of follows from its channels where only one fits.
+    A folder is a case or data set of a known layout, or a plain folder of one-channel images, where
+    masks (see `NOT_IMAGES`) are passed over. Which modality a case is of follows from its channels where
+    only one fits; a bare image does not say what it shows, and needs `modality` in a run of several.
 
     Raises:
         DataError: nothing usable, an unclear modality, or two inputs with one name.
@@ -77,7 +83,7 @@ def _cases(path: Path, recipe: Recipe, modality: str | None) -> list[Case]:
         raise DataError(f"{path} does not exist; expected an image, a folder of images or a data set.")
     if path.is_file():
         return [_single_image(path, recipe, modality)]
-    images = sorted(
+    volumes = sorted(
         file
         for file in path.iterdir()
         if file.name.lower().endswith(NIFTI_SUFFIXES) and not file.name.startswith(".")
@@ -85,8 +91,14 @@ def _cases(path: Path, recipe: Recipe, modality: str | None) -> list[Case]:
     try:
         return list(open_dataset(path).cases)
     except DataError:
-        if not images:
+        if not volumes:
             raise
+    images = [file for file in volumes if not _stem(file).lower().endswith(NOT_IMAGES)]
+    if not images:
+        raise DataError(
+            f"{path} holds masks only, by their names ({volumes[0].name}); expected images. Name the folder "
+            "of the images, or the file itself if it is one."
+        )
     return [_single_image(file, recipe, modality) for file in images]
 
 
@@ -100,10 +112,11 @@ def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
         for name, taken in recipe.modalities.items()
         if len(set(taken.channels)) == 1 and modality in (None, name)
     ]
-    if len(fitting) > 1:
+    if fitting and modality is None and len(recipe.modalities) > 1:
         raise DataError(
-            f"{path} is one image, which fits several modalities of this run ({', '.join(fitting)}). Say "
-            "which it is with --modality."
+            f"{path} is one image and does not say what it shows. This run has "
+            f"{', '.join(recipe.modalities)}, and one image can be {' or '.join(fitting)}: say which it is "
+            f"with --modality, as in --modality {fitting[0]}."
         )
     if not fitting:
         wanted = modality or " or ".join(recipe.modalities)
@@ -114,9 +127,12 @@ def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
             f"{needed}, with the file names of a known layout (see `oncoseg inspect`)."
         )
     channel = recipe.modalities[fitting[0]].channels[0]
-    stem = re.sub(r"\.(nii\.gz|nii|png|tiff?)$", "", path.name, flags=re.IGNORECASE)
-    safe = re.sub(r"[^\w.-]", "_", stem)
+    safe = re.sub(r"[^\w.-]", "_", _stem(path))
     return Case(safe, safe, {channel: ImageRef((path,))})
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\.(nii\.gz|nii|png|tiff?)$", "", path.name, flags=re.IGNORECASE)
 
 
 def _modality_of(case: Case, recipe: Recipe) -> str:

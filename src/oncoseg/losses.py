@@ -4,10 +4,14 @@ Every loss takes logits `n classes …` and a target `n …` of class indices (0
 floats, and returns one number. With one class the logits are independent (sigmoid).
 """
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from oncoseg.errors import RecipeError
 
 POWER_FLOOR = 1e-6
 """Smallest 1 − TI before the power γ < 1, whose slope is infinite at 0."""
@@ -54,3 +58,21 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "focal-tversky": focal_tversky,
 }
 """Name in a recipe → loss. A new loss is a function above and a line here."""
+
+
+def build(name: str, arguments: Mapping[str, float]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Make a loss of logits and target by its name in LOSSES.
+
+    Raises:
+        RecipeError: an unknown name, or arguments that the loss does not take.
+    """
+    if name not in LOSSES:
+        near = difflib.get_close_matches(name, LOSSES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(LOSSES)}."
+        raise RecipeError(f"Unknown loss {name!r}; {hint}")
+    function = LOSSES[name]
+    try:
+        function(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), **arguments)
+    except TypeError as error:
+        raise RecipeError(f"Loss {name!r} does not take the arguments {dict(arguments)}: {error}.") from error
+    return lambda logits, target: function(logits, target, **arguments)

@@ -103,8 +103,9 @@ SCORES: dict[str, Callable[[Confusion], float]] = {
 def score(name: str, counts: Confusion, empty: EmptyRule = "both-empty-undefined") -> float:
     """A score with the rule for empty masks applied.
 
-    Both masks empty: NaN, or 1 with `both-empty-is-one`. Exactly one empty: 0 for every score,
-    precision of an empty prediction included, so that finding less is never rewarded.
+    Both masks empty: NaN, or 1 with `both-empty-is-one`. Exactly one empty: 0, precision of an empty
+    prediction included, so that finding less is never rewarded; only recall stays undefined (NaN)
+    where there is nothing to find.
 
     Args:
         name: a name in SCORES.
@@ -113,6 +114,8 @@ def score(name: str, counts: Confusion, empty: EmptyRule = "both-empty-undefined
     """
     if counts.truth_empty and counts.prediction_empty:
         return 1.0 if empty == "both-empty-is-one" else math.nan
+    if counts.truth_empty and name == "recall":
+        return math.nan
     if counts.truth_empty or counts.prediction_empty:
         return 0.0
     return SCORES[name](counts)

@@ -9,9 +9,10 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from oncoseg.errors import DataError, RunError
 from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
 from oncoseg.inputs import Job, find_jobs
 from oncoseg.models import build
-from oncoseg.prepare import SLAB, Settings, read_truth
+from oncoseg.prepare import SLAB, Settings, failed_cases, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.slabs import SlabSource, open_source
@@ -33,7 +34,7 @@ from oncoseg.transforms import prepare_slices, restore_slices
 from oncoseg.volume import Volume, from_canonical, to_canonical
 
 RECORD_FILE = "prediction.json"
-"""In an output folder: which weights made its masks."""
+"""In an output folder: which weights made its masks, of which images, with which substitutes."""
 
 Progress = Callable[[int, int], None]
 
@@ -49,6 +50,7 @@ class CasePrediction(NamedTuple):
         truth: bool, axes `i j k`.
         probability: of tumour, float32 in [0, 1], axes `i j k`.
         spacing_mm: voxel size along i, j, k in millimetres; None when the source holds none.
+        substituted: missing channel → the one that the network got in its place.
     """
 
     case_id: str
@@ -58,6 +60,7 @@ class CasePrediction(NamedTuple):
     truth: np.ndarray
     probability: np.ndarray
     spacing_mm: tuple[float, float, float] | None
+    substituted: Mapping[str, str] = MappingProxyType({})
 
 
 class Predictor:
@@ -110,6 +113,9 @@ class Predictor:
 
         A slice without any contrast, such as one beyond the head, holds no information: it is not
         computed and its probability is 0.
+
+        Raises:
+            RunError: the network's output is not finite.
         """
         probability = torch.zeros(len(slices), len(self.recipe.classes), *slices.shape[-2:])
         filled = slices.flatten(1).any(dim=1).nonzero().flatten()
@@ -123,10 +129,12 @@ class Predictor:
 
         Raises:
             DataError: images or masks that cannot be used; names the case.
+            RunError: the network's output is not finite.
         """
         settings = self.settings[modality]
+        channels = settings.channels_of(case)
         try:
-            with open_source(case, settings.channels_of(case)) as source:
+            with open_source(case, channels) as source:
                 probability = np.zeros((1, *source.like.grid), np.float32)
                 image = np.zeros((1, *source.like.grid), np.float32)
                 for place, voxels, of_classes in self._slabs(source, settings):
@@ -145,6 +153,7 @@ class Predictor:
             truth=truth > 0,
             probability=to_canonical(like.with_array(probability))[0].array[0],
             spacing_mm=shown.spacing_mm if like.spacing_known else None,
+            substituted=settings.substituted(case),
         )
 
     def predict(
@@ -159,7 +168,7 @@ class Predictor:
         """Write a mask for every input: NIfTI on the input's own grid, class indices as uint8.
 
         What an earlier, interrupted call with the same weights has written is kept and not computed
-        again.
+        again. An image that cannot be used does not keep the others from being predicted.
 
         Args:
             inputs: images, folders of images, cases or data sets.
@@ -172,22 +181,32 @@ class Predictor:
             The masks' paths, in the order of the inputs.
 
         Raises:
-            DataError: an input that cannot be used, or several with one name.
-            RunError: `out` holds other files, masks of other images among them, or cannot be written.
+            DataError: inputs that are unclear or of one name, before anything is predicted; or images
+                that cannot be used, after all others were.
+            RunError: `out` holds other files, masks of other images among them, or cannot be written; or
+                the network's output is not finite.
         """
         jobs = find_jobs(inputs, self.recipe, modality)
-        files = [self._files_of(job, out, probabilities) for job in jobs]
-        _check_distinct(files)
-        self._claim(out, jobs)
-        todo = [(job, paths) for job, paths in zip(jobs, files, strict=True) if not _all_there(paths)]
-        total = sum(job.slices() for job, _ in todo)
-        done = 0
-        for job, (mask, *scalars) in todo:
-            for computed in self._predict_job(job, mask, scalars):
-                done += computed
-                if progress is not None:
-                    progress(done, total)
-        return [paths[0] for paths in files]
+        files = {job.case.id: self._files_of(job, out, probabilities) for job in jobs}
+        _check_distinct(files.values())
+        failures: dict[str, str] = {}
+        self._claim(out, jobs, failures)
+        todo: dict[str, tuple[Job, int]] = {}
+        for job in jobs:
+            with _kept_for_later(job, failures):
+                if job.case.id not in failures and not _all_there(files[job.case.id]):
+                    todo[job.case.id] = job, job.slices()
+        total = sum(slices for _, slices in todo.values())
+        before = 0
+        for name, (job, slices) in todo.items():
+            with _kept_for_later(job, failures):
+                for done in self._predict_job(job, files[name][0], files[name][1:]):
+                    if progress is not None:
+                        progress(before + done, total)
+            before += slices
+        if failures:
+            raise failed_cases(list(failures.values()), len(jobs), f"predicted; the others are in {out}")
+        return [paths[0] for paths in files.values()]
 
     def _files_of(self, job: Job, out: Path, probabilities: bool) -> list[Path]:
         """The mask's path and, if wanted, one path for each class's probability."""
@@ -199,24 +218,18 @@ class Predictor:
         return [out / name for name in names]
 
     def _predict_job(self, job: Job, path: Path, scalar_paths: Sequence[Path]) -> Iterator[int]:
-        """Predict one input into its files; gives the number of slices after each slab."""
+        """Predict one input into its files; gives the number of slices done after each slab."""
         settings, classes = self.settings[job.modality], len(self.recipe.classes)
-        with ExitStack() as open_until_written:
-            try:
-                source = open_until_written.enter_context(
-                    open_source(job.case, settings.channels_of(job.case))
-                )
-                labels = _scratch(path.parent, (1, *source.like.grid), np.uint8)
-                scalars = (
-                    _scratch(path.parent, (classes, *source.like.grid), np.float32) if scalar_paths else None
-                )
-                for place, _, of_classes in self._slabs(source, settings):
-                    labels[place] = self._to_labels(of_classes)
-                    if scalars is not None:
-                        scalars[place] = of_classes
-                    yield of_classes.shape[source.axis + 1]
-            except DataError as error:
-                raise DataError(f"{job.case.id}: {error}") from error
+        with open_source(job.case, settings.channels_of(job.case)) as source:
+            labels = _scratch(path.parent, (1, *source.like.grid), np.uint8)
+            scalars = (
+                _scratch(path.parent, (classes, *source.like.grid), np.float32) if scalar_paths else None
+            )
+            for place, _, of_classes in self._slabs(source, settings):
+                labels[place] = self._to_labels(of_classes)
+                if scalars is not None:
+                    scalars[place] = of_classes
+                yield place[source.axis + 1].stop
             if scalars is not None:
                 for scalar_path, values in zip(scalar_paths, scalars, strict=True):
                     io.write_scalars(scalar_path, values, source.like)
@@ -238,6 +251,7 @@ class Predictor:
             place = [slice(None)] * 4
             place[source.axis + 1] = slice(start, stop)
             yield tuple(place), voxels, probability
+        source.check_contrast()
 
     def _average_over_flips(self, images: Tensor) -> Tensor:
         mirrors: list[tuple[int, ...]]
@@ -247,6 +261,12 @@ class Predictor:
             flipped = images.flip(axes).contiguous(memory_format=torch.channels_last)
             with hardware.computing_in(self.precision, self.device):
                 logits = self.network(flipped)
+            if not logits.isfinite().all():
+                raise RunError(
+                    "The network's output is NaN or infinite for a usual image; expected finite numbers. "
+                    "Its weights are damaged or their training has diverged: copy the run again, or train "
+                    "again."
+                )
             total = total.to(self.device) + logits.float().sigmoid().flip(axes)
         return total / len(mirrors)
 
@@ -255,8 +275,10 @@ class Predictor:
         best = probability.argmax(axis=0)
         return np.where(probability.max(axis=0) >= self.recipe.prediction.threshold, best + 1, 0)
 
-    def _claim(self, out: Path, jobs: Sequence[Job]) -> None:
+    def _claim(self, out: Path, jobs: Sequence[Job], failures: dict[str, str]) -> None:
         """Make the output folder, or take one that an interrupted call with the same weights left.
+
+        Writes the record; images that cannot be used are added to `failures`.
 
         Raises:
             RunError: it holds other files, or the mask of another image with the same name.
@@ -269,19 +291,44 @@ class Predictor:
         }
         present = _read_record(out / RECORD_FILE)
         inputs: dict[str, str] = present.pop("inputs", {})
+        substituted: dict[str, dict[str, str]] = present.pop("substituted", {})
         if present != record:
             new_folder(out, "The output folder")
         for job in jobs:
-            fingerprint = job.fingerprint()
-            if inputs.setdefault(job.case.id, fingerprint) != fingerprint:
+            name = job.case.id
+            try:
+                fingerprint, used = job.fingerprint(), self.settings[job.modality].substituted(job.case)
+            except DataError as error:
+                failures[name] = str(error)
+                continue
+            changed = inputs.get(name, fingerprint) != fingerprint
+            if changed and any(path.exists() for path in self._files_of(job, out, True)):
                 raise RunError(
-                    f"{out / job.case.id}.nii.gz belongs to another image of that name, or the image has "
+                    f"{out / name}.nii.gz belongs to another image of that name, or the image has "
                     "changed since. Predict into another folder, or delete this one first."
                 )
-        write_json(out / RECORD_FILE, record | {"inputs": inputs})
+            inputs[name] = fingerprint
+            substituted.pop(name, None)
+            if used:
+                substituted[name] = used
+        write_json(out / RECORD_FILE, record | {"inputs": inputs, "substituted": substituted})
 
 
-def _check_distinct(files: Sequence[Sequence[Path]]) -> None:
+def substitutions(out: Path) -> dict[str, dict[str, str]]:
+    """Case → its missing channels → those used in their place, of all cases predicted into a folder."""
+    return dict(_read_record(out / RECORD_FILE).get("substituted", {}))
+
+
+@contextmanager
+def _kept_for_later(job: Job, failures: dict[str, str]) -> Iterator[None]:
+    """Keep an image's error, so that the other images are predicted first."""
+    try:
+        yield
+    except DataError as error:
+        failures[job.case.id] = f"Case {job.case.id}: {error}"
+
+
+def _check_distinct(files: Iterable[Sequence[Path]]) -> None:
     counts = Counter(path for paths in files for path in paths)
     path, count = counts.most_common(1)[0] if counts else (None, 0)
     if count > 1:

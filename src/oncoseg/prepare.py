@@ -1,5 +1,7 @@
 """Cases → prepared store, in parallel within a memory bound, interruptible and resumable."""
 
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,11 +15,12 @@ import numpy as np
 from oncoseg import io
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, OncosegError, RunError
-from oncoseg.files import atomic_folder, existing_folder, sha256_of_json
+from oncoseg.files import atomic_folder, existing_folder, remove_leftovers, sha256_of_json
 from oncoseg.hardware import available_processors
 from oncoseg.io import ImageRef
+from oncoseg.io.checks import check_contrast
 from oncoseg.recipe import Modality, Preparation
-from oncoseg.store import DESCRIPTION_FILE, FileHashes, PreparedCase, SliceWriter
+from oncoseg.store import FileHashes, PreparedCase, SliceWriter, is_whole
 from oncoseg.transforms import (
     ZEROS,
     choose_channels,
@@ -39,6 +42,9 @@ MEMORY_PER_WORKER_GIB = 0.8
 
 SOURCE_COPIES = 2.5
 """Source voxels held at the peak, in copies: read, joined and reoriented."""
+
+LARGEST_SHARE_GIB = 8.0
+"""The most memory that the workers take together unless told otherwise."""
 
 SHOWN_FAILURES = 5
 """How many cases that failed are named in the error."""
@@ -88,6 +94,15 @@ class Settings:
         except DataError as error:
             raise DataError(f"Case {case.id}: {error}") from error
 
+    def substituted(self, case: Case) -> dict[str, str]:
+        """Missing channel → the one read in its place.
+
+        Raises:
+            DataError: a channel is missing and may not be substituted.
+        """
+        chosen = zip(self.wanted, self.channels_of(case), strict=True)
+        return {wanted: used for wanted, used in chosen if wanted != used}
+
     def key(self, case: Case, hashes: FileHashes) -> str:
         """The case's name in the store: a hash of all that decides its content."""
         stored = _distinct(self.channels_of(case))
@@ -114,10 +129,10 @@ def prepare(
     store: Path,
     *,
     workers: int | None = None,
-    memory_gib: float = 8.0,
+    memory_gib: float | None = None,
     progress: Progress | None = None,
 ) -> list[PreparedCase]:
-    """Prepare every case that the store does not hold yet.
+    """Prepare every case that the store does not hold yet, or no longer as a whole.
 
     Ctrl-C or a failure keeps the cases that are done; running it again goes on from there.
 
@@ -126,7 +141,8 @@ def prepare(
         settings: see `Settings.of`.
         store: folder of the prepared store; made if it is not there.
         workers: processes; None for one per processor, 0 for none besides this one.
-        memory_gib: bound on the memory of all workers together.
+        memory_gib: bound on the memory of all workers together; None for half of what is free, at
+            most `LARGEST_SHARE_GIB`.
         progress: called with (cases done, cases in all).
 
     Returns:
@@ -139,14 +155,14 @@ def prepare(
     hashes = FileHashes(existing_folder(store))
     folders, failures = _plan(cases, settings, store, hashes)
     hashes.save()
-    todo = {
-        folder: case
-        for case, folder in zip(cases, folders, strict=True)
-        if folder is not None and not (folder / DESCRIPTION_FILE).is_file()
-    }
-    failures += _build_all(todo, settings, workers, memory_gib, len(cases), progress)
+    todo = _missing(cases, folders)
+    try:
+        failures += _build_all(todo, settings, workers, memory_gib, len(cases), progress)
+    finally:
+        for parent in {folder.parent for folder in todo}:
+            remove_leftovers(parent)  # of workers that were killed
     if failures:
-        raise _summary(failures, len(cases))
+        raise failed_cases(failures, len(cases), "prepared; the others are kept in the store")
     return [
         PreparedCase(case.id, case.patient, folder, _order(settings.channels_of(case)))
         for case, folder in zip(cases, folders, strict=True)
@@ -173,11 +189,24 @@ def _plan(
     return folders, failures
 
 
+def _missing(cases: Sequence[Case], folders: Sequence[Path | None]) -> dict[Path, Case]:
+    """The folders to build; damaged ones are deleted, as they would stay in place of the new ones."""
+    todo = {}
+    for case, folder in zip(cases, folders, strict=True):
+        if folder is None:
+            continue
+        if folder.exists() and not is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            todo[folder] = case
+    return todo
+
+
 def _build_all(
     todo: Mapping[Path, Case],
     settings: Settings,
     workers: int | None,
-    memory_gib: float,
+    memory_gib: float | None,
     total: int,
     progress: Progress | None,
 ) -> list[str]:
@@ -255,14 +284,8 @@ def build_case(case: Case, settings: Settings, folder: Path) -> None:
     stored = _distinct(settings.channels_of(case))
     read = [name for name in stored if name != ZEROS]
     image = io.read_channels({name: case.images[name] for name in read})
-    constant = [
-        name for name, channel in zip(read, image.array, strict=True) if channel.min() == channel.max()
-    ]
-    if constant:
-        raise DataError(
-            f"Channel {constant[0]} is constant; expected an image with contrast. Check that the right file "
-            "is there and is not empty."
-        )
+    channels = zip(read, image.array, strict=True)
+    check_contrast({name: (voxels.min(), voxels.max()) for name, voxels in channels})
     mask = read_truth(case, settings, image)
     image, _ = to_canonical(image)
     with atomic_folder(folder) as temporary:
@@ -302,14 +325,29 @@ def source_bytes(case: Case) -> int:
         return 0  # building the case will say what is wrong with it
 
 
-def _workers_within(workers: int | None, memory_gib: float, cases: Any) -> int:
+def _workers_within(workers: int | None, memory_gib: float | None, cases: Any) -> int:
     """Processes that fit the memory bound, at least one; 0 if none were asked for."""
     if workers == 0:
         return 0
     wanted = workers or available_processors()
     largest = max(source_bytes(case) for case in cases) / 2**30
     per_worker = MEMORY_PER_WORKER_GIB + SOURCE_COPIES * largest
-    return max(1, min(wanted, len(cases), int(memory_gib / per_worker)))
+    bound = memory_gib or min(LARGEST_SHARE_GIB, _free_memory_gib() / 2)
+    return max(1, min(wanted, len(cases), int(bound / per_worker)))
+
+
+def _free_memory_gib() -> float:
+    """Memory that can be had without swapping; where the system does not tell, all there is."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        return kib / 2**20
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, OSError, ValueError):
+        return 2 * LARGEST_SHARE_GIB
 
 
 def _with_zeros(voxels: np.ndarray, read: Sequence[str], stored: Sequence[str]) -> np.ndarray:
@@ -332,11 +370,20 @@ def _ref_key(ref: ImageRef, hashes: FileHashes) -> list[Any]:
     return [ref.component, *hashes.of(ref.files)]
 
 
-def _summary(failures: Sequence[str], total: int) -> DataError:
+def failed_cases(failures: Sequence[str], total: int, what: str) -> DataError:
+    """One error for several cases.
+
+    Args:
+        failures: what is wrong with each, and how to mend it.
+        total: number of cases that were tried.
+        what: ends the sentence "2 of 9 cases cannot be …"; says what became of the others.
+    """
+    if total == 1:
+        return DataError(failures[0])
     shown = "\n".join(f"  {failure}" for failure in failures[:SHOWN_FAILURES])
     more = len(failures) - SHOWN_FAILURES
     rest = f"\n  … and {more} more" if more > 0 else ""
     return DataError(
-        f"{len(failures)} of {total} cases cannot be prepared; the others are kept in the store. Mend or "
-        f"remove these and run the same command again:\n{shown}{rest}"
+        f"{len(failures)} of {total} cases cannot be {what}. Mend or remove these and run the same command "
+        f"again:\n{shown}{rest}"
     )

@@ -7,7 +7,8 @@ resolved recipe as JSON. Code that computes takes plain arguments and never sees
 import difflib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,12 +17,15 @@ from oncoseg.errors import RecipeError
 FORMAT_VERSION: Literal[1] = 1
 """Version of run folders; raised when an older program could not read a newer folder rightly."""
 
+ALL_MODALITIES = "all"
+"""What tables call all modalities together; no modality may have this name."""
+
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Loss(_Part):
@@ -54,6 +58,16 @@ class Modality(_Part):
     """Lower and upper intensity for `window`, in the image's own unit (HU for CT)."""
     loss: Loss = Loss()
     """This modality's loss term."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Modality":
+        if not self.channels:
+            raise ValueError("channels must name at least one channel, got none")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError(f"percentiles must be 0 ≤ lower < upper ≤ 100, got {list(self.percentiles)}")
+        if not self.window[0] < self.window[1]:
+            raise ValueError(f"window must be lower < upper, got {list(self.window)}")
+        return self
 
 
 class Preparation(_Part):
@@ -99,6 +113,12 @@ class Augmentation(_Part):
     crop_on_tumour: Share = 0.5
     """Chance that the window of a slice with tumour lies on the tumour; otherwise anywhere."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> "Augmentation":
+        if not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise ValueError(f"scale_range must be 0 < smallest ≤ largest, got {list(self.scale_range)}")
+        return self
+
 
 class Network(_Part):
     """Which network."""
@@ -119,7 +139,7 @@ class Training(_Part):
     max_epochs: Positive = 30
     """Epochs of joint training; in one epoch the largest modality's slices are seen once."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Stop cleanly after a checkpoint when this much time has passed in one call."""
+    """Stop cleanly after a checkpoint when one call has taken this long, with preparing and validating."""
     batch_size: Positive = 8
     """Slices in a batch, shared equally among the stage's modalities."""
     tumour_share: Share | None = None
@@ -132,7 +152,7 @@ class Training(_Part):
     """Share of a stage's steps in which the learning rate rises."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient; None for no clipping."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=10**9)] = 0
     """Of the split, the initial weights, the sampler and the augmentation."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto` takes bf16 where the processor computes in it."""
@@ -203,6 +223,12 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
+        if ALL_MODALITIES in self.modalities:
+            raise ValueError(f"no modality may be called {ALL_MODALITIES!r}; choose another name for it")
+        if not self.classes or not all(self.classes.values()):
+            raise ValueError(
+                f"classes must name at least one class, each with at least one label, got {self.classes}"
+            )
         sizes = {name: len(modality.channels) for name, modality in self.modalities.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"every modality must give the network as many channels, got {sizes}")
@@ -254,15 +280,25 @@ class Recipe(_Part):
 
 def _set(values: Any, path: list[str], value: Any, dotted: str) -> None:
     *parents, last = path
+    kind: Any = Recipe
     for name in parents:
-        values = values[_known(name, values, dotted)]
+        key = _known(name, values, dotted)
+        values, kind = values[key], _kind_below(kind, key)
     if parents and parents[-1] == "arguments":
         key = last.replace("-", "_")
     elif parents and parents[-1] in {"substitutes", "classes"}:
         key = last
     else:
         key = _known(last, values, dotted)
-    values[key] = _from_text(value, values.get(key)) if isinstance(value, str) else value
+    values[key] = _from_text(value, _kind_below(kind, key)) if isinstance(value, str) else value
+
+
+def _kind_below(kind: Any, name: Any) -> Any:
+    """The type of a part's field, or of a dictionary's values; Any where there is none."""
+    if hasattr(kind, "model_fields"):
+        field = kind.model_fields.get(name)
+        return field.annotation if field else Any
+    return get_args(kind)[1] if get_origin(kind) is dict else Any
 
 
 def _known(name: str, values: Any, dotted: str) -> str:
@@ -275,13 +311,16 @@ def _known(name: str, values: Any, dotted: str) -> str:
     raise RecipeError(f"Unknown recipe field {dotted!r}: there is no {name!r}; {hint}")
 
 
-def _from_text(text: str, present: Any) -> Any:
-    if isinstance(present, str):
+def _from_text(text: str, kind: Any) -> Any:
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if text.lower() == "none" and (NoneType in kinds or Any in kinds):
+        return None
+    if str in kinds:
         return text
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        return None if text.lower() == "none" else text
+        return text
 
 
 def _validated(values: Any) -> Recipe:
@@ -289,16 +328,20 @@ def _validated(values: Any) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
+        where = "Recipe" + "".join(f"{'.' if n else ' field '}{part}" for n, part in enumerate(first["loc"]))
+        if first["type"] == "value_error":  # our own checks, which say what came
+            raise RecipeError(f"{where}: {first['ctx']['error']}.") from error
         hint = _nearest_field(first) if first["type"] == "extra_forbidden" else first["msg"]
-        raise RecipeError(f"Recipe field {where}: {hint}; got {first.get('input')!r}.") from error
+        value = first.get("input")
+        # a part of the recipe may be pages long, and the field is named
+        came = "" if isinstance(value, dict) else f"; got {value!r}"
+        raise RecipeError(f"{where}: {hint}{came}.") from error
 
 
 def _nearest_field(error: Mapping[str, Any]) -> str:
     part: Any = Recipe
     for name in error["loc"][:-1]:
-        field = part.model_fields.get(name) if hasattr(part, "model_fields") else None
-        part = field.annotation if field else None
+        part = _kind_below(part, name)
     names = list(part.model_fields) if hasattr(part, "model_fields") else []
     near = difflib.get_close_matches(str(error["loc"][-1]), names, n=1)
     return f"unknown field, did you mean {near[0]!r}?" if near else "unknown field"

@@ -3,11 +3,15 @@
 recipe.json        the resolved recipe        split.json     who was trained on and who was not
 data.json          the data sets used         log.csv        one row per epoch and modality
 model.safetensors  the kept (best) weights    metrics.json   when they were reached, on what
-checkpoint.pt      for resuming               tensorboard/   the log, for TensorBoard
+checkpoint.pt      the last state, to resume  tensorboard/   the log, for TensorBoard
 evaluation/        made by `evaluate`         report/        made by `report`
+
+`predict` and `evaluate` use the best weights only, which are there once a joint epoch is finished. Until
+then, as after a stop in the pretraining, they say so and name `oncoseg train --resume`.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +75,14 @@ class RunFolder:
         return values
 
     def data(self) -> dict[str, Any]:
-        """Modality → what is known of its data set (`path`, `layout`, `cases`, …)."""
+        """Modality → what is known of its data set when the run was started.
+
+        `path` and `layout` say where it lay and how; `synthetic` whether its images show no patient;
+        `cases` and `patients` how many it held, of which `without_truth` cases have no mask;
+        `substituted_channels` which missing channel was replaced by which, on any side; `problems` what
+        was wrong with it, each with its kind, case and message; and `fingerprint` is a hash of the
+        prepared training and validation cases (not of the test cases), which resuming compares.
+        """
         return self._json("data.json")
 
     def metrics(self) -> dict[str, Any]:
@@ -91,8 +102,8 @@ class RunFolder:
         write_json(self.path / "data.json", data)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Keep how the weights came about."""
-        write_json(self.path / "metrics.json", metrics)
+        """Keep how the weights came about; NaN becomes null."""
+        write_json(self.path / "metrics.json", _nan_as_none(metrics))
 
     def need_model(self) -> Path:
         """The kept weights' path.
@@ -120,3 +131,10 @@ class RunFolder:
             return dict(values)
         except (ValueError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error}). Restore it, or train again.") from error
+
+
+def _nan_as_none(value: Any) -> Any:
+    """For JSON, which has no NaN."""
+    if isinstance(value, dict):
+        return {key: _nan_as_none(one) for key, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

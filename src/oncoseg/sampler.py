@@ -1,12 +1,21 @@
-"""Which slices make up each batch of an epoch: balanced by modality, and by tumour if wanted."""
+"""Which slices make up each batch of an epoch, balanced by modality and tumour; and reading them ahead."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from oncoseg.store import PreparedCase
+
+Cases = Mapping[str, Sequence[PreparedCase]]
+"""Modality → cases."""
+
+Batch = dict[str, tuple[Tensor, Tensor]]
+"""Modality → images `n c h w` in [0, 1] and masks `n h w`."""
 
 
 class SliceId(NamedTuple):
@@ -17,7 +26,7 @@ class SliceId(NamedTuple):
 
 
 def epoch_batches(
-    cases: Mapping[str, Sequence[PreparedCase]],
+    cases: Cases,
     batch_size: int,
     tumour_share: float | None,
     seed: Sequence[int],
@@ -39,6 +48,35 @@ def epoch_batches(
     count = max(math.ceil(sum(len(case) for case in of_one) / each) for of_one in cases.values())
     drawn = {name: _draw(of_one, count, each, tumour_share, rng) for name, of_one in cases.items()}
     return [{name: parts[number] for name, parts in drawn.items()} for number in range(count)]
+
+
+def read_ahead(cases: Cases, batches: Sequence[Mapping[str, Sequence[SliceId]]]) -> Iterator[Batch]:
+    """Read the batches in order, each while the one before it is being computed."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = [reader.submit(_read, cases, batch) for batch in batches[:1]]
+        for number in range(len(batches)):
+            batch = waiting.pop().result()
+            waiting += [reader.submit(_read, cases, later) for later in batches[number + 1 : number + 2]]
+            yield batch
+
+
+def joined(batch: Batch) -> tuple[Tensor, Tensor, dict[str, slice]]:
+    """Images and masks of all modalities as one batch, and which of its rows are whose."""
+    parts, start = {}, 0
+    for name, (images, _) in batch.items():
+        parts[name] = slice(start, start + len(images))
+        start += len(images)
+    images, masks = (torch.cat(tensors) for tensors in zip(*batch.values(), strict=True))
+    return images, masks, parts
+
+
+def _read(cases: Cases, batch: Mapping[str, Sequence[SliceId]]) -> Batch:
+    read = {}
+    for name, refs in batch.items():
+        slices = [cases[name][ref.case].read(ref.position, ref.position + 1) for ref in refs]
+        images, masks = zip(*slices, strict=True)
+        read[name] = torch.cat(images), torch.cat(masks)
+    return read
 
 
 def _draw(

@@ -1,6 +1,7 @@
 """Reading a case's channels a few axial slices at a time, whatever its format and orientation."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
@@ -11,6 +12,7 @@ from nibabel.orientations import io_orientation
 from oncoseg import io
 from oncoseg.datasets.base import Case
 from oncoseg.io import NIFTI_SUFFIXES, ImageRef
+from oncoseg.io.checks import check_contrast
 from oncoseg.io.nifti import open_slabs
 from oncoseg.transforms import ZEROS
 from oncoseg.volume import Volume, check_same_grid
@@ -34,22 +36,31 @@ class SlabSource:
         slices: number of slices along it.
     """
 
-    def __init__(self, channels: Sequence[_Channel | None], resources: ExitStack) -> None:
+    def __init__(self, names: Sequence[str], channels: Mapping[str, _Channel], resources: ExitStack) -> None:
         """Use `open_source`."""
-        self._channels, self._resources = channels, resources
-        self.like = next(channel for channel in channels if channel is not None).like
+        self._names, self._channels, self._resources = names, channels, resources
+        self._extremes = dict.fromkeys(channels, (math.inf, -math.inf))
+        self.like = next(iter(channels.values())).like
         orientation = io_orientation(self.like.affine_ras)
         self.axis = int(np.flatnonzero(orientation[:, 0] == SUPERIOR)[0])
         self.slices = self.like.grid[self.axis]
 
     def slab(self, start: int, stop: int) -> np.ndarray:
         """Slices start … stop − 1 along `axis`, every channel, axes `c i j k` of the source."""
-        read: dict[int, np.ndarray] = {}
-        for channel in self._channels:
-            if channel is not None and id(channel) not in read:
-                read[id(channel)] = channel.slab(self.axis, start, stop)
+        read = {name: channel.slab(self.axis, start, stop) for name, channel in self._channels.items()}
+        for name, voxels in read.items():
+            low, high = self._extremes[name]
+            self._extremes[name] = min(low, voxels.min().item()), max(high, voxels.max().item())
         empty = np.zeros_like(next(iter(read.values())))
-        return np.stack([empty if channel is None else read[id(channel)] for channel in self._channels])
+        return np.stack([read.get(name, empty) for name in self._names])
+
+    def check_contrast(self) -> None:
+        """Check that no channel has one value everywhere, once every slab was read.
+
+        Raises:
+            DataError: names the first constant channel.
+        """
+        check_contrast(self._extremes)
 
     def __enter__(self) -> "SlabSource":
         """Give itself."""
@@ -67,7 +78,8 @@ def open_source(case: Case, channels: Sequence[str]) -> SlabSource:
 
     Args:
         case: its images.
-        channels: in the network's order; repeated ones are read once, `zeros` is not read.
+        channels: in the network's order; repeated ones are read once, `zeros` is not read. At least
+            one is not `zeros`.
 
     Raises:
         DataError: a file that cannot be used.
@@ -83,7 +95,7 @@ def open_source(case: Case, channels: Sequence[str]) -> SlabSource:
     except BaseException:
         resources.close()
         raise
-    return SlabSource([opened.get(name) for name in channels], resources)
+    return SlabSource(channels, opened, resources)
 
 
 def _open(ref: ImageRef, resources: ExitStack) -> _Channel:

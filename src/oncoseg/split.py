@@ -12,7 +12,11 @@ PARTS = ("train", "validation", "test")
 
 
 def split_patients(
-    cases: Sequence[Case], train: float, validation: float, seed: int
+    cases: Sequence[Case],
+    train: float,
+    validation: float,
+    seed: int,
+    known: Mapping[str, str] | None = None,
 ) -> dict[str, list[Case]]:
     """Divide cases by patient.
 
@@ -20,33 +24,48 @@ def split_patients(
     seed give the same split whatever order the cases come in.
 
     Args:
-        cases: of one data set.
+        cases: of one data set, with truth.
         train: share of patients to train on, in (0, 1).
         validation: share of patients for choosing the checkpoint, in (0, 1).
         seed: of the shuffle.
+        known: patient → the part where they are already, such as with another modality's images; they
+            stay there, and the others fill up the shares.
 
     Raises:
-        DataError: fewer than three patients.
+        DataError: fewer than three patients, or `known` leaves nobody for a side.
     """
     patients = sorted({case.patient for case in cases})
     if len(patients) < len(PARTS):
         raise DataError(
-            f"Expected at least {len(PARTS)} patients, one for each of {', '.join(PARTS)}, got "
+            f"Expected at least {len(PARTS)} patients with a mask, one for each of {', '.join(PARTS)}, got "
             f"{len(patients)}. Add patients, or choose the sides yourself with --split FILE."
         )
     random.Random(seed).shuffle(patients)
     n_train = min(max(1, round(train * len(patients))), len(patients) - 2)
     n_validation = min(max(1, round(validation * len(patients))), len(patients) - n_train - 1)
-    sides = (
-        set(patients[:n_train]),
-        set(patients[n_train : n_train + n_validation]),
-        set(patients[n_train + n_validation :]),
-    )
+    wanted = dict(zip(PARTS, (n_train, n_validation, len(patients)), strict=True))
+    sides = _filled(patients, wanted, known or {})
     ordered = sorted(cases, key=lambda case: case.id)
-    return {
-        part: [case for case in ordered if case.patient in side]
-        for part, side in zip(PARTS, sides, strict=True)
-    }
+    return {part: [case for case in ordered if case.patient in sides[part]] for part in PARTS}
+
+
+def _filled(patients: list[str], wanted: Mapping[str, int], known: Mapping[str, str]) -> dict[str, set[str]]:
+    """Fill the sides up to the wanted numbers, in order; one patient is kept for each later empty side."""
+    sides = {part: {patient for patient in patients if known.get(patient) == part} for part in PARTS}
+    free = [patient for patient in patients if patient not in known]
+    for number, part in enumerate(PARTS, 1):
+        kept_back = sum(not sides[later] for later in PARTS[number:])
+        count = max(0, min(wanted[part] - len(sides[part]), len(free) - kept_back))
+        sides[part] |= set(free[:count])
+        free = free[count:]
+    for part, side in sides.items():
+        if not side:
+            raise DataError(
+                f"No patient is left for {part}, because the patients' other modalities put them on "
+                "another side already; expected at least one. Add patients, or choose the sides yourself "
+                "with --split FILE."
+            )
+    return sides
 
 
 def to_json(split: Mapping[str, Iterable[Case]]) -> dict[str, dict[str, list[str]]]:
@@ -105,5 +124,5 @@ def check_disjoint(split: Mapping[str, Iterable[Case]]) -> None:
             if shared:
                 raise DataError(
                     f"{len(shared)} patients are in both {first} and {second}; expected every patient on one "
-                    "side only. Move all cases of a patient to one side of the split."
+                    "side only, with all modalities. Move all cases of a patient to one side of the split."
                 )

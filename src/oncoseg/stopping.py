@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as polite requests: the loop finishes its step, keeps everything and leaves."""
+"""Ctrl-C and SIGTERM: as polite requests while training, and elsewhere as errors that clean up."""
 
 import signal
 import threading
@@ -11,6 +11,27 @@ class StopRequest:
     """Why training should stop after the present step; empty for go on."""
 
     reason = ""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: like Ctrl-C, leave at once, but leave nothing half-written."""
+
+
+@contextmanager
+def orderly_termination() -> Iterator[None]:
+    """Raise `Terminated` on SIGTERM, which would otherwise end the process without any cleaning up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager

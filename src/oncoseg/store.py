@@ -4,11 +4,13 @@ A case's folder is named by the hash of everything that decides its content (fil
 of the preparation), so that nothing is prepared twice and a change of either is noticed. It holds
 
 * `slices.b2nd`: float16, `slice channel row column`; the last channel is the mask (class indices);
-* `case.json`: number of slices, channels, tumour pixels of each slice, size of the source.
+* `case.json`: number of slices, channels, tumour pixels of each slice, size of the source and of the
+  file of slices.
 """
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,12 +23,15 @@ import torch
 from torch import Tensor
 
 from oncoseg.errors import DataError, RunError
-from oncoseg.files import sha256_of_file, write_json
+from oncoseg.files import sha256_of_file, sha256_of_json, write_json
 
 SLICES_FILE, DESCRIPTION_FILE, HASHES_FILE = "slices.b2nd", "case.json", "hashes.json"
 
 COMPRESSION = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
 """Bit shuffling suits float16; level 1 is within a few per cent of the higher levels' size."""
+
+PLACE = re.compile("[0-9a-f]{64}")
+"""A remembered path; the first versions kept paths themselves, which are dropped."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,31 @@ class PreparedCase:
         return len(self.tumour_pixels)
 
     def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Slices start … stop − 1: images `n c h w` float32 in [0, 1] and masks `n h w` uint8."""
-        array = blosc2.open(str(self.folder / SLICES_FILE), mode="r", mmap_mode="r")
-        stored = array[start:stop]
+        """Slices start … stop − 1: images `n c h w` float32 in [0, 1] and masks `n h w` uint8.
+
+        Raises:
+            RunError: the file of slices is gone or damaged.
+        """
+        try:
+            array = blosc2.open(str(self.folder / SLICES_FILE), mode="r", mmap_mode="r")
+            stored = array[start:stop]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise RunError(
+                f"The prepared case {self.folder} is damaged ({error}). Delete that folder, then run the "
+                "same command again: the case is prepared anew."
+            ) from error
         images = torch.from_numpy(stored[:, list(self.order)]).float()
         return images, torch.from_numpy(stored[:, -1].astype(np.uint8))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a prepared case lies in `folder`, with as many bytes as were written."""
+    try:
+        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        size = (folder / SLICES_FILE).stat().st_size
+        return bool(size == description.get("bytes", size))  # not noted by the first versions
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 class SliceWriter:
@@ -99,7 +124,9 @@ class SliceWriter:
         """Write the description, which makes the folder complete."""
         if len(self._pixels) != self._array.shape[0]:
             raise DataError(f"Expected {self._array.shape[0]} slices, got {len(self._pixels)}.")
-        write_json(self._folder / DESCRIPTION_FILE, {"tumour_pixels": self._pixels, **description})
+        size = (self._folder / SLICES_FILE).stat().st_size
+        whole = {"tumour_pixels": self._pixels, "bytes": size, **description}
+        write_json(self._folder / DESCRIPTION_FILE, whole)
 
 
 @contextlib.contextmanager
@@ -115,7 +142,10 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 class FileHashes:
-    """Content hashes of source files, remembered by path, size and time of change."""
+    """Content hashes of source files, remembered by path, size and time of change.
+
+    A path may name a patient, so only its hash is kept.
+    """
 
     def __init__(self, store: Path) -> None:
         """Read what an earlier preparation remembered; a damaged memory is dropped."""
@@ -125,9 +155,9 @@ class FileHashes:
         except (OSError, ValueError):
             known = {}
         self._known: dict[str, list[Any]] = {
-            path: entry
-            for path, entry in (known.items() if isinstance(known, dict) else ())
-            if isinstance(entry, list) and len(entry) == 3
+            place: entry
+            for place, entry in (known.items() if isinstance(known, dict) else ())
+            if PLACE.fullmatch(place) and isinstance(entry, list) and len(entry) == 3
         }
         self._changed = False
 
@@ -140,7 +170,7 @@ class FileHashes:
         return [self._of_one(path) for path in files]
 
     def _of_one(self, path: Path) -> str:
-        place = str(path.absolute())
+        place = sha256_of_json(str(path.absolute()))
         try:
             state = path.stat()
             known = self._known.get(place)

@@ -8,11 +8,10 @@ import contextlib
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import safetensors.torch
@@ -21,33 +20,23 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 
-from oncoseg import hardware, training_data
+from oncoseg import hardware, losses, models, training_data
 from oncoseg.augment import Strengths, augment
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import new_folder, write_bytes
-from oncoseg.losses import LOSSES
-from oncoseg.metrics import Confusion, dice, pool
-from oncoseg.models import build
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.sampler import SliceId, epoch_batches
-from oncoseg.stopping import StopRequest, stop_requests
-from oncoseg.store import PreparedCase
+from oncoseg.sampler import Batch, Cases, SliceId, epoch_batches, joined, read_ahead
+from oncoseg.stopping import stop_requests
 from oncoseg.training_log import EpochRow, TrainingLog
-from oncoseg.training_sums import EpochSums, count_pixels
+from oncoseg.training_sums import EpochSums, mean_of_known, validate
 
 CHECKPOINT_MINUTES = 5.0
 """A kill -9 costs at most this much training."""
 
 SHORTEST_WARMUP_STEPS = 2
 """Of OneCycleLR, which divides by zero where the peak would fall on the very first step."""
-
-VALIDATION_BATCH = 32
-"""Slices computed at a time in validation."""
-
-Batch = dict[str, tuple[Tensor, Tensor]]
-Cases = Mapping[str, Sequence[PreparedCase]]
 
 
 class Stage(NamedTuple):
@@ -115,10 +104,12 @@ def train(
         monitor: called after every step.
 
     Raises:
-        RunError: `out` holds something, or cannot be written.
+        RunError: `out` holds something or cannot be written, or the loss is not finite any more.
         DataError: data that cannot be used.
-        RecipeError: an unknown loss or network, or arguments that they do not take.
+        RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
+    entered = time.monotonic()
+    check_recipe(recipe)
     training_data.check_modalities(recipe, data)
     given = training_data.read_split(split_file) if split_file else None
     run = RunFolder(new_folder(out, "The run folder"))
@@ -131,7 +122,7 @@ def train(
             workers=workers,
             progress=prepare_progress,
         )
-        training = _Training(run, recipe, loaded.train, loaded.validation, monitor)
+        training = _Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
     except BaseException:
         with contextlib.suppress(OSError):  # something else, such as the store, was put there
             out.rmdir()
@@ -146,7 +137,7 @@ def resume(
     out: Path,
     *,
     store: Path | None = None,
-    max_minutes: float | None = None,
+    max_minutes: float | Literal["recipe"] | None = "recipe",
     workers: int | None = None,
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
@@ -156,18 +147,23 @@ def resume(
     Args:
         out: the run folder.
         store: the prepared store; what it does not hold is prepared again.
-        max_minutes: budget for this call, in place of the recipe's.
+        max_minutes: budget for this call; None for no end, "recipe" for the one in the recipe.
         workers: see `train`.
         prepare_progress: see `train`.
         monitor: see `train`.
 
     Raises:
-        RunError: not a run folder, of another version, or its data have changed since.
+        RunError: not a run folder, of another version, its data have changed since, or the loss is not
+            finite any more.
+        DataError: data that cannot be used any more.
+        RecipeError: no such device here.
     """
+    entered = time.monotonic()
     run = RunFolder(out)
     recipe, records = run.recipe(), run.data()
-    if max_minutes is not None:
+    if max_minutes != "recipe":
         recipe = recipe.with_changes({"training.max_minutes": max_minutes})
+    check_recipe(recipe)
     loaded = training_data.load(
         recipe,
         {name: Path(record["path"]) for name, record in records.items()},
@@ -182,10 +178,41 @@ def resume(
                 f"The {name} data at {record['path']} have changed since {out} was started; a resumed run "
                 "must see the same data. Restore them, or start a new run."
             )
-    training = _Training(run, recipe, loaded.train, loaded.validation, monitor)
+    training = _Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
     if run.checkpoint.is_file():
         training.restore()
     return training.go()
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check what a recipe names before anything is prepared for it.
+
+    Raises:
+        RecipeError: an unknown loss or network, arguments that they do not take, slices that the network
+            does not take, or a device that is not there.
+    """
+    hardware.choose_device(recipe.training.device)
+    _losses_of(recipe)
+    name, arguments = recipe.network.name, recipe.network.arguments
+    size = recipe.augmentation.crop or recipe.preparation.slice_size
+    try:
+        models.describe(name, arguments, recipe.in_channels, len(recipe.classes), size)
+    except RuntimeError as error:
+        raise RecipeError(
+            f"Network {name!r} does not take slices of {size[0]}×{size[1]} ({error}). Choose a larger "
+            "preparation.slice_size, or other network.arguments."
+        ) from error
+
+
+def _losses_of(recipe: Recipe) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    return {
+        name: losses.build(modality.loss.name, modality.loss.arguments)
+        for name, modality in recipe.modalities.items()
+    }
+
+
+class _Stopped(Exception):
+    """Training was asked to stop, or its time is over; the text says which."""
 
 
 class _Training:
@@ -198,23 +225,24 @@ class _Training:
         cases: Cases,
         validation: Cases,
         monitor: Callable[[Status], None] | None,
+        entered: float,
     ) -> None:
         hardware.tune_allocator()
         settings = recipe.training
         self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
-        self.monitor = monitor or (lambda status: None)
+        self.monitor, self.entered = monitor, entered
         self.device = hardware.choose_device(settings.device)
         self.precision = hardware.choose_precision(settings.precision, self.device)
         accelerator = "cuda" if self.device.type == "cuda" else "cpu"
         self.fabric = Fabric(accelerator=accelerator, devices=1, precision=cast(Any, self.precision))
         torch.manual_seed(settings.seed)
-        network = build(
+        network = models.build(
             recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
         )
         self.layout = hardware.training_layout(self.precision, self.device)
         self.network = self.fabric.setup_module(hardware.in_layout(network, self.layout))
         self.stages = stages_of(recipe)
-        self.losses = {name: _loss_of(recipe, name) for name in recipe.modalities}
+        self.losses = _losses_of(recipe)
         self.strengths = Strengths(**recipe.augmentation.model_dump())
         self.stage, self.epoch, self.step = 0, 0, 0
         self.best: dict[str, Any] = {}
@@ -232,39 +260,38 @@ class _Training:
             return Outcome(self.run.path, True, "all epochs were done before")
         self.started = self.saved = time.monotonic()
         self.steps_done = 0
-        with stop_requests() as stop:
-            for stage in self.stages[self.stage :]:
-                self._set_up_optimiser(stage)
-                while self.epoch < stage.epochs:
-                    reason = self._train_epoch(stage, stop)
-                    if reason:
-                        self._save_checkpoint()
-                        self._save_metrics(finished=False)
-                        self.log.close()
-                        return Outcome(self.run.path, False, reason)
-                    self._finish_epoch(stage)
-                self.stage, self.epoch = self.stage + 1, 0
-        self._save_checkpoint()
-        self._save_metrics(finished=True)
-        self.log.close()
-        return Outcome(self.run.path, True, "all epochs are done")
+        finished, reason = True, "all epochs are done"
+        with contextlib.closing(self.log), stop_requests() as self.stop:
+            try:
+                self._train_stages()
+            except _Stopped as stopped:
+                finished, reason = False, str(stopped)
+            self._save_checkpoint()
+            self._save_metrics(finished)
+        return Outcome(self.run.path, finished, reason)
 
-    def _train_epoch(self, stage: Stage, stop: StopRequest) -> str:
-        """Train the rest of the present epoch; returns why it was left early, or nothing."""
+    def _train_stages(self) -> None:
+        for stage in self.stages[self.stage :]:
+            self._set_up_optimiser(stage)
+            while self.epoch < stage.epochs:
+                self._train_epoch(stage)
+                self._finish_epoch(stage)
+            self.stage, self.epoch = self.stage + 1, 0
+
+    def _train_epoch(self, stage: Stage) -> None:
+        """Train the rest of the present epoch."""
         batches = self._batches(stage, self.epoch)
         self.network.train()
-        for batch in self._prefetched(batches[self.step :]):
-            self._train_step(stage, batch)
+        for batch in read_ahead(self.cases, batches[self.step :]):
+            self._train_step(batch)
             self.step += 1
             self.steps_done += 1
-            self.monitor(self._status(stage, len(batches)))
-            if reason := stop.reason or self._over_budget():
-                return reason
+            self._tell_monitor(stage, len(batches))
+            self._stop_if_asked()
             if time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60:
                 self._save_checkpoint()
-        return ""
 
-    def _train_step(self, stage: Stage, batch: Batch) -> None:
+    def _train_step(self, batch: Batch) -> None:
         images, masks, parts = self._augmented(batch)
         torch.manual_seed(self._seed_of_step() + 1)
         logits = self.network(images)
@@ -274,15 +301,18 @@ class _Training:
             loss = loss + self.recipe.modalities[name].loss.weight * term
             self.partial.add(name, term.detach(), logits[part].detach(), masks[part])
         self.fabric.backward(loss)
-        if self.recipe.training.clip_norm is not None:
-            self.fabric.clip_gradients(self.network, self.optimiser, max_norm=self.recipe.training.clip_norm)
+        if (norm := self.recipe.training.clip_norm) is not None:
+            # its own check would wait for the GPU at every step; `_check_finite` does it now and then
+            self.fabric.clip_gradients(self.network, self.optimiser, max_norm=norm, error_if_nonfinite=False)
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
 
     def _finish_epoch(self, stage: Stage) -> None:
-        losses, self.scores = self._validate(stage)
-        macro = float(np.mean(list(self.scores.values())))
+        self._check_finite()
+        found = self._validate(stage)
+        self.scores = {name: score for name, (_, score) in found.items()}
+        macro = mean_of_known(list(self.scores.values()))
         self.epoch, self.step = self.epoch + 1, 0
         rows = [
             EpochRow(
@@ -291,7 +321,7 @@ class _Training:
                 modality=name,
                 train_loss=self.partial.loss(name),
                 train_dice=self.partial.dice(name),
-                validation_loss=losses[name],
+                validation_loss=found[name][0],
                 validation_dice=self.scores[name],
                 macro_dice=macro,
                 learning_rate=float(self.schedule.get_last_lr()[0]),
@@ -300,38 +330,29 @@ class _Training:
             for name in stage.modalities
         ]
         self.partial = EpochSums()
-        if stage.keeps_best and not macro <= self.best.get("macro_dice", -math.inf):
+        if stage.keeps_best and self._is_best(macro):
             self.best = {"epoch": self.epoch, "macro_dice": macro, "validation_dice": dict(self.scores)}
             self._save_model()
         self.log.add(rows)
         self._save_checkpoint()
         self._save_metrics(finished=False)
 
-    @torch.inference_mode()
-    def _validate(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
-        """Mean loss over cases and mean Dice over patients, for each modality of the stage."""
-        self.network.eval()
-        losses, scores = {}, {}
-        for name in stage.modalities:
-            case_losses = []
-            counts: dict[str, list[Confusion]] = {}
-            for case in self.validation[name]:
-                logits, masks = self._predict_prepared(case)
-                case_losses.append(self.losses[name](logits, masks).item())
-                counts.setdefault(case.patient, []).append(count_pixels(logits, masks))
-            losses[name] = float(np.mean(case_losses))
-            by_patient = [dice(pool(of_one)) for of_one in counts.values()]
-            scores[name] = float(np.nanmean(by_patient)) if not np.isnan(by_patient).all() else math.nan
-        return losses, scores
+    def _is_best(self, macro: float) -> bool:
+        """The first counts, then what is higher; NaN is lower than any number."""
+        kept = self.best.get("macro_dice", math.nan)
+        return not self.best or macro > kept or (math.isnan(kept) and not math.isnan(macro))
 
-    def _predict_prepared(self, case: PreparedCase) -> tuple[Tensor, Tensor]:
-        logits, masks = [], []
-        for start in range(0, len(case), VALIDATION_BATCH):
-            images, truth = case.read(start, start + VALIDATION_BATCH)
-            images = images.to(self.device, memory_format=self.layout)
-            logits.append(self.network(images).float())
-            masks.append(truth.to(self.device))
-        return torch.cat(logits), torch.cat(masks)
+    def _validate(self, stage: Stage) -> dict[str, tuple[float, float]]:
+        """Modality → loss and Dice. A stop within loses them; going on then begins with them."""
+        self.network.eval()
+
+        def network(images: Tensor) -> Tensor:
+            return cast(Tensor, self.network(images.to(self.device, memory_format=self.layout)))
+
+        return {
+            name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked)
+            for name in stage.modalities
+        }
 
     # batches --------------------------------------------------------------------------------
 
@@ -341,33 +362,13 @@ class _Training:
         seed = (training.seed, self.stage, epoch)
         return epoch_batches(cases, training.batch_size, training.tumour_share, seed)
 
-    def _prefetched(self, batches: Sequence[Mapping[str, Sequence[SliceId]]]) -> Iterator[Batch]:
-        """Read the next batch while the present one is computed."""
-        with ThreadPoolExecutor(1) as reader:
-            waiting = [reader.submit(self._read, batch) for batch in batches[:1]]
-            for number in range(len(batches)):
-                batch = waiting.pop().result()
-                waiting += [reader.submit(self._read, later) for later in batches[number + 1 : number + 2]]
-                yield batch
-
-    def _read(self, batch: Mapping[str, Sequence[SliceId]]) -> Batch:
-        read = {}
-        for name, refs in batch.items():
-            slices = [self.cases[name][ref.case].read(ref.position, ref.position + 1) for ref in refs]
-            images, masks = zip(*slices, strict=True)
-            read[name] = torch.cat(images), torch.cat(masks)
-        return read
-
     def _augmented(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, slice]]:
         """One tensor of all modalities, augmented, and which rows are whose."""
-        images = torch.cat([part[0] for part in batch.values()]).to(self.device)
-        masks = torch.cat([part[1] for part in batch.values()]).to(self.device)
-        parts, start = {}, 0
-        for name, part in batch.items():
-            parts[name] = slice(start, start + len(part[0]))
-            start += len(part[0])
+        images, masks, parts = joined(batch)
         generator = torch.Generator().manual_seed(self._seed_of_step())
-        images, masks = augment(images, masks, len(self.recipe.classes), self.strengths, generator)
+        images, masks = augment(
+            images.to(self.device), masks.to(self.device), len(self.recipe.classes), self.strengths, generator
+        )
         return images.contiguous(memory_format=self.layout), masks, parts
 
     def _seed_of_step(self) -> int:
@@ -397,6 +398,7 @@ class _Training:
         self.steps_in_all = self._steps_left() + self.steps_done
 
     def _save_checkpoint(self) -> None:
+        self._check_finite()
         state = {
             "place": [self.stage, self.epoch, self.step],
             "network": self.network.state_dict(),
@@ -456,33 +458,41 @@ class _Training:
     def _minutes(self) -> float:
         return self.minutes_before + (time.monotonic() - self.started) / 60
 
-    def _over_budget(self) -> str:
+    def _stop_if_asked(self) -> None:
+        if self.stop.reason:
+            raise _Stopped(self.stop.reason)
         budget = self.recipe.training.max_minutes
-        if budget is not None and time.monotonic() - self.started > budget * 60:
-            return f"the time budget of {budget:g} minutes is spent"
-        return ""
+        # every call gets at least one step or one validation done, so that calls with a short budget end
+        spent = budget is not None and time.monotonic() - self.entered > budget * 60
+        if spent and self.steps_done > 0:
+            raise _Stopped(f"the time budget of {budget:g} minutes is spent")
 
     def _steps_left(self) -> int:
         lengths = [len(self._batches(stage, 0)) * stage.epochs for stage in self.stages[self.stage :]]
         done = self.epoch * len(self._batches(self.stages[self.stage], 0)) + self.step
         return sum(lengths) - done
 
-    def _status(self, stage: Stage, steps: int) -> Status:
+    def _tell_monitor(self, stage: Stage, steps: int) -> None:
+        if self.monitor is None:
+            return
         per_step = (time.monotonic() - self.started) / max(1, self.steps_done)
         left = per_step * (self.steps_in_all - self.steps_done)
-        loss = self.partial.latest_loss()
-        return Status(
-            stage.name, self.epoch + 1, stage.epochs, self.step, steps, loss, left, dict(self.scores)
+        loss = self.partial.latest_loss()  # waits for the GPU, so only where someone looks
+        if not math.isfinite(loss):
+            self._check_finite()
+        self.monitor(
+            Status(stage.name, self.epoch + 1, stage.epochs, self.step, steps, loss, left, dict(self.scores))
         )
 
-
-def _loss_of(recipe: Recipe, modality: str) -> Callable[[Tensor, Tensor], Tensor]:
-    settings = recipe.modalities[modality].loss
-    if settings.name not in LOSSES:
-        raise RecipeError(f"Unknown loss {settings.name!r}; expected one of {', '.join(LOSSES)}.")
-    function, arguments = LOSSES[settings.name], settings.arguments
-    try:
-        function(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), **arguments)
-    except TypeError as error:
-        raise RecipeError(f"Loss {settings.name!r} does not take {dict(arguments)}: {error}.") from error
-    return lambda logits, target: function(logits, target, **arguments)
+    def _check_finite(self) -> None:
+        """Raise RunError where the epoch's losses or the weights are not finite: no checkpoint is spoilt."""
+        batch, weights = self.partial.first_not_finite(), self.network.state_dict().values()
+        if batch is None and all(bool(value.isfinite().all()) for value in weights):
+            return
+        step = self.step if batch is None else batch + 1
+        raise RunError(
+            f"The loss or the weights became NaN or infinite at step {step} of "
+            f"{self.stages[self.stage].name} epoch {self.epoch + 1}; expected finite numbers. Train into a "
+            f"new folder with a lower training.learning_rate than {self.recipe.training.learning_rate:g}; "
+            f"what was kept before stays in {self.run.path}."
+        )

@@ -1,7 +1,9 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,14 @@ from oncoseg.store import PreparedCase
 
 
 class TrainingData(NamedTuple):
-    """Prepared cases of both sides that training sees, and the records for the run folder."""
+    """Prepared cases of both sides that training sees, and the records for the run folder.
+
+    Attributes:
+        train: modality → cases.
+        validation: modality → cases.
+        split: for `RunFolder.write_split`.
+        data: for `RunFolder.write_data`, which says what it holds.
+    """
 
     train: dict[str, list[PreparedCase]]
     validation: dict[str, list[PreparedCase]]
@@ -44,7 +53,8 @@ def load(
     """Open, split and prepare every modality of a recipe.
 
     Only the training and validation cases are prepared; the test set is read from its own files
-    when it is evaluated.
+    when it is evaluated. Cases without truth are left out of a drawn split. A patient with images of
+    several modalities is on one side with all of them.
 
     Args:
         recipe: which modalities, how they are split and prepared.
@@ -55,26 +65,30 @@ def load(
         progress: called with (cases done, cases in all), for each modality anew.
 
     Raises:
-        DataError: data for other modalities than the recipe's, or cases that cannot be used.
+        DataError: data for other modalities than the recipe's, cases that cannot be used, a patient on
+            two sides, or a side without any tumour.
     """
     check_modalities(recipe, data)
+    scans = {name: open_dataset(data[name]) for name in recipe.modalities}
+    sides = _sides(recipe, scans, split)
     train: dict[str, list[PreparedCase]] = {}
     validation: dict[str, list[PreparedCase]] = {}
-    splits, records = {}, {}
+    records = {}
     for name, modality in recipe.modalities.items():
-        scan = open_dataset(data[name])
-        parts = _split(recipe, scan, name, split)
+        parts = sides[name]
         settings = Settings.of(modality, recipe.classes, recipe.preparation)
-        used = [*parts["train"], *parts["validation"]]
-        try:
+        with _naming(name):
+            substituted = _substituted(parts, settings)
+            used = [*parts["train"], *parts["validation"]]
             prepared = prepare(used, settings, store, workers=workers, progress=progress)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
-        train[name] = prepared[: len(parts["train"])]
-        validation[name] = prepared[len(parts["train"]) :]
-        splits[name] = splitting.to_json(parts)
-        records[name] = _record(data[name], scan, prepared, settings)
-    return TrainingData(train, validation, splits, records)
+            train[name] = prepared[: len(parts["train"])]
+            validation[name] = prepared[len(parts["train"]) :]
+            _check_tumour(train[name], "train")
+            _check_tumour(validation[name], "validation")
+        records[name] = _record(data[name], scans[name], prepared) | {"substituted_channels": substituted}
+    return TrainingData(
+        train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
+    )
 
 
 def read_split(path: Path) -> dict[str, Any]:
@@ -106,33 +120,75 @@ def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:
         )
 
 
-def _split(recipe: Recipe, scan: Scan, name: str, given: Mapping[str, Any] | None) -> dict[str, list[Case]]:
-    if given is None:
-        shares = recipe.split
-        return splitting.split_patients(scan.cases, shares.train, shares.validation, recipe.training.seed)
-    parts = splitting.from_json(given.get(name) or {}, scan.cases)
+def _sides(
+    recipe: Recipe, scans: Mapping[str, Scan], given: Mapping[str, Any] | None
+) -> dict[str, dict[str, list[Case]]]:
+    """Modality → part → cases; no patient is on two sides, whatever the modality."""
+    sides: dict[str, dict[str, list[Case]]] = {}
+    known: dict[str, str] = {}
+    for name, scan in scans.items():
+        with _naming(name):
+            sides[name] = _drawn(recipe, scan, known) if given is None else _given(given.get(name), scan)
+        known |= {case.patient: part for part, cases in sides[name].items() for case in cases}
+    splitting.check_disjoint(
+        {part: [case for parts in sides.values() for case in parts[part]] for part in splitting.PARTS}
+    )
+    return sides
+
+
+def _drawn(recipe: Recipe, scan: Scan, known: Mapping[str, str]) -> dict[str, list[Case]]:
+    cases = [case for case in scan.cases if case.masks]
+    shares = recipe.split
+    return splitting.split_patients(cases, shares.train, shares.validation, recipe.training.seed, known)
+
+
+def _given(listed: Mapping[str, Any] | None, scan: Scan) -> dict[str, list[Case]]:
+    parts = splitting.from_json(listed or {}, scan.cases)
     for part in ("train", "validation"):
         if not parts[part]:
             raise DataError(
-                f"The split has no case under {part} for {name}; expected at least one patient to train "
+                f"The split has no case under {part}; expected at least one patient to train "
                 "on and one to choose the checkpoint. Add some, or let the split be drawn."
             )
     return parts
 
 
-def _record(path: Path, scan: Scan, prepared: list[PreparedCase], settings: Settings) -> dict[str, Any]:
-    substituted = {
-        wanted: used
-        for case in scan.cases
-        for wanted, used in zip(settings.wanted, settings.channels_of(case), strict=True)
-        if wanted != used
-    }
+def _substituted(parts: Mapping[str, list[Case]], settings: Settings) -> dict[str, str]:
+    """Missing channel → the one used instead, over all sides: the test cases must be readable, too."""
+    substituted: dict[str, str] = {}
+    for cases in parts.values():
+        for case in cases:
+            substituted |= settings.substituted(case)
+    return substituted
+
+
+def _check_tumour(cases: list[PreparedCase], part: str) -> None:
+    if not any(case.tumour_pixels.any() for case in cases):
+        raise DataError(
+            f"None of the {len(cases)} cases under {part} has a tumour pixel after preparation; expected "
+            "some, to learn from and to choose the weights by. Choose another training.seed, or the sides "
+            "yourself with --split FILE."
+        )
+
+
+def _record(path: Path, scan: Scan, prepared: list[PreparedCase]) -> dict[str, Any]:
+    """What `RunFolder.data` describes, besides the substituted channels."""
     return {
         "path": str(path.resolve()),
         "layout": scan.layout,
+        "synthetic": scan.synthetic,
         "cases": len(scan.cases),
         "patients": len({case.patient for case in scan.cases}),
-        "substituted_channels": substituted,
-        "problems": len(scan.problems),
+        "without_truth": sum(not case.masks for case in scan.cases),
+        "problems": [asdict(problem) for problem in scan.problems],
         "fingerprint": sha256_of_json(sorted(case.folder.name for case in prepared))[:16],
     }
+
+
+@contextmanager
+def _naming(modality: str) -> Iterator[None]:
+    """Put the modality before an error about its data."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{modality}: {error}") from error

@@ -22,7 +22,7 @@ class EpochRow:
         train_dice: pooled over the epoch's augmented slices, in [0, 1].
         validation_loss: of each case on its own, mean over cases.
         validation_dice: per patient on the prepared grid, mean over patients; NaN if none has tumour.
-        macro_dice: mean of the modalities' validation_dice; decides which weights are kept.
+        macro_dice: mean of the modalities' validation_dice but for NaN; decides which weights are kept.
         learning_rate: at the epoch's end.
         minutes: of computing since the run's start, all calls together.
     """

@@ -1,13 +1,18 @@
-"""Sums over an epoch: the loss and Dice of what was trained on."""
+"""The loss and Dice of an epoch: summed up while it is trained, and of the validation cases after it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oncoseg.metrics import Confusion, dice
+from oncoseg.metrics import Confusion, dice, pool
+from oncoseg.store import PreparedCase
+
+VALIDATION_BATCH = 32
+"""Slices computed at a time in validation."""
 
 
 class EpochSums:
@@ -35,6 +40,11 @@ class EpochSums:
         """Of the last batch, mean over the modalities."""
         return float(np.mean([losses[-1].item() for losses in self._losses.values()]))
 
+    def first_not_finite(self) -> int | None:
+        """Number, from 0, of the first batch whose loss is NaN or infinite; None if there is none."""
+        bad = [~torch.stack(losses).isfinite() for losses in self._losses.values()]
+        return min((int(one.nonzero()[0]) for one in bad if one.any()), default=None)
+
     def dice(self, name: str) -> float:
         """Pooled over all pixels so far; NaN when neither truth nor prediction holds any tumour."""
         tp, fp, fn = self._counts[name].tolist()
@@ -46,6 +56,45 @@ class EpochSums:
             name: [torch.stack(losses).tolist(), self._counts[name].tolist()]
             for name, losses in self._losses.items()
         }
+
+
+@torch.inference_mode()
+def validate(
+    cases: Sequence[PreparedCase],
+    network: Callable[[Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    before_case: Callable[[], None] = lambda: None,
+) -> tuple[float, float]:
+    """Mean loss over cases, and mean Dice over patients at probability 0.5, on the prepared grid.
+
+    Args:
+        cases: of one modality.
+        network: images `n c h w` in [0, 1] → logits `n classes h w`.
+        loss: logits and masks `n h w` → one number.
+        before_case: called before each case; what it raises ends the validation.
+    """
+    losses = []
+    counts: dict[str, list[Confusion]] = {}
+    for case in cases:
+        before_case()
+        logits, masks = _predicted(case, network)
+        losses.append(loss(logits, masks).item())
+        counts.setdefault(case.patient, []).append(count_pixels(logits, masks))
+    return float(np.mean(losses)), mean_of_known([dice(pool(of_one)) for of_one in counts.values()])
+
+
+def _predicted(case: PreparedCase, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    logits, masks = [], []
+    for start in range(0, len(case), VALIDATION_BATCH):
+        images, truth = case.read(start, start + VALIDATION_BATCH)
+        logits.append(network(images).float())
+        masks.append(truth.to(logits[-1].device))
+    return torch.cat(logits), torch.cat(masks)
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """Mean of those that are not NaN; NaN if all are."""
+    return float(np.nanmean(values)) if not np.isnan(values).all() else math.nan
 
 
 def _tp_fp_fn(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,24 +25,46 @@ def choose_channels(
         substitutes: channel → channel used in its place, or `zeros`.
 
     Raises:
-        DataError: a channel is missing and may not, or cannot, be substituted.
+        DataError: a channel is missing and may not, or cannot, be substituted; or all are.
     """
-    chosen = []
-    for channel in wanted:
-        substitute = channel if channel in available else substitutes.get(channel, ZEROS)
-        if substitute != channel and missing == "error":
-            raise DataError(
-                f"Channel {channel} is missing; expected {', '.join(dict.fromkeys(wanted))}, got "
-                f"{', '.join(available)}. Add its file, or allow {substitute} in its place with "
-                "--modalities.NAME.missing substitute, where NAME is the modality's."
-            )
-        if substitute not in (*available, ZEROS):
-            raise DataError(
-                f"Channel {channel} is missing and so is its substitute {substitute}; "
-                f"got {', '.join(available)}. Name another for {channel} in the recipe, such as `{ZEROS}`."
-            )
-        chosen.append(substitute)
+    chosen = [
+        channel if channel in available else _substitute(channel, available, wanted, missing, substitutes)
+        for channel in wanted
+    ]
+    if set(chosen) == {ZEROS}:
+        raise DataError(f"All channels are missing; {_expected(available, wanted)} Add their files.")
     return chosen
+
+
+def _substitute(
+    channel: str,
+    available: Sequence[str],
+    wanted: Sequence[str],
+    missing: str,
+    substitutes: Mapping[str, str],
+) -> str:
+    used = substitutes.get(channel)
+    lacking = f"Channel {channel} is missing; {_expected(available, wanted)}"
+    if used is None:
+        raise DataError(
+            f"{lacking} Add its file; or train with a substitute for it, stated in the recipe, such as "
+            f"--modalities.NAME.substitutes.{channel} {ZEROS}, where NAME is the modality's."
+        )
+    if missing == "error":
+        raise DataError(
+            f"{lacking} Add its file, or train with {used} allowed in its place: --modalities.NAME.missing "
+            "substitute, where NAME is the modality's. A trained run keeps to what it was trained with."
+        )
+    if used not in (*available, ZEROS):
+        raise DataError(
+            f"Channel {channel} is missing and so is its substitute {used}; got {', '.join(available)}. "
+            f"Add either file, or name another substitute in the recipe, such as `{ZEROS}`."
+        )
+    return used
+
+
+def _expected(available: Sequence[str], wanted: Sequence[str]) -> str:
+    return f"expected {', '.join(dict.fromkeys(wanted))}, got {', '.join(available) or 'none'}."
 
 
 def consensus(masks: Sequence[np.ndarray], share: float) -> np.ndarray:

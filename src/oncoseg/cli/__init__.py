@@ -1,7 +1,7 @@
 """The command line: `oncoseg COMMAND`. Everything heavy is imported inside the commands.
 
 Exit codes: 0 done, 1 a bug in oncoseg, 2 something the user can mend, 128 + n stopped by signal n
-(130 for Ctrl-C).
+(130 for Ctrl-C, 143 for SIGTERM).
 """
 
 import sys
@@ -14,8 +14,9 @@ from cyclopts import App, CycloptsError, Parameter
 from oncoseg import __version__
 from oncoseg.cli import data, recipes, runs, terminal
 from oncoseg.errors import OncosegError
+from oncoseg.stopping import Terminated, orderly_termination
 
-MENDABLE, BUG, INTERRUPTED = 2, 1, 130
+MENDABLE, BUG, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 """Exit codes besides 0."""
 
 FIELD_COMMANDS = {"train": runs.TRAIN_FLAGS, "prepare": data.PREPARE_FLAGS}
@@ -90,9 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:
-        return _run(tokens)
+        with orderly_termination():
+            return _run(tokens)
     except (OncosegError, CycloptsError) as error:
         return _failed(str(error), MENDABLE, debug)
+    except Terminated:
+        return _failed("Stopped by SIGTERM; what was finished is kept.", TERMINATED, debug)
     except KeyboardInterrupt:
         return _failed("Interrupted; what was finished is kept.", INTERRUPTED, debug)
     except OSError as error:

@@ -14,7 +14,7 @@ from oncoseg.errors import DataError
 if TYPE_CHECKING:
     from oncoseg.inspect import CaseRow
 
-PREPARE_FLAGS = ("data", "store", "workers", "help", "debug")
+PREPARE_FLAGS = ("data", "store", "workers", "memory-gib", "help", "debug")
 """The flags of `prepare` besides a recipe's fields."""
 
 
@@ -76,6 +76,7 @@ def prepare(
     data: list[str],
     store: Path | None = None,
     workers: int | None = None,
+    memory_gib: float | None = None,
     **fields: Fields,
 ) -> None:
     """Prepare a recipe's slices ahead of training; what the store holds already is not done again.
@@ -86,7 +87,8 @@ def prepare(
         recipe: A recipe's name, or the path of a recipe's JSON file.
         data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
         store: The prepared store; in your cache folder when left out.
-        workers: Processes; one per processor when left out.
+        workers: Processes; one per processor when left out, or fewer if memory is short.
+        memory_gib: Memory for all of them together; half of what is free, at most 8, when left out.
         **fields: Fields of the recipe, such as --preparation.slice-size [96,96].
     """
     from oncoseg import training_data
@@ -102,9 +104,15 @@ def prepare(
         if name not in chosen.modalities:
             training_data.check_modalities(chosen, folders)
         settings = Settings.of(chosen.modalities[name], chosen.classes, chosen.preparation)
-        cases = open_dataset(folder).cases
+        scan = open_dataset(folder)
+        terminal.note_problems(name, scan.problems)
+        cases = [case for case in scan.cases if case.masks]
+        if without := len(scan.cases) - len(cases):
+            terminal.note(f"{name}: {without} cases without a mask are left out")
         with terminal.progress(f"preparing {name}") as progress:
-            prepared = prepare_cases(cases, settings, store, workers=workers, progress=progress)
+            prepared = prepare_cases(
+                cases, settings, store, workers=workers, memory_gib=memory_gib, progress=progress
+            )
         rows.append((name, len(prepared), sum(len(case) for case in prepared)))
     terminal.print_table(None, ("modality", "cases", "slices"), rows, right=2)
     terminal.say(f"Prepared store: {store}")

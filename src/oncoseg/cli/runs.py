@@ -1,5 +1,6 @@
 """The commands about runs: `oncoseg train`, `predict`, `evaluate`, `report`, `demo`."""
 
+import contextlib
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from oncoseg.cli import terminal
 from oncoseg.cli.data import parse_data
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
-from oncoseg.errors import RunError
+from oncoseg.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
@@ -57,9 +58,13 @@ def train(
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
         )
+    from oncoseg.datasets import open_dataset
     from oncoseg.train import train as start
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS)
+    for name, folder in folders.items():
+        with contextlib.suppress(DataError):  # a folder that cannot be used at all is training's error
+            terminal.note_problems(name, open_dataset(folder).problems)
     with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
         outcome = start(
             chosen,
@@ -99,13 +104,16 @@ def predict(
         raise RunError(
             "Expected something to predict: name a file, a folder or a data set after the run folder."
         )
-    from oncoseg.predict import Predictor
+    from oncoseg.predict import Predictor, substitutions
 
     predictor = Predictor.load(run, _prediction_changes(threshold, flips))
     with terminal.progress("predicting slices") as progress:
         written = predictor.predict(
             inputs, out, modality=modality, probabilities=probabilities, progress=progress
         )
+    for case, channels in substitutions(out).items():
+        swaps = ", ".join(f"{used} in place of {missing}" for missing, used in channels.items())
+        terminal.note(f"{case}: predicted with {swaps}")
     for path in written:
         terminal.say(str(path))
 
@@ -159,9 +167,6 @@ def demo(*, out: Path = DEMO_FOLDER) -> None:
     with terminal.training_progress() as monitor:
         result = run_demo(out, say=terminal.note, monitor=monitor)
     print_scores(result.evaluation)
-    terminal.say(
-        "These are synthetic phantoms: the figures say that the program works, nothing about patients."
-    )
     terminal.say(f"Report: {result.report.resolve()}")
 
 

@@ -7,6 +7,13 @@ from typing import Any
 
 from oncoseg.cli import terminal
 
+UNITS = {
+    "n": "patients, slices, or 1 when pooled, that hold tumour in truth or prediction.",
+    "empty": "the others: no tumour in either.",
+    "zero": "those of n with tumour in only one of the two.",
+}
+"""Columns that count units, with their meaning."""
+
 
 def print_scores(folder: Path) -> None:
     """Print the table of an evaluation folder with its definitions, averagings and empty-mask rule.
@@ -17,15 +24,25 @@ def print_scores(folder: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     names = list(summary["table"][0]["scores"])
     rows = [
-        (row["group"], row["averaging"], row["units"], *(_score(row["scores"][name]) for name in names))
+        (row["group"], row["averaging"], *_units(row), *(_score(row["scores"][name]) for name in names))
         for row in summary["table"]
     ]
-    title = f"Scores on the {summary['split']} set (threshold {summary['threshold']:g})"
-    terminal.print_table(title, ("modality", "averaging", "n", *names), rows, right=3)
+    mirrors = "on" if summary["prediction"].get("flips") else "off"
+    used = f"threshold {summary['threshold']:g}, mirror averaging {mirrors}"
+    title = f"Scores on the {summary['split']} set ({used})"
+    terminal.print_table(title, ("modality", "averaging", *UNITS, *names), rows, right=3)
+    if summary["synthetic"]:
+        terminal.say("These are synthetic phantoms: the figures say nothing about patients.")
     terminal.say(f"In brackets: {summary['confidence']:.0%} interval over patients.")
+    for name, meaning in UNITS.items():
+        terminal.say(f"  {name}: {meaning}")
     for name, meaning in (summary["definitions"] | summary["averagings"]).items():
         terminal.say(f"  {name}: {meaning}")
     terminal.say(f"  Empty masks: {summary['empty_rule']}")
+
+
+def _units(row: Mapping[str, Any]) -> tuple[int, int, int]:
+    return row["units"] - row["both_empty"], row["both_empty"], row["truth_empty"] + row["prediction_empty"]
 
 
 def _score(score: Mapping[str, Any]) -> str | None:

@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from oncoseg.datasets.base import Problem
 
 WIDTH_OF_FILES = 120
 """Columns of what is written to a file or a pipe."""
@@ -43,6 +46,21 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Print a message beside the results."""
     stderr().print(text, markup=False, soft_wrap=True)
+
+
+def note_problems(what: str, problems: Sequence["Problem"]) -> None:
+    """Print what is wrong with a data set: of each kind of problem, how many there are and the first.
+
+    Args:
+        what: the modality or data set, as the user knows it.
+        problems: as an adapter found them.
+    """
+    kinds: dict[str, list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.kind, []).append(problem)
+    for kind, found in kinds.items():
+        more = f" (the first of {len(found)}; `oncoseg inspect` lists them all)" if len(found) > 1 else ""
+        note(f"{what}: [{kind}] {found[0].message}{more}")
 
 
 def print_error(message: str) -> None:

@@ -1,11 +1,14 @@
 """Public data sets, read where they lie. Adapters describe cases; `oncoseg.io` reads their voxels."""
 
 import difflib
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from oncoseg.datasets import brats, lgg, lidc_slices
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.errors import DataError
+from oncoseg.files import SYNTHETIC_NOTE
 
 __all__ = ["DATASETS", "Case", "Layout", "Problem", "Scan", "open_dataset"]
 
@@ -36,7 +39,19 @@ def open_dataset(path: Path, layout: str | None = None) -> Scan:
     scan = DATASETS[name].scan(path)
     if not scan.cases:
         raise DataError(f"No case was found in {path}. Expected the layout {name}: {DATASETS[name].title}.")
-    return scan
+    return replace(scan, synthetic=_has_synthetic_note(path, scan.cases))
+
+
+def _has_synthetic_note(path: Path, cases: Iterable[Case]) -> bool:
+    """Whether the note lies in the folder, in its parent, or on the way to any case's images."""
+    roots = {path.absolute(), path.resolve()}
+    folders = roots | {root.parent for root in roots}
+    for first in {ref.files[0].absolute().parent for case in cases for ref in case.images.values()}:
+        for folder in (first, *first.parents):
+            if folder in roots:
+                break
+            folders.add(folder)
+    return any((folder / SYNTHETIC_NOTE).is_file() for folder in folders)
 
 
 def _recognised(path: Path) -> str:

@@ -45,11 +45,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Scan:
-    """What an adapter found: cases sorted by id, and the problems that show without reading voxels."""
+    """What was found in a folder.
+
+    Attributes:
+        layout: a name in DATASETS.
+        cases: sorted by id.
+        problems: those that show without reading voxels.
+        synthetic: whether a note beside the images says that they show no patient; set by `open_dataset`.
+    """
 
     layout: str
     cases: tuple[Case, ...]
     problems: tuple[Problem, ...] = ()
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)

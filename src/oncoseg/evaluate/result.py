@@ -1,8 +1,8 @@
 """`Evaluation`: the tables, curves and pictures of one set of predictions, and its files."""
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Published
 from oncoseg.statistics import CONFIDENCE, Summary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the evaluation's files."""
 
 CURVE_POINTS = 400
@@ -51,6 +51,9 @@ class Evaluation:
         published: the paper's rows, for comparison.
         split: which side of the run's split this is, or None.
         weights: SHA-256 of the run's weights, or None.
+        prediction: how the probabilities were computed (recipe's `prediction`, precision, device).
+        data: group → fingerprint of the images and masks that were read.
+        synthetic: whether phantoms are among the cases.
     """
 
     threshold: float
@@ -63,6 +66,9 @@ class Evaluation:
     published: tuple[Published, ...] = ()
     split: str | None = None
     weights: str | None = None
+    prediction: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    synthetic: bool = False
 
     def row(self, group: str, averaging: str = "patient") -> TableRow:
         """The table's row of a modality (or `all`) under an averaging."""
@@ -87,6 +93,9 @@ class Evaluation:
             "format_version": FORMAT_VERSION,
             "split": self.split,
             "weights": self.weights,
+            "synthetic": self.synthetic,
+            "data": dict(self.data),
+            "prediction": dict(self.prediction),
             "threshold": self.threshold,
             "confidence": CONFIDENCE,
             "seed": self.seed,

@@ -10,7 +10,7 @@ from oncoseg import split as splits
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate.result import evaluate_predictions
-from oncoseg.files import sha256_of_file
+from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
 
@@ -42,38 +42,51 @@ def evaluate_run(
         DataError: a case is gone or has no truth, or a patient is also on another side.
     """
     folder = RunFolder(run)
-    recipe = folder.recipe()
-    cases = _cases(folder.split(), folder.data(), split, dict(data or {}))
+    cases, synthetic = _cases(folder.split(), folder.data(), split, dict(data or {}))
     predictor = predict.Predictor.load(run, changes)
-    threshold = predictor.recipe.prediction.threshold
-    evaluation = evaluate_predictions(_predictions(predictor, cases, progress), threshold, recipe.published)
-    weights = sha256_of_file(folder.need_model())
-    return replace(evaluation, split=split, weights=weights).write(run / "evaluation" / split)
+    recipe = predictor.recipe
+    evaluation = evaluate_predictions(
+        _predictions(predictor, cases, progress), recipe.prediction.threshold, recipe.published
+    )
+    described = replace(
+        evaluation,
+        split=split,
+        weights=predictor.weights_sha256,
+        prediction=recipe.prediction.model_dump(mode="json")
+        | {"precision": predictor.precision, "device": predictor.device.type},
+        data=_fingerprints(cases),
+        synthetic=synthetic,
+    )
+    return described.write(run / "evaluation" / split)
 
 
 def _cases(
     sides: Mapping[str, Any], sources: Mapping[str, Any], part: str, moved: Mapping[str, Path]
-) -> list[tuple[str, Case]]:
+) -> tuple[list[tuple[str, Case]], bool]:
+    """(Modality, case) of one side, and whether phantoms are among them."""
     if part not in splits.PARTS:
         raise RunError(f"Unknown split {part!r}; expected one of {', '.join(splits.PARTS)}.")
     unknown = sorted(set(moved) - set(sides))
     if unknown:
         raise RunError(f"Unknown modality {unknown[0]!r}; this run has {', '.join(sides)}.")
     chosen: list[tuple[str, Case]] = []
+    synthetic = False
     for modality, listed in sides.items():
         source = sources[modality]
         folder = Path(moved.get(modality, source["path"]))
         scan = datasets.open_dataset(folder, source["layout"])
         cases = splits.from_json({part: listed.get(part, {})}, scan.cases)[part]
-        _check_unseen(modality, listed, part, cases)
+        _check_unseen(modality, sides, part, cases)
         chosen += [(modality, case) for case in cases]
-    return chosen
+        synthetic = synthetic or scan.synthetic
+    return chosen, synthetic
 
 
-def _check_unseen(modality: str, listed: Mapping[str, Any], part: str, cases: list[Case]) -> None:
-    evaluated = {case.patient for case in cases} | set(listed.get(part, {}))
+def _check_unseen(modality: str, sides: Mapping[str, Any], part: str, cases: list[Case]) -> None:
+    evaluated = {case.patient for case in cases} | set(sides[modality].get(part, {}))
     for other in splits.PARTS:
-        shared = sorted(evaluated & set(listed.get(other, {}))) if other != part else []
+        listed = {patient for parts in sides.values() for patient in parts.get(other, {})}
+        shared = sorted(evaluated & listed) if other != part else []
         if shared:
             raise DataError(
                 f"{modality}: {len(shared)} patients of {part} are also in {other}, the first is "
@@ -86,6 +99,16 @@ def _check_unseen(modality: str, listed: Mapping[str, Any], part: str, cases: li
             f"{modality}: {len(without)} cases of {part} have no mask to compare with, the first is "
             f"{without[0]!r}. Add the masks, or use oncoseg predict for cases without truth."
         )
+
+
+def _fingerprints(cases: list[tuple[str, Case]]) -> dict[str, str]:
+    """Modality → a hash of what the files of its cases hold, wherever they lie."""
+    contents: dict[str, list[Any]] = {}
+    for modality, case in cases:
+        channels = [[name, *map(sha256_of_file, case.images[name].files)] for name in sorted(case.images)]
+        masks = [[*map(sha256_of_file, mask.files)] for mask in case.masks]
+        contents.setdefault(modality, []).append([case.id, channels, masks])
+    return {modality: sha256_of_json(listed)[:16] for modality, listed in contents.items()}
 
 
 def _predictions(

@@ -53,8 +53,9 @@ AVERAGINGS = {
 
 EMPTY_RULE = (
     "Where truth and prediction are both empty nothing can be scored: left out of the mean and "
-    "counted. Where only one of them is empty every score but AUC is 0, also the precision of an empty "
-    "prediction, so that finding less is never rewarded."
+    "counted. Where only one of them is empty Dice, IoU, F1 and precision are 0, also the precision of an "
+    "empty prediction, so that finding less is never rewarded. Recall and AUC need tumour in the truth: "
+    "without it they are left out."
 )
 """The rule for empty masks in words; `metrics.score` computes it."""
 

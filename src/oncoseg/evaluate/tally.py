@@ -12,12 +12,10 @@ from oncoseg.errors import DataError
 from oncoseg.evaluate.panels import Candidate, candidates
 from oncoseg.metrics import Confusion
 from oncoseg.predict import CasePrediction
+from oncoseg.recipe import ALL_MODALITIES
 
 MM3_PER_ML = 1000.0
 """Cubic millimetres in a millilitre."""
-
-ALL = "all"
-"""Name of the group of all modalities together."""
 
 
 class SliceRow(NamedTuple):
@@ -88,17 +86,17 @@ class Tally:
 
     @property
     def groups(self) -> list[str]:
-        """Modalities in order of arrival, then ALL if there are several."""
+        """Modalities in order of arrival, then ALL_MODALITIES if there are several."""
         modalities = list(dict.fromkeys(modality for modality, _ in self.patients))
-        return [*modalities, ALL] if len(modalities) > 1 else modalities
+        return [*modalities, ALL_MODALITIES] if len(modalities) > 1 else modalities
 
     def patients_of(self, group: str) -> list[PatientTally]:
         """Patients of a modality, or all."""
-        return [patient for patient in self.patients.values() if group in (ALL, patient.modality)]
+        return [patient for patient in self.patients.values() if group in (ALL_MODALITIES, patient.modality)]
 
     def slices_of(self, group: str) -> list[SliceRow]:
         """Slices of a modality, or all."""
-        return [row for row in self.slices if group in (ALL, row.modality)]
+        return [row for row in self.slices if group in (ALL_MODALITIES, row.modality)]
 
 
 def tally(predictions: Iterable[CasePrediction], threshold: float) -> Tally:

@@ -88,7 +88,8 @@ def write_labels(path: Path, labels: "np.ndarray", like: "Volume") -> None:
         path: ends in `.nii` or `.nii.gz`.
         labels: uint8, axes `i j k`, 0 is background.
         like: gives the affine; where it was read from NIfTI, also the qform and sform codes and
-            the units. Nothing else of its header is copied, as free text may name a patient.
+            the units. Nothing else of its header is copied, as free text may name a patient. Where
+            it is a stack of 2D images, neither size nor place is claimed: codes 0, unit unknown.
 
     Raises:
         DataError: another type or suffix.

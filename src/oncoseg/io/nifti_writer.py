@@ -32,6 +32,8 @@ SCANNER, MILLIMETRE = 1, 2
 def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None:
     """Write `i j k` voxels of one type on the grid of `like`, atomically and reproducibly byte by byte.
 
+    A fourth axis of length 1 in the source is kept, so that the result has the source's very shape.
+
     Raises:
         DataError: another type or suffix than expected.
         GeometryError: another shape than the grid of `like`.
@@ -43,7 +45,7 @@ def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None
     if array.shape != like.grid:
         raise GeometryError(f"Cannot write {path}: expected the grid {like.grid}, got {array.shape}.")
     header = _header_like(like)
-    header.set_data_shape(array.shape)
+    header.set_data_shape((*array.shape, *header.get_data_shape()[3:]))
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
     with atomic_file(path) as temporary, _opened(temporary) as file:
@@ -53,16 +55,21 @@ def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None
 
 
 def _header_like(like: Volume) -> Any:
-    """A fresh header with the geometry of `like` and nothing else of its source."""
+    """A fresh header with the geometry of `like` and nothing else of its source.
+
+    For a stack of 2D images, whose voxel size and place are unknown, it states neither (codes 0).
+    """
     from nibabel.nifti1 import Nifti1Header
 
     source = like.header if isinstance(like.header, Nifti1Header) else None
     if source is None:
         header = Nifti1Header()
-        header["xyzt_units"] = MILLIMETRE
-        _set_affine(header, like.affine_ras, SCANNER, SCANNER)
+        if like.spacing_known:
+            header["xyzt_units"] = MILLIMETRE
+            _set_affine(header, like.affine_ras, SCANNER, SCANNER)
         return header
     header = type(source)()
+    header.set_data_shape(source.get_data_shape())
     header["xyzt_units"] = source["xyzt_units"]
     if np.abs(affine_mm(source) - like.affine_ras).max() > AFFINE_EQUAL_MM:
         _set_affine(header, like.affine_ras, int(source["qform_code"]), int(source["sform_code"]) or SCANNER)

@@ -14,7 +14,7 @@ Progress = Callable[[int, int], None]
 WriteCase = Callable[[Path, str, np.random.Generator], None]
 """Writes one case: its folder, its name and its own source of randomness."""
 
-README = """Synthetic images made by oncoseg {version}:
+NOTE = """Synthetic images made by oncoseg {version}:
 oncoseg phantom {kind} OUT --cases {cases} --seed {seed}
 
 They show no patient. Scores on them are not results about patients; they only show that the software runs.
@@ -53,8 +53,8 @@ def write_cases(
     if seed < 0:
         raise RecipeError(f"Expected a seed of 0 or more for the phantom {kind}, got {seed}.")
     files.new_folder(out, "The phantom's folder")
-    note = README.format(version=__version__, kind=kind, cases=cases, seed=seed)
-    files.write_text(out / "README.txt", note)
+    note = NOTE.format(version=__version__, kind=kind, cases=cases, seed=seed)
+    files.write_text(out / files.SYNTHETIC_NOTE, note)
     for index in range(cases):
         name = name_format.format(names[index])
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))

@@ -6,18 +6,17 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from oncoseg.errors import RecipeError, RunError
+from oncoseg.evaluate.result import FORMAT_VERSION
 from oncoseg.files import sha256_of_file
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import PARTS
-
-PHANTOM_MARK = "phantom"
-"""A data folder whose README.txt holds this word is synthetic."""
 
 SPLIT_ORDER = ("test", "validation", "train")
 """The first of these that was evaluated is reported."""
@@ -33,7 +32,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class DataRow:
-    """One modality's data set: its name, what is known of it, and (patients, cases) per side."""
+    """One modality's data set: what is known of it, (patients, cases) per side, and its problems in words."""
 
     modality: str
     folder: str
@@ -42,6 +41,7 @@ class DataRow:
     fingerprint: str
     substituted: str
     synthetic: bool
+    remarks: list[str]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def read_run(run: Path) -> Contents:
         run_name=run.resolve().name,
         recipe=recipe,
         data=data,
-        synthetic=any(row.synthetic for row in data) or records.get("synthetic") is True,
+        synthetic=any(row.synthetic for row in data)
+        or (evaluation is not None and evaluation.summary["synthetic"]),
         log=log,
         evaluation=evaluation,
         changes=_changes(recipe),
@@ -126,16 +127,22 @@ def _data_row(modality: str, sides: dict[str, Any], record: dict[str, Any]) -> D
         {part: (len(p := sides.get(part, {})), sum(len(cases) for cases in p.values())) for part in PARTS},
         str(record.get("fingerprint", "")),
         ", ".join(f"{missing} taken from {used}" for missing, used in swaps.items()),
-        record.get("synthetic") is True or _says_phantom(path),
+        record.get("synthetic") is True,
+        _remarks(record),
     )
 
 
-def _says_phantom(folder: Path) -> bool:
-    readme = folder / "README.txt"
-    try:
-        return PHANTOM_MARK in readme.read_text(encoding="utf-8", errors="replace").lower()
-    except OSError:
-        return False
+def _remarks(record: dict[str, Any]) -> list[str]:
+    """What was wrong with a data set: the first problem of each kind, and how many more there are."""
+    kinds: dict[str, list[str]] = {}
+    for problem in record.get("problems") or []:
+        kinds.setdefault(problem["kind"], []).append(problem["message"])
+    remarks = [
+        found[0] + (f" (the first of {len(found)} such problems)" if len(found) > 1 else "")
+        for found in kinds.values()
+    ]
+    without = record.get("without_truth", 0)
+    return [*remarks, f"{without} cases without a mask were left out."] if without else remarks
 
 
 def _read_evaluation(run: Path) -> Evaluated | None:
@@ -144,9 +151,9 @@ def _read_evaluation(run: Path) -> Evaluated | None:
         if (folder / "summary.json").is_file():
             try:
                 return _evaluated(split, folder)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
                 raise RunError(
-                    f"The evaluation in {folder} is damaged ({error}). Make it again: "
+                    f"The evaluation in {folder} cannot be shown ({error}). Make it again: "
                     f"oncoseg evaluate {run} --split {split}"
                 ) from error
     return None
@@ -154,6 +161,8 @@ def _read_evaluation(run: Path) -> Evaluated | None:
 
 def _evaluated(split: str, folder: Path) -> Evaluated:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if summary["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"made by another version of oncoseg, format {summary['format_version']}")
     rows: dict[str, dict[str, Any]] = {}
     for row in summary["table"]:
         rows.setdefault(row["group"], {})[row["averaging"]] = row
@@ -163,7 +172,8 @@ def _evaluated(split: str, folder: Path) -> Evaluated:
             for row in csv.DictReader(file)
         ]
     patients.sort(key=lambda row: (math.isnan(row["dice"]), row["dice"]))
-    with np.load(folder / "panels.npz", allow_pickle=False) as arrays:
+    # opened here, as np.load leaves a damaged file open
+    with (folder / "panels.npz").open("rb") as packed, np.load(packed, allow_pickle=False) as arrays:
         panels = [
             words | {name: arrays[f"{name}_{index}"] for name in ("image", "truth", "prediction")}
             for index, words in enumerate(summary["panels"])

@@ -87,11 +87,12 @@ def in_words(group: str, row: Mapping[str, Any], patients: Sequence[Mapping[str,
     if not dice["n"]:
         return f"{name}: none of the {_patients(row['units'])} has tumour, so nothing could be scored."
     span = f"95 % interval {interval(dice)}" if interval(dice) else dice["note"]
+    found = row["scores"]["recall"]
     return (
         f"{name}: in {_patients(dice['n'])} the predicted outline overlaps the reference outline with a mean "
         f"Dice of {score(dice['mean'])} ({span}; median {score(dice['median'])}), where 0 is no overlap and "
-        f"1 is perfect. On average {_share(row['scores']['precision'])} of what is marked is tumour, and "
-        f"{_share(row['scores']['recall'])} of the tumour is marked. "
+        f"1 is perfect. On average {_share(row['scores']['precision'])} of what is marked is tumour"
+        + (f", and {_share(found)} of the tumour is marked. " if found["n"] else ". ")
         + _missed(patients)
         + _false_alarms(row["truth_empty"])
     )
