@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SHARED_DATA = Path(os.environ.get("ONCOSEG_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+settings.register_profile("clockless", deadline=None)  # a busy machine is no failure
+settings.load_profile("clockless")
 
 
 @pytest.fixture(scope="session")

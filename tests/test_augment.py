@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from scipy.ndimage import label
 from torch import Tensor
 
 from oncoseg.augment import Strengths, augment
@@ -126,19 +127,31 @@ def test_flips_are_exact_and_of_all_four_kinds() -> None:
     assert set(found) == {0, 1, 2, 3}
 
 
-def test_a_quarter_turn_is_one_on_a_square_and_keeps_the_shape_of_things_elsewhere() -> None:
-    square = torch.rand(1, 1, 9, 9, generator=generator(2))
-    turned = replace(NONE, rotation_chance=1, rotation_degrees=90)
-    quarter = [torch.rot90(square[0, 0], k) for k in (1, 3)]
-    # the angle is uniform in ±90°; a generator whose draws are all 1 would turn by 90° itself
-    angles = [augment(square, torch.zeros(1, 9, 9), 1, turned, generator(seed))[0] for seed in range(20)]
-    assert all(not torch.allclose(square, a) for a in angles)
-    assert len(quarter) == 2
-    y, x = torch.meshgrid(torch.arange(20) - 9.5, torch.arange(40) - 19.5, indexing="ij")
-    disc = ((y**2 + x**2).sqrt() < 7).byte()[None]
-    for seed in range(5):
-        _, moved = augment(torch.zeros(1, 1, 20, 40), disc, 1, turned, generator(seed))
-        assert (moved != disc).sum() <= 12, "a disc in the middle turns into itself, also on a rectangle"
+def places(n: int, rows: int, columns: int) -> Tensor:
+    """Slices whose two channels are each pixel's own row and column, to tell where a result comes from."""
+    axes = torch.arange(float(rows)), torch.arange(float(columns))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(n, 2, rows, columns)
+
+
+def taken_from(n: int, rows: int, columns: int, strengths: Strengths) -> Tensor:
+    """For each pixel after augmentation, the row and column it was taken from, `n 2 rows columns`."""
+    masks = torch.zeros(n, rows, columns, dtype=torch.uint8)
+    return augment(places(n, rows, columns), masks, 1, strengths, generator())[0]
+
+
+@pytest.mark.parametrize("degrees", [15.0, 90.0])
+def test_slices_turn_by_up_to_the_largest_angle_to_both_sides(degrees: float) -> None:
+    # not square, as that is where a rotation may shear
+    taken = taken_from(500, 25, 41, replace(NONE, rotation_chance=1, rotation_degrees=degrees))
+    middle = taken[:, :, 12, 20]
+    right, down = taken[:, :, 12, 24] - middle, taken[:, :, 16, 20] - middle
+    angles = torch.atan2(right[:, 0], right[:, 1]).rad2deg()
+    assert -degrees - 0.2 < angles.min() < -0.95 * degrees
+    assert 0.95 * degrees < angles.max() < degrees + 0.2
+    assert angles.abs().mean().item() == pytest.approx(degrees / 2, rel=0.08)
+    # four pixels stay four pixels, and right angles stay right
+    torch.testing.assert_close(right.norm(dim=1), torch.full((500,), 4.0), rtol=0, atol=0.01)
+    torch.testing.assert_close(down, torch.stack([right[:, 1], -right[:, 0]], dim=1), rtol=0, atol=0.01)
 
 
 def test_zoom_changes_areas_by_its_square() -> None:
@@ -185,12 +198,20 @@ def test_a_crop_contains_the_tumour_when_asked(place: tuple[int, int]) -> None:
     assert not anywhere.flatten(1).any(1).all()
 
 
+@pytest.mark.parametrize("pixels", [0.5, 1.5])
+def test_the_elastic_strength_is_the_displacements_standard_deviation(pixels: float) -> None:
+    strengths = replace(NONE, elastic_chance=1, elastic_pixels=pixels, elastic_cells=8)
+    moved = taken_from(64, 40, 56, strengths) - places(64, 40, 56)
+    # the middles of the 6×6 inner cells, each of 5×7 pixels
+    at_cells = moved[:, :, 7:33:5, 10:46:7]
+    assert at_cells.shape == (64, 2, 6, 6)
+    assert at_cells.std((0, 2, 3)).tolist() == pytest.approx([pixels, pixels], rel=0.05)
+
+
 @pytest.mark.parametrize("crop", [None, (64, 64)])
 def test_the_elastic_deformation_does_not_fold_tissue(crop: tuple[int, int] | None) -> None:
-    # each pixel holds its own row and column, so that the output tells where it was taken from
     size = 128
-    places = torch.stack(torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")) / size
-    images = torch.cat([places, torch.ones(1, size, size)]).expand(32, 3, size, size)
+    images = torch.cat([places(32, size, size) / size, torch.ones(32, 1, size, size)], dim=1)
     elastic = replace(NONE, elastic_chance=1, crop=crop)
     taken, _ = augment(images, torch.zeros(32, size, size, dtype=torch.uint8), 1, elastic, generator())
     down = (taken[:, :2, 1:, :-1] - taken[:, :2, :-1, :-1]) * size
@@ -235,6 +256,16 @@ def test_holes_are_square_and_leave_the_mask_alone() -> None:
     assert torch.equal(changed[:, 0] == 0, changed[:, 1] == 0)
     none, _ = augment(images, masks, 1, replace(holes, dropout_size=0), generator())
     assert (none > 0).all()
+
+
+@pytest.mark.parametrize("number", [1, 6])
+def test_there_are_as_many_holes_as_asked_for(number: int) -> None:
+    images, masks = torch.ones(100, 1, 128, 128), torch.zeros(100, 128, 128, dtype=torch.uint8)
+    holes = replace(NONE, dropout_chance=1, dropout_holes=number, dropout_size=0.03)
+    changed, _ = augment(images, masks, 1, holes, generator())
+    counts = [label(image == 0)[1] for image in changed[:, 0].numpy()]
+    assert max(counts) == number
+    assert sorted(counts)[50] == number, "two seldom meet"
 
 
 def test_a_chance_is_a_share_of_slices() -> None:

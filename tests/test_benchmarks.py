@@ -14,7 +14,13 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "row"), [("startup.py", "oncoseg --help"), ("prepare_speed.py", "1,251 cases")]
+    ("script", "row"),
+    [
+        ("startup.py", "oncoseg --help"),
+        ("prepare_speed.py", "1,251 cases"),
+        ("train_speed.py", "MONAI"),
+        ("predict_speed.py", "matrix product"),
+    ],
 )
 def test_benchmark_runs_and_prints_its_table(script: str, row: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(oncoseg.__file__).parents[1])}

@@ -7,21 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 import oncoseg.train
 from oncoseg.cli import app, main
 from oncoseg.cli.data import parse_data
 from oncoseg.cli.fields import check_flags, recipe_flags
-from oncoseg.cli.scores import print_scores
 from oncoseg.errors import DataError, OncosegError, RecipeError
 from oncoseg.files import atomic_file
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
-from oncoseg.run_folder import RunFolder
 from oncoseg.stopping import Terminated
-from oncoseg.train import Outcome
-from tiny import tiny_data
+from tiny import brats_case, lidc_nodule, tiny_data
 
 NAME = "unified-mri-ct"
 COMMANDS = (
@@ -32,35 +31,6 @@ DATA = ["--data", "mri=some/mri", "--data", "ct=some/ct"]
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture
-def started(monkeypatch: Patch) -> list[dict[str, Any]]:
-    """Stands for `oncoseg.train.train` and keeps what it was called with."""
-    calls: list[dict[str, Any]] = []
-
-    def train(recipe: Recipe, data: Any, out: Path, **more: Any) -> Outcome:
-        calls.append({"recipe": recipe, "data": data, "out": out, **more})
-        return Outcome(out, True, "all epochs are done")
-
-    monkeypatch.setattr(oncoseg.train, "train", train)
-    return calls
-
-
-@pytest.fixture
-def resumed(monkeypatch: Patch, tmp_path: Path) -> list[dict[str, Any]]:
-    """A run folder `tmp_path/run`, and a stand-in for `oncoseg.train.resume`."""
-    calls: list[dict[str, Any]] = []
-
-    def resume(out: Path, **more: Any) -> Outcome:
-        calls.append({"out": out, **more})
-        return Outcome(out, True, "all epochs are done")
-
-    run = RunFolder(tmp_path / "run")
-    run.write_recipe(get_recipe(NAME))
-    run.write_data({"mri": {"path": str(tmp_path / "mri")}, "ct": {"path": str(tmp_path / "ct")}})
-    monkeypatch.setattr(oncoseg.train, "resume", resume)
-    return calls
 
 
 def failing(error: BaseException) -> Callable[..., None]:
@@ -169,6 +139,7 @@ def test_the_nearest_is_suggested(arguments: list[str], suggestion: str, capsys:
         (["train", "--out", "x"], "Expected a recipe"),
         (["train", NAME], "--out requires an argument"),
         (["train", NAME, "--out", "x", "--data", "mri"], "--data mri=data/lgg"),
+        (["train", NAME, "--out", "x", "--data", "mri=y"], "or use a part of it with --only mri."),
         (["train", NAME, "--out", "x", "--training.max-epochs", "0"], "greater than 0"),
         (["train", NAME, "--out", "x", "--training.seed", "1", "--training.seed", "2"], "multiple times"),
         (["train", "no/recipe.json", "--out", "x"], "does not exist"),
@@ -229,97 +200,6 @@ def test_sigterm_leaves_nothing_half_written(tmp_path: Path, monkeypatch: Patch,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("reason", "code"),
-    [
-        ("SIGINT was received", 130),
-        ("SIGTERM was received", 143),
-        ("the time budget is spent", 0),
-    ],
-)
-def test_a_stopped_training_says_how_to_go_on(
-    reason: str, code: int, capsys: Capture, monkeypatch: Patch, started: list[Any]
-) -> None:
-    monkeypatch.setattr(oncoseg.train, "train", lambda recipe, data, out, **_: Outcome(out, False, reason))
-    assert main(["train", NAME, *DATA, "--out", "runs/x"]) == code
-    assert "oncoseg train --resume --out runs/x" in capsys.readouterr().out
-
-
-# train
-
-
-def test_train_passes_on_what_its_flags_say(started: list[dict[str, Any]], tmp_path: Path) -> None:
-    split = tmp_path / "split.json"
-    fields = {
-        "training.max-epochs": "3",
-        "modalities.ct.scaling": "window",
-        "modalities.ct.window": "[-900, 300]",
-        "modalities.mri.loss.arguments.alpha": "0.7",
-        "modalities.mri.substitutes.T1ce": "zeros",
-        "prediction.flips": "true",
-        "split.train": "0.6",
-        "training.max-minutes": "2.5",
-    }
-    flags = [text for name, value in fields.items() for text in (f"--{name}", value)]
-    assert main(["train", NAME, *DATA, "--out", "runs/x", "--split", str(split), *flags]) == 0
-    (call,) = started
-    assert call["data"] == {"mri": Path("some/mri"), "ct": Path("some/ct")}
-    assert (call["out"], call["split_file"], call["store"]) == (Path("runs/x"), split, None)
-    assert call["recipe"] == get_recipe(NAME).with_changes(
-        {name.replace("-", "_"): value for name, value in fields.items()}
-    )
-    assert call["recipe"].training.max_epochs == 3
-    assert call["recipe"].split.train == 0.6
-    assert call["recipe"].prediction.flips is True
-
-
-def test_train_takes_a_recipe_from_a_file(started: list[dict[str, Any]], tmp_path: Path) -> None:
-    recipe = get_recipe(NAME).with_changes({"training.max_epochs": 7})
-    (tmp_path / "mine.json").write_text(recipe.to_json())
-    assert main(["train", str(tmp_path / "mine.json"), *DATA, "--out", "x", "--training.seed=5"]) == 0
-    assert started[0]["recipe"] == recipe.with_changes({"training.seed": 5})
-
-
-def test_resume_needs_the_run_folder_only(resumed: list[dict[str, Any]], tmp_path: Path) -> None:
-    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--training.max-minutes", "5"]) == 0
-    assert resumed[0]["out"] == tmp_path / "run"
-    assert resumed[0]["max_minutes"] == 5
-
-
-@pytest.mark.parametrize(("more", "budget"), [([], 7), (["--training.max-minutes", "none"], None)])
-def test_resume_keeps_the_budget_or_takes_it_away(
-    resumed: list[dict[str, Any]], tmp_path: Path, more: list[str], budget: float | None
-) -> None:
-    run = RunFolder(tmp_path / "run")
-    run.write_recipe(run.recipe().with_changes({"training.max_minutes": 7}))
-    assert main(["train", "--resume", "--out", str(run.path), *more]) == 0
-    assert resumed[0]["max_minutes"] == budget
-
-
-def test_resume_accepts_the_command_that_started_the_run(
-    resumed: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    data = ["--data", f"mri={tmp_path / 'mri'}", "--data", f"ct={tmp_path / 'ct'}"]
-    assert main(["train", NAME, *data, "--out", str(tmp_path / "run"), "--resume"]) == 0
-    assert len(resumed) == 1
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        (["--training.learning-rate", "0.1"], "`training` differs"),
-        (["--data", "mri=elsewhere"], "for mri, not on elsewhere"),
-        (["--split", "split.json"], "keeps its own split"),
-    ],
-)
-def test_resume_refuses_what_would_change_the_run(
-    more: list[str], expected: str, resumed: list[Any], tmp_path: Path, capsys: Capture
-) -> None:
-    assert main(["train", "--resume", "--out", str(tmp_path / "run"), *more]) == 2
-    assert expected in capsys.readouterr().err
-    assert not resumed
-
-
 # fields
 
 
@@ -351,7 +231,7 @@ def test_keys_of_open_dictionaries_are_free() -> None:
         check_flags(get_recipe(NAME), ["network.nam"])
 
 
-# data and scores
+# data
 
 
 @pytest.mark.parametrize("given", [["mri"], ["=x"], ["mri="], ["mri=a", "mri=b"]])
@@ -375,6 +255,42 @@ def test_phantom_then_inspect(tmp_path: Path, capsys: Capture) -> None:
     assert json.loads(found.read_text())["case_count"] == 1
 
 
+def table_rows(printed: str) -> list[list[str]]:
+    """The cells of every printed line."""
+    return [re.split(r" {2,}", line.strip()) for line in printed.splitlines()]
+
+
+def test_inspect_prints_every_case_and_every_problem(tmp_path: Path, capsys: Capture) -> None:
+    spacing = np.diag([1.0, 2.0, 5.0, 1.0])  # a voxel of 10 mm³; 32 voxels are marked
+    for number in (0, 1):
+        brats_case(tmp_path, number, affine=spacing)
+    case = tmp_path / "BraTS2021_00001"
+    (case / "BraTS2021_00001_t2.nii.gz").unlink()
+    mask = case / "BraTS2021_00001_seg.nii.gz"
+    wrong = 9 * (np.asarray(nib.load(mask).dataobj) > 0)
+    nib.Nifti1Image(wrong.astype(np.uint8), spacing).to_filename(mask)
+    assert main(["inspect", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    ids, sound = ["BraTS2021_00000"] * 2, ["14×10×4", "1 × 2 × 5", "1", "4 enhancing tumour 0.32 ml", "2"]
+    assert [*ids, "T1 T1ce T2 FLAIR", *sound] in table_rows(printed)
+    ids, wrong_label = ["BraTS2021_00001"] * 2, [*sound[:3], "9 unexpected 0.32 ml", "2"]
+    assert [*ids, "T1 T1ce FLAIR", *wrong_label] in table_rows(printed)
+    assert "2 problems found" in printed
+    missing, label = (line for line in printed.splitlines() if line.startswith("  ["))
+    assert missing.startswith("  [missing-channel] BraTS2021_00001: ")
+    assert "T2 is missing" in missing
+    assert label.startswith("  [unexpected-label] BraTS2021_00001: the mask holds the value 9; expected only")
+
+
+def test_inspect_counts_readers_and_says_where_no_size_is_known(tmp_path: Path, capsys: Capture) -> None:
+    lidc_nodule(tmp_path, 1)  # two slices of 5×5 pixels, marked by three of four readers
+    assert main(["inspect", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    row = ["LIDC-IDRI-0001_nodule-0", "LIDC-IDRI-0001", "CT", "16×16×3"]
+    assert [*row, "unknown", "4", "255 nodule 50 voxels", "2"] in table_rows(printed)
+    assert "No problems found" in printed
+
+
 def test_prepare_says_what_is_wrong_with_the_data_and_bounds_its_memory(
     tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
@@ -392,35 +308,17 @@ def test_prepare_says_what_is_wrong_with_the_data_and_bounds_its_memory(
     assert "BraTS2021_00001" in line
 
 
+def test_prepare_a_part_of_the_modalities(tmp_path: Path, capsys: Capture, monkeypatch: Patch) -> None:
+    tiny_data(tmp_path, mri=1, ct=1)
+    monkeypatch.setattr("oncoseg.prepare.prepare", lambda *_, **__: [])
+    data = ["--data", f"mri={tmp_path / 'mri'}", "--store", str(tmp_path / "store")]
+    assert main(["prepare", NAME, "--only", "mri", *data]) == 0
+    assert main(["prepare", NAME, "--only", "mri", *data, "--data", f"ct={tmp_path / 'ct'}"]) == 2
+    assert "needs data for mri; got mri and ct" in capsys.readouterr().err
+
+
 def test_an_existing_folder_is_not_written_into(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "kept.txt").touch()
     assert main(["phantom", "brain-mri", str(tmp_path)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
-
-
-def test_scores_are_printed_with_their_definitions(tmp_path: Path, capsys: Capture) -> None:
-    dice = {"mean": 0.5, "median": 0.5, "low": 0.25, "high": 0.75, "n": 4, "undefined": 0, "note": ""}
-    row = {"group": "mri", "averaging": "patient", "units": 9}
-    row |= {"both_empty": 2, "truth_empty": 3, "prediction_empty": 1}
-    summary = {
-        "synthetic": True,
-        "prediction": {"flips": True},
-        "split": "test",
-        "threshold": 0.5,
-        "confidence": 0.95,
-        "empty_rule": "Left out.",
-        "definitions": {"dice": "Overlap.", "auc": "Area."},
-        "averagings": {"patient": "Per patient."},
-        "table": [row | {"scores": {"dice": dice, "auc": dice | {"mean": None}}}],
-    }
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    print_scores(tmp_path)
-    printed = capsys.readouterr().out
-    assert "0.500 [0.25, 0.75]" in printed
-    assert "—" in printed
-    assert re.search(r"patient +7 +2 +4 ", printed)  # scored, empty, zero by the rule
-    assert "synthetic phantoms" in printed
-    assert "mirror averaging on" in printed
-    for text in ("dice: Overlap.", "patient: Per patient.", "Empty masks: Left out.", "threshold 0.5", "95%"):
-        assert text in printed

@@ -1,3 +1,5 @@
+import os
+import platform
 import sys
 
 import pytest
@@ -55,19 +57,52 @@ def test_autocast_follows_the_precision() -> None:
         assert (left @ right).dtype == torch.float32
 
 
-def test_the_record_names_versions_and_not_the_machine() -> None:
+def test_the_record_names_versions_and_not_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "node", lambda: "ward-seven")
+    monkeypatch.setattr(hardware, "_cpu_info", lambda field: {"model name": "Abacus 9"}[field])
     record = hardware.describe()
+    assert record["processor"] == "Abacus 9"
     assert record["torch"] == torch.__version__
-    assert record["threads"] >= 1
-    assert hardware.platform.node() not in str(record) or hardware.platform.node() in record["system"]
+    assert record["threads"] == torch.get_num_threads()
+    assert "ward-seven" not in str(record)
 
 
-def test_tuning_is_harmless_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+class Libc:
+    """Stands for glibc: keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.asked.append((parameter, value))
+        return 1
+
+
+def test_glibcs_allocator_is_told_to_keep_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    libc = Libc()
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(sys, "platform", "linux")
     hardware.tune_allocator()
+    # M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD in glibc's malloc.h
+    assert libc.asked == [(-4, 0), (-1, -1), (-2, 268435456)]
+
+
+def test_other_allocators_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    libc = Libc()
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: libc)
     monkeypatch.setattr(sys, "platform", "darwin")
     hardware.tune_allocator()
-    assert torch.zeros(1 << 20).sum() == 0
+    assert libc.asked == []
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(sys, "platform", "linux")
+    hardware.tune_allocator()  # musl has no mallopt
 
 
-def test_at_least_one_processor() -> None:
-    assert hardware.available_processors() >= 1
+def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert hardware.available_processors() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # macOS has none
+    assert hardware.available_processors() == 16
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert hardware.available_processors() == 1

@@ -20,6 +20,7 @@ from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
 from oncoseg.train import train
 from test_files import largest_file
+from test_slabs import asked_of_readers
 from test_volume import affines
 from tiny import brats_case, lidc_nodule, tiny_data, tiny_recipe
 
@@ -87,7 +88,7 @@ def test_a_mask_lies_where_the_marker_is(tmp_path: Path, number: int) -> None:
 
 
 @given(affines, st.tuples(*[st.integers(6, 26)] * 3), st.sampled_from([".nii", ".nii.gz"]), st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_marker_is_found_on_any_oblique_grid(
     affine: np.ndarray, grid: tuple[int, int, int], suffix: str, data: st.DataObject
 ) -> None:
@@ -311,6 +312,7 @@ def test_progress_counts_slices_of_all_inputs(tmp_path: Path, monkeypatch: pytes
 def test_slices_are_read_a_slab_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded by a slab, not by the volume."""
     write_marked(tmp_path / "a.nii.gz", np.eye(4), shape=(20, 24, 50))
+    asked = asked_of_readers(monkeypatch)
     largest: list[int] = []
     real = predict.prepare_slices
     monkeypatch.setattr(
@@ -319,7 +321,15 @@ def test_slices_are_read_a_slab_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         lambda voxels, *rest: (largest.append(voxels.nbytes), real(voxels, *rest))[1],
     )
     bright().predict([tmp_path / "a.nii.gz"], tmp_path / "out", modality="ct")
+    assert asked == [("a.nii.gz", 2, 0, 32), ("a.nii.gz", 2, 32, 50)]
     assert largest == [4 * 20 * 24 * 32 * 2, 4 * 20 * 24 * 18 * 2]
+
+
+def test_the_allocator_is_tuned_for_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned: list[bool] = []
+    monkeypatch.setattr(predict.hardware, "tune_allocator", lambda: tuned.append(True))
+    bright()
+    assert tuned == [True]
 
 
 def test_what_was_trained_on_a_gpu_can_be_used_without(monkeypatch: pytest.MonkeyPatch) -> None:

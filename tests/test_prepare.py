@@ -1,6 +1,7 @@
 """Preparing: never twice, noticing every change, keeping what is done."""
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -421,11 +422,27 @@ def test_progress_counts_what_is_there_already(tmp_path: Path) -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-@pytest.mark.slow
-def test_processes_make_the_same_as_none(tmp_path: Path) -> None:
+def test_processes_make_the_same_as_none_and_name_what_fails(tmp_path: Path, built: list[str]) -> None:
     cases = brats(tmp_path / "data", 4)
     alone = run(cases, MRI, tmp_path / "alone")
-    together = run(cases, MRI, tmp_path / "together", workers=2)
+    built.clear()
+    program = sys.modules["__main__"]
+    seen: list[tuple[int, int]] = []
+    fails = replace(cases[0], id="fails", masks=(nifti(tmp_path / "far.nii", np.zeros((2, 2, 2), np.uint8)),))
+    with pytest.raises(DataError, match=r"(?s)1 of 5 cases cannot be prepared.*Case fails: .*one grid"):
+        run(
+            [fails, *cases],
+            MRI,
+            tmp_path / "together",
+            workers=2,
+            memory_gib=16,
+            progress=lambda *at: seen.append(at),
+        )
+    assert built == [], "nothing was built in this process"
+    assert sys.modules["__main__"] is program
+    assert seen == [(done, 5) for done in range(6)]
+    together = run(cases, MRI, tmp_path / "together")
+    assert built == [], "everything else was"
     for one, other in zip(alone, together, strict=True):
         assert one.folder.name == other.folder.name
         for mine, theirs in zip(one.read(0, 4), other.read(0, 4), strict=True):

@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from oncoseg.errors import RecipeError
+from oncoseg.losses import LOSSES
+from oncoseg.models import MODELS
 from oncoseg.recipe import Modality, Recipe
 from oncoseg.recipes import get_recipe
+from oncoseg.train import check_recipe, stages_of
 
 S1 = get_recipe("unified-mri-ct")
 
@@ -71,6 +75,70 @@ def test_open_dictionaries_take_new_keys() -> None:
     assert (
         changed(modalities__ct__loss__arguments__alpha="0.7").modalities["ct"].loss.arguments["alpha"] == 0.7
     )
+
+
+def plain(in_channels: int, classes: int, *, depth: int = 1) -> nn.Module:
+    return nn.Conv2d(in_channels, classes, 2 * depth + 1, padding=depth)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, *, scale: float = 1.0) -> Tensor:
+    return scale * nn.functional.binary_cross_entropy_with_logits(logits, target[:, None].float())
+
+
+def test_another_network_or_loss_starts_from_its_own_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "plain", plain)
+    monkeypatch.setitem(LOSSES, "cross-entropy", cross_entropy)
+    other = changed(network__name="plain", modalities__mri__loss__name="cross-entropy")
+    assert other.network.arguments == other.modalities["mri"].loss.arguments == {}
+    assert other.modalities["ct"] == S1.modalities["ct"]
+    check_recipe(other)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"network.arguments.depth": 2}, {"network.arguments": {"depth": 2}}], ids=["one", "all"]
+)
+def test_arguments_beside_a_new_name_are_all_that_it_gets(arguments: dict[str, Any]) -> None:
+    name = {"network.name": "plain"}
+    for changes in (name | arguments, arguments | name):
+        assert S1.with_changes(changes).network.arguments == {"depth": 2}
+
+
+def test_the_same_name_again_keeps_the_arguments() -> None:
+    assert changed(network__name=S1.network.name, modalities__ct__loss__name="focal-tversky") == S1
+
+
+def test_arguments_can_be_replaced_as_a_whole() -> None:
+    assert changed(network__arguments="{}").network.arguments == {}
+    both = {"network.arguments.dropout": "0.1", "network.arguments": '{"features": [4, 8]}'}
+    assert S1.with_changes(both).network.arguments == {"features": [4, 8], "dropout": 0.1}
+
+
+def test_a_part_of_the_modalities_keeps_everything_else() -> None:
+    mri = S1.with_only(["mri"])
+    assert mri.modalities == {"mri": S1.modalities["mri"]}
+    assert mri.training == S1.training.model_copy(update={"pretrain_on": None})
+    assert mri.published == S1.published
+    assert mri.with_only(["mri"]) == Recipe.from_json(mri.to_json()) == mri
+    assert [stage.name for stage in stages_of(mri)] == ["joint"]
+
+
+def test_pretraining_stays_with_its_modality() -> None:
+    ct = S1.with_only(["ct"])
+    assert (list(ct.modalities), ct.training.pretrain_on) == (["ct"], "ct")
+    assert S1.with_only(["ct", "mri"]) == S1
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ct", "mr"], "unified-mri-ct has no modality 'mr'; did you mean 'mri'"),
+        (["pet"], "expected one of mri, ct"),
+        ([], "as many channels"),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused(names: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        S1.with_only(names)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
+import base64
+import io
 import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from oncoseg.errors import RunError
 from oncoseg.evaluate import evaluate_predictions
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
-from oncoseg.report import figures, words, write_report
+from oncoseg.report import curves, examples, words, write_report
 from oncoseg.report.contents import read_log, read_run
 from oncoseg.run_folder import RunFolder
 
@@ -167,6 +172,38 @@ def test_changed_weights_are_noticed(tmp_path):
     assert "The weights have changed since" in read_run(folder.path).notices[0].text
 
 
+def test_the_confusion_matrix_has_its_counts_in_their_places(complete):
+    # MRI: of 5 × 16 voxels 4 × (4 + 3 + 3 + 2 + 4) found, none marked wrongly, 5 × 224 of background
+    assert "Tumour 80.0 % 64 20.0 % 16 Background 0.000 % 0 100.000 % 1 120" in complete.plain
+
+
+def test_a_substituted_channel_is_said(tmp_path):
+    folder = make_run(tmp_path / "run")
+    folder.write_data({"mri": {"substituted_channels": {"T2": "FLAIR"}}, "ct": {}})
+    assert "Missing channel: T2 taken from FLAIR." in page_of(folder).plain
+
+
+def test_every_figure_is_a_file_beside_the_page(tmp_path):
+    folder = make_run(tmp_path / "run")
+    finish_run(folder)
+    page = write_report(folder.path)
+    assert {path.name for path in page.parent.iterdir()} == {
+        "index.html",
+        *(f"learning-{modality}-{what}.svg" for modality in ("mri", "ct") for what in ("loss", "dice")),
+        *("roc.svg", "precision-recall.svg", "patients.svg", "examples.png"),
+    }
+    for path in page.parent.glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        assert base64.b64encode(path.read_bytes()).decode() in page.read_text(encoding="utf-8")
+    with Image.open(page.with_name("examples.png")) as image:  # a row per modality, four tiles each
+        assert image.size == (4 * 360, 2 * 360 + 45)
+
+
+def test_a_run_without_anything_has_no_figures(tmp_path):
+    page = write_report(make_run(tmp_path / "run").path)
+    assert [path.name for path in page.parent.iterdir()] == ["index.html"]
+
+
 def test_phantoms_get_a_banner(tmp_path):
     folder = make_run(tmp_path / "run")
     folder.write_data({"mri": {"synthetic": True}, "ct": {}})
@@ -249,14 +286,119 @@ def test_a_log_cut_short_keeps_its_whole_rows(tmp_path):
     assert math.isnan(rows[1]["validation_dice"])
 
 
+# the curves
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """The figures that were drawn, kept instead of written."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(curves, "_svg", lambda figure: figures.append(figure) or b"")
+    return figures
+
+
+def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
+    """Label → points of a plot's lines; those without a label are called _child and their number."""
+    return {line.get_label(): [tuple(xy) for xy in line.get_xydata()] for line in figure.axes[0].lines}
+
+
+def test_learning_curves_show_each_side_in_its_epochs(drawn):
+    log = [
+        {"stage": stage, "epoch": epoch, "modality": modality}
+        | {"train_loss": 4 + n, "validation_loss": 8 + n, "train_dice": n / 10, "validation_dice": n / 5}
+        for n, (stage, epoch, modality) in enumerate(
+            [
+                ("pretrain", 1, "ct"),
+                ("joint", 1, "mri"),
+                ("joint", 1, "ct"),
+                ("joint", 2, "mri"),
+                ("joint", 2, "ct"),
+            ]
+        )
+    ]
+    names = [curve.name for curve in curves.learning_curves(log, ["mri", "ct"])]
+    assert names == [f"learning-{name}-{what}" for name in ("mri", "ct") for what in ("loss", "dice")]
+    mri_loss, mri_dice, ct_loss, ct_dice = map(lines, drawn)
+    # the pretraining is the first epoch, and MRI joins in the second
+    assert (mri_loss["training"], mri_loss["validation"]) == ([(2, 5), (3, 7)], [(2, 9), (3, 11)])
+    assert (mri_dice["training"], mri_dice["validation"]) == ([(2, 0.1), (3, 0.3)], [(2, 0.2), (3, 0.6)])
+    assert (ct_loss["training"], ct_loss["validation"]) == (
+        [(1, 4), (2, 6), (3, 8)],
+        [(1, 8), (2, 10), (3, 12)],
+    )
+    assert ct_dice["validation"] == [(1, 0), (2, 0.4), (3, 0.8)]
+    assert [figure.axes[0].get_ylabel() for figure in drawn] == ["loss", "Dice"] * 2
+
+
+def test_operating_curves_have_their_axes_and_the_dot_at_the_threshold(drawn):
+    points = {"false_positive_rate": [0, 0.1, 1], "recall": [0, 0.6, 1], "precision": [1, 0.7, 0.3]}
+    # recall 6/8, false positive rate 2/20, precision 6/8
+    counts = {"tp": 6, "fp": 2, "fn": 2, "tn": 18}
+    curve = {"points": points, "confusion": counts, "auc": 0.9, "average_precision": 0.8}
+    curves.operating_curves({"mri": curve})
+    roc, precision_recall = drawn
+    assert (roc.axes[0].get_xlabel(), roc.axes[0].get_ylabel()) == ("false positive rate", "recall")
+    assert list(lines(roc).values()) == [
+        [(0, 0), (1, 1)],
+        [(0, 0), (0.1, 0.6), (1, 1)],
+        [(0.1, 0.75)],
+    ]
+    assert "MRI: 0.900" in lines(roc)
+    axes = precision_recall.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("recall", "precision")
+    assert list(lines(precision_recall).values()) == [[(0, 1), (0.6, 0.7), (1, 0.3)], [(0.75, 0.75)]]
+    assert "MRI: 0.800" in lines(precision_recall)
+
+
+# the examples
+
+
+def tile(title: str, **arrays: np.ndarray) -> np.ndarray:
+    """One tile of a 12×12 slice as pixels; what is not given is empty. Axes: row, column, colour."""
+    panel = {"modality": "mri", "role": "best", "aspect": 1.0}
+    panel |= {name: np.zeros((12, 12), np.uint8) for name in ("image", "truth", "prediction")}
+    (found,) = [one for one in examples.panel_tiles(panel | arrays) if one["title"] == title]
+    content = base64.b64decode(found["source"].partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def corner(right: bool, anterior: bool, value: int = 1) -> np.ndarray:
+    """A slice with one corner of 4×4 voxels marked; i runs to the patient's right, j to anterior."""
+    marked = np.zeros((12, 12), np.uint8)
+    marked[slice(8, 12) if right else slice(0, 4), slice(8, 12) if anterior else slice(0, 4)] = value
+    return marked
+
+
+def quarters(tile: np.ndarray) -> np.ndarray:
+    """Colour inside each corner: top left, top right, bottom left, bottom right."""
+    ends = (slice(20, 80), slice(-80, -20))
+    return np.array([tile[rows, columns].mean((0, 1)) for rows in ends for columns in ends])
+
+
+def test_the_patients_right_is_shown_on_the_left_and_anterior_at_the_top():
+    found = quarters(tile("Image", image=corner(right=True, anterior=True, value=255)))
+    assert found[0].min() > 250
+    assert found[1:].max() < 5
+
+
+def test_truth_and_prediction_are_drawn_in_their_own_tiles_and_colours():
+    masks = {"truth": corner(right=True, anterior=True), "prediction": corner(right=False, anterior=False)}
+    truth, prediction = quarters(tile("Truth", **masks)), quarters(tile("Prediction", **masks))
+    red, blue = 0, 2
+    assert truth[0, blue] > 2 * truth[0, red] > 0
+    assert prediction[3, red] > 2 * prediction[3, blue]
+    assert truth[1:].max() == prediction[:3].max() == quarters(tile("Image", **masks)).max() == 0
+    assert tile("Close-up", **masks).max(axis=(0, 1)).min() > 150  # both outlines
+
+
 def test_close_ups_stay_inside_the_image_and_hold_the_mask():
     mask = np.zeros((100, 80), bool)
     mask[:3, 70:80] = True
-    rows, columns = figures._close_up(mask)
+    rows, columns = examples._close_up(mask)
     assert rows[0] == 0
     assert columns[1] == 80
-    assert rows[1] - rows[0] == columns[1] - columns[0] == figures.CLOSE_UP_SMALLEST
-    assert figures._close_up(np.zeros((5, 7), bool)) == ((0, 5), (0, 7))
+    assert rows[1] - rows[0] == columns[1] - columns[0] == examples.CLOSE_UP_SMALLEST
+    assert examples._close_up(np.zeros((5, 7), bool)) == ((0, 5), (0, 7))
 
 
 @pytest.mark.parametrize(

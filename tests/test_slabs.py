@@ -52,6 +52,31 @@ def test_slabs_join_to_the_whole(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(joined, numbered(2, GRID))
 
 
+def asked_of_readers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int, int]]:
+    """File, axis, start and stop of everything that is read from NIfTI files from now on."""
+    asked: list[tuple[str, int, int, int]] = []
+    real = NiftiSlabs.slab
+
+    def slab(self: NiftiSlabs, axis: int, start: int, stop: int) -> np.ndarray:
+        asked.append((self.path.name, axis, start, stop))
+        return real(self, axis, start, stop)
+
+    monkeypatch.setattr(NiftiSlabs, "slab", slab)
+    return asked
+
+
+def test_no_more_is_read_than_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asked_of_readers(monkeypatch)
+    with open_source(case(tmp_path), ["T1", "T2"]) as source:
+        assert asked == []
+        source.slab(1, 3)
+        source.slab(3, 4)
+    assert asked == [
+        *[("T1.nii.gz", 2, 1, 3), ("T2.nii.gz", 2, 1, 3)],
+        *[("T1.nii.gz", 2, 3, 4), ("T2.nii.gz", 2, 3, 4)],
+    ]
+
+
 def test_repeated_channels_are_read_once_and_zeros_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

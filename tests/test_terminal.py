@@ -1,9 +1,11 @@
-"""What is shown of long work where there is no terminal."""
+"""What is shown of long work, on a terminal and elsewhere."""
 
 import pytest
+from rich.console import Console
 
 from oncoseg.cli import terminal
 from oncoseg.datasets.base import Problem
+from oncoseg.train import Status
 
 
 @pytest.fixture
@@ -59,3 +61,39 @@ def test_problems_are_counted_by_kind(capsys: pytest.CaptureFixture[str]) -> Non
         "mri: [missing-channel] Case a lacks T2. (the first of 2; `oncoseg inspect` lists them all)",
         "mri: [empty] Nothing there.",
     ]
+
+
+BEFORE_ANY_SCORE = Status("pretrain", 1, 5, 5, 80, 0.75, 7384.0, {})
+IN_THE_MIDDLE = Status("joint", 2, 30, 60, 80, 0.5, 65.4, {"mri": 0.8304, "ct": 0.5496})
+
+
+def test_training_writes_a_line_for_each_epoch_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with terminal.training_progress() as show:
+        for step in range(1, 81):
+            show(BEFORE_ANY_SCORE._replace(step=step))
+        for step in (1, 2, 3):  # an epoch shorter than the step at which its line is due
+            show(IN_THE_MIDDLE._replace(step=step, steps=3))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "pretrain epoch 1/5  left 2:03:04  loss 0.750",
+        "joint epoch 2/30  left 0:01:05  loss 0.500  validation Dice mri 0.830  ct 0.550",
+    ]
+
+
+def test_a_terminal_shows_the_time_left_and_both_modalities_dice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Console, "is_terminal", True)
+    for variable, value in {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    with terminal.training_progress() as show:
+        show(BEFORE_ANY_SCORE)
+        show(IN_THE_MIDDLE)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    bar = captured.err.splitlines()[-2]  # the last line shows the cursor again
+    for what in ("joint epoch 2/30", "left 0:01:05", "loss 0.500", "Dice mri 0.830  ct 0.550"):
+        assert what in bar

@@ -1,7 +1,7 @@
 import csv
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -48,12 +48,49 @@ def test_going_on_from_a_checkpoint_has_no_doubles(run: RunFolder) -> None:
         assert [int(one["epoch"]) for one in csv.DictReader(file)] == [1, 2]
 
 
+def shown(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows: tag → every step with its value."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(run.tensorboard)).Reload()
+    tags = events.Tags()["scalars"]
+    return {tag: sorted({(one.step, one.value) for one in events.Scalars(tag)}) for tag in tags}
+
+
 def test_tensorboard_gets_the_same_figures(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    log = TrainingLog(RunFolder(tmp_path))
+    pretraining = EpochRow("pretrain", 1, "ct", 0.5, 0.25, 0.75, 0.125, 0.125, 2.0, 1.5)
+    mri = EpochRow("joint", 1, "mri", 1.5, 1.25, 1.75, 1.125, 0.375, 4.0, 1.5)
+    ct = EpochRow("joint", 1, "ct", 2.5, 2.25, 2.75, 2.125, 0.375, 4.0, 1.5)
+    log.add([pretraining])
+    log.add([mri, ct])
+    log.close()
+    # epochs are counted through both stages
+    assert shown(RunFolder(tmp_path)) == {
+        "train_loss/ct": [(1, 0.5), (2, 2.5)],
+        "train_dice/ct": [(1, 0.25), (2, 2.25)],
+        "validation_loss/ct": [(1, 0.75), (2, 2.75)],
+        "validation_dice/ct": [(1, 0.125), (2, 2.125)],
+        "train_loss/mri": [(2, 1.5)],
+        "train_dice/mri": [(2, 1.25)],
+        "validation_loss/mri": [(2, 1.75)],
+        "validation_dice/mri": [(2, 1.125)],
+        "learning_rate": [(1, 2.0), (2, 4.0)],
+    }
+
+
+def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run = RunFolder(tmp_path)
     log = TrainingLog(run)
-    log.add([row(1), row(1, "ct")])
+    log.add([row(1)])
+    kept = [asdict(one) for one in log.rows]
+    log.add([replace(row(2), train_loss=0.75)])
+    log.add([replace(row(3), train_loss=0.875)])
     log.close()
-    assert len(list(run.tensorboard.iterdir())) == 1
     (events,) = run.tensorboard.iterdir()
-    assert b"validation_dice/ct" in events.read_bytes()
+    events.rename(events.with_name("events.out.tfevents.0"))  # of an earlier second than what follows
+    again = TrainingLog(run, kept)
+    again.add([replace(row(2), train_loss=0.625)])
+    again.close()
+    assert shown(run)["train_loss/mri"] == [(1, 0.5), (2, 0.625)]

@@ -2,12 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -48,6 +52,9 @@ LARGEST_SHARE_GIB = 8.0
 
 SHOWN_FAILURES = 5
 """How many cases that failed are named in the error."""
+
+_HIDING = Lock()
+"""One thread at a time exchanges `__main__` in `_program_hidden`."""
 
 Progress = Callable[[int, int], None]
 
@@ -239,7 +246,8 @@ def _in_workers(todo: Mapping[Path, Case], settings: Settings, count: int) -> An
     try:
         while True:
             while len(pending) < 2 * count and (item := next(queue, None)) is not None:
-                pending.add(executor.submit(_build_or_explain, item[1], settings, item[0]))
+                with _program_hidden():
+                    pending.add(executor.submit(_build_or_explain, item[1], settings, item[0]))
             if not pending:
                 return
             finished, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -252,6 +260,21 @@ def _in_workers(todo: Mapping[Path, Case], settings: Settings, count: int) -> An
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _program_hidden() -> Iterator[None]:
+    """Keep the processes that start meanwhile from importing the calling program.
+
+    They have no use for it, and a script without `if __name__ == "__main__":` would prepare again in each.
+    """
+    with _HIDING:
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = program
 
 
 def _limit_threads() -> None:

@@ -6,7 +6,7 @@ resolved recipe as JSON. Code that computes takes plain arguments and never sees
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -265,17 +265,47 @@ class Recipe(_Part):
     def with_changes(self, changes: Mapping[str, Any]) -> "Recipe":
         """A copy with some fields changed.
 
+        Another network or loss loses the arguments of the one it replaces: its own defaults hold, unless
+        its arguments are among the changes.
+
         Args:
-            changes: dotted field (`training.max_epochs`, `modalities.ct.scaling`) → value; text is
-                read as JSON where the field is not itself text.
+            changes: dotted field (`training.max_epochs`, `modalities.ct.scaling`) → value, in any order;
+                text is read as JSON where the field is not itself text.
 
         Raises:
             RecipeError: an unknown field (the nearest one is suggested) or an unfit value.
         """
         values = self.model_dump(mode="json")
-        for dotted, value in changes.items():
-            _set(values, dotted.split("."), value, dotted)
+        for dotted in sorted(changes, key=_wholes_first):
+            _set(values, dotted.split("."), changes[dotted], dotted)
         return _validated(values)
+
+    def with_only(self, names: Iterable[str]) -> "Recipe":
+        """A copy for a part of the modalities; pretraining on one that is left out is left out, too.
+
+        The published figures stay, as they are of the whole system.
+
+        Args:
+            names: of the modalities to keep.
+
+        Raises:
+            RecipeError: an unknown modality (the nearest is suggested), or none at all.
+        """
+        kept = set(names)
+        for name in sorted(kept - set(self.modalities)):
+            near = difflib.get_close_matches(name, self.modalities, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(self.modalities)}."
+            raise RecipeError(f"Recipe {self.name} has no modality {name!r}; {hint}")
+        values = self.model_dump(mode="json")
+        values["modalities"] = {name: part for name, part in values["modalities"].items() if name in kept}
+        if self.training.pretrain_on not in kept:
+            values["training"]["pretrain_on"] = None
+        return _validated(values)
+
+
+def _wholes_first(dotted: str) -> tuple[int, bool]:
+    """Sorts a part before its own parts, and a name before the arguments that go with it."""
+    return dotted.count("."), not dotted.endswith(".name")
 
 
 def _set(values: Any, path: list[str], value: Any, dotted: str) -> None:
@@ -290,7 +320,10 @@ def _set(values: Any, path: list[str], value: Any, dotted: str) -> None:
         key = last
     else:
         key = _known(last, values, dotted)
-    values[key] = _from_text(value, _kind_below(kind, key)) if isinstance(value, str) else value
+    new = _from_text(value, _kind_below(kind, key)) if isinstance(value, str) else value
+    if kind in (Network, Loss) and key == "name" and new != values[key]:
+        values["arguments"] = {}
+    values[key] = new
 
 
 def _kind_below(kind: Any, name: Any) -> Any:

@@ -112,11 +112,13 @@ def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:
     Raises:
         DataError: one is missing or one too many.
     """
-    expected = " ".join(f"--data {name}=PATH" for name in recipe.modalities)
     if set(data) != set(recipe.modalities):
+        expected = " ".join(f"--data {name}=PATH" for name in recipe.modalities)
+        some = set() < set(data) < set(recipe.modalities)
+        part = f", or use a part of it with {' '.join(f'--only {name}' for name in data)}" if some else ""
         raise DataError(
             f"Recipe {recipe.name} needs data for {' and '.join(recipe.modalities)}; got "
-            f"{' and '.join(data) or 'none'}. Give {expected}."
+            f"{' and '.join(data) or 'none'}. Give {expected}{part}."
         )
 
 

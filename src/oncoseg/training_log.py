@@ -60,7 +60,7 @@ class TrainingLog:
             for row in rows:
                 for name in ("train_loss", "train_dice", "validation_loss", "validation_dice"):
                     self._tensorboard.add_scalar(f"{name}/{row.modality}", getattr(row, name), self._steps())
-                self._tensorboard.add_scalar("learning_rate", row.learning_rate, self._steps())
+            self._tensorboard.add_scalar("learning_rate", rows[0].learning_rate, self._steps())
             self._tensorboard.flush()
 
     def close(self) -> None:

@@ -1,103 +1,175 @@
-"""What every layout promises about voxels: image and mask belong together and can be prepared."""
+"""What every layout promises: cases as they lie on disk, and voxels that belong together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from oncoseg import io
 from oncoseg.datasets import DATASETS, open_dataset
-from oncoseg.datasets.base import Case
+from oncoseg.datasets.base import Scan
 from oncoseg.inspect import inspect_dataset
 from oncoseg.phantom import PHANTOMS
 from oncoseg.prepare import Settings, prepare
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.transforms import merge_labels
 from oncoseg.volume import check_same_grid
-from tiny import brats_case, lidc_nodule
 
-TUMOUR_FROM = 0.6
-"""The tiny data's tumours are brighter than this share of the range, and nothing else is."""
+Levels = Mapping[str, tuple[int, ...]]
+"""Channel → the intensity from which each reader marked its voxels, rising; background is below 60."""
 
-
-def make_brats(root: Path) -> None:
-    for number in range(3):
-        brats_case(root, number)
+GRID, SLICES = (16, 14, 12), range(12)
+"""Columns, rows and slices; not square, and slice 10 must come after slice 2."""
 
 
-def make_lidc(root: Path) -> None:
-    for patient, nodule in [(1, 0), (1, 1), (2, 0)]:
-        lidc_nodule(root, patient, nodule, slices=12)  # slice-10 must come after slice-2
+class Example(NamedTuple):
+    """A tiny data set of a layout.
+
+    Attributes:
+        write: writes one case below a folder.
+        patients: case → patient; three cases of two patients.
+        levels: see `Levels`.
+    """
+
+    write: Callable[[Path, str, Levels], None]
+    patients: Mapping[str, str]
+    levels: Levels
+
+    def make(self, root: Path) -> Path:
+        """Write every case."""
+        for case in self.patients:
+            self.write(root, case, self.levels)
+        return root
 
 
-def make_lgg(root: Path) -> None:
-    rng = np.random.default_rng(0)
-    for patient, date in [
-        ("TCGA_CS_0001", "19990101"),
-        ("TCGA_CS_0001", "20000101"),
-        ("TCGA_HT_0002", "19990101"),
-    ]:
-        name = f"{patient}_{date}"
-        (root / name).mkdir(parents=True)
-        for number in range(1, 13):
-            mask = np.zeros((16, 16), np.uint8)
-            row, column = rng.integers(0, 12, 2)
-            mask[row : row + 4, column : column + 4] = 255 * (number > 2)
-            image = (rng.integers(0, 60, (16, 16, 3)) + 180 * (mask > 0)[..., None]).astype(np.uint8)
-            Image.fromarray(image).save(root / name / f"{name}_{number}.tif")
-            Image.fromarray(mask).save(root / name / f"{name}_{number}_mask.tif")
+def image(case: str, channel: str, levels: tuple[int, ...]) -> np.ndarray:
+    """Noise and, except in the first two slices, a block whose rows rise from level to level."""
+    voxels = np.random.default_rng(list(f"{case} {channel}".encode())).integers(0, 60, GRID)
+    start = np.random.default_rng(list(case.encode())).integers(1, 8, 2)
+    for step, level in enumerate(levels):
+        voxels[start[0] : start[0] + 5, start[1] + step : start[1] + 5, 2:] = level
+    return voxels
 
 
-BUILDERS: dict[str, Callable[[Path], None]] = {
-    "brats": make_brats,
-    "lidc_slices": make_lidc,
-    "lgg": make_lgg,
+def marked(case: str, levels: Levels, reader: int) -> np.ndarray:
+    """Where a reader marked a tumour, the same in every channel."""
+    channel, of_readers = next(iter(levels.items()))
+    return image(case, channel, of_readers) >= of_readers[reader]
+
+
+def write_brats(root: Path, case: str, levels: Levels) -> None:
+    endings = {"T1": "t1n", "T1ce": "t1c", "T2": "t2w", "FLAIR": "t2f"}
+    (root / case).mkdir(parents=True)
+    volumes = {endings[name]: image(case, name, of_readers) for name, of_readers in levels.items()}
+    for ending, voxels in (volumes | {"seg": 3 * marked(case, levels, 0)}).items():
+        nifti = nib.Nifti1Image(voxels.astype(np.int16), np.diag([1.0, 1.0, 2.0, 1.0]))
+        nifti.to_filename(root / case / f"{case}-{ending}.nii.gz")
+
+
+def write_lidc(root: Path, case: str, levels: Levels) -> None:
+    patient, nodule = case.split("_")
+    volumes = {"images": image(case, "CT", levels["CT"])}
+    volumes |= {f"mask-{n}": 255 * marked(case, levels, n) for n in range(len(levels["CT"]))}
+    for kind, voxels in volumes.items():
+        folder = root / patient / nodule / kind
+        folder.mkdir(parents=True)
+        for k in SLICES:
+            save(folder / f"slice-{k}.png", voxels[..., k].T)
+
+
+def write_lgg(root: Path, case: str, levels: Levels) -> None:
+    (root / case).mkdir(parents=True)
+    colours = np.stack([image(case, name, levels[name]) for name in ("T1", "FLAIR", "T1ce")], axis=-1)
+    for k in SLICES:
+        save(root / case / f"{case}_{k + 1}.tif", colours[..., k, :].transpose(1, 0, 2))
+        save(root / case / f"{case}_{k + 1}_mask.tif", 255 * marked(case, levels, 0)[..., k].T)
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+EXAMPLES = {
+    "brats": Example(
+        write_brats,
+        {
+            "BraTS-GLI-00005-000": "BraTS-GLI-00005",
+            "BraTS-GLI-00005-001": "BraTS-GLI-00005",
+            "BraTS-GLI-00007-000": "BraTS-GLI-00007",
+        },
+        {"T1": (500,), "T1ce": (600,), "T2": (700,), "FLAIR": (800,)},
+    ),
+    "lidc_slices": Example(
+        write_lidc,
+        {
+            "LIDC-IDRI-0001_nodule-0": "LIDC-IDRI-0001",
+            "LIDC-IDRI-0001_nodule-1": "LIDC-IDRI-0001",
+            "LIDC-IDRI-0002_nodule-0": "LIDC-IDRI-0002",
+        },
+        {"CT": (160, 190, 220, 250)},
+    ),
+    "lgg": Example(
+        write_lgg,
+        {
+            "TCGA_CS_0001_19990101": "TCGA_CS_0001",
+            "TCGA_CS_0001_20000101": "TCGA_CS_0001",
+            "TCGA_HT_0002_19990101": "TCGA_HT_0002",
+        },
+        {"T1": (190,), "T1ce": (220,), "FLAIR": (250,)},
+    ),
 }
-"""A new layout needs a line here, with tumours brighter than everything else."""
+"""A new layout needs an entry here."""
 
 PHANTOM_LAYOUTS = {"brain-mri": "brats", "lung-ct": "lidc_slices"}
 
+SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
-@pytest.fixture(scope="module", params=DATASETS)
-def cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
-    root = tmp_path_factory.mktemp(request.param)
-    BUILDERS[request.param](root)
-    scan = open_dataset(root)
-    assert scan.layout == request.param
-    return scan.cases
+every = pytest.mark.parametrize("name", DATASETS)
 
 
-def test_ids_are_unique_and_safe_and_patients_group(cases: tuple[Case, ...]) -> None:
-    ids = [case.id for case in cases]
-    assert len(set(ids)) == len(ids) == 3
-    assert ids == sorted(ids)
-    assert all(
-        set(one) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") for one in ids
-    )
-    assert all(case.id.startswith(case.patient) for case in cases)
-    assert len({case.patient for case in cases}) in (2, 3)
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scan]:
+    return {name: open_dataset(EXAMPLES[name].make(tmp_path_factory.mktemp(name))) for name in DATASETS}
 
 
-def test_images_and_masks_share_a_grid_and_belong_together(cases: tuple[Case, ...]) -> None:
-    for case in cases:
+@every
+def test_every_case_is_described_with_its_patient_and_without_a_problem(
+    name: str, scans: dict[str, Scan]
+) -> None:
+    scan, example = scans[name], EXAMPLES[name]
+    assert (scan.layout, scan.problems) == (name, ())
+    assert {case.id: case.patient for case in scan.cases} == example.patients
+    assert [case.id for case in scan.cases] == sorted(example.patients)
+    for case in scan.cases:
+        assert set(case.id) <= SAFE
+        assert set(case.images) == set(example.levels) <= set(DATASETS[name].channels)
+        assert 0 not in case.labels
+
+
+@every
+def test_each_channel_and_each_reader_is_its_own_and_they_share_a_grid(
+    name: str, scans: dict[str, Scan]
+) -> None:
+    levels = EXAMPLES[name].levels
+    for case in scans[name].cases:
         images = io.read_channels(case.images)
-        for ref in case.masks:
-            check_same_grid({"images": images, "mask": io.read(ref)})
-        mask = merge_labels(io.read(case.masks[0]).array[0], case.labels, {"tumour": ("*",)})
-        for channel in images.array:
-            bright = channel > TUMOUR_FROM * channel.max()
-            np.testing.assert_array_equal(bright, mask > 0)
+        masks = [io.read(ref) for ref in case.masks]
+        assert len(masks) == len(next(iter(levels.values())))
+        for reader, mask in enumerate(masks):
+            check_same_grid({"images": images, "mask": mask})
+            tumour = merge_labels(mask.array[0], case.labels, {"tumour": ("*",)}) > 0
+            for channel, voxels in zip(case.images, images.array, strict=True):
+                assert voxels.max() == levels[channel][-1], channel
+                np.testing.assert_array_equal(tumour, voxels >= levels[channel][reader])
 
 
-def test_reading_twice_gives_the_same(cases: tuple[Case, ...]) -> None:
-    case = cases[0]
-    for ref in (*case.images.values(), *case.masks):
-        np.testing.assert_array_equal(io.read(ref).array, io.read(ref).array)
-
-
-def test_every_case_can_be_prepared(cases: tuple[Case, ...], tmp_path: Path) -> None:
+@every
+def test_every_case_can_be_prepared(name: str, scans: dict[str, Scan], tmp_path: Path) -> None:
+    cases = scans[name].cases
     modality = Modality(channels=tuple(cases[0].images))
     settings = Settings.of(modality, {"tumour": ("*",)}, Preparation(slice_size=(16, 16)))
     for prepared in prepare(cases, settings, tmp_path, workers=0):
@@ -110,13 +182,34 @@ def test_every_case_can_be_prepared(cases: tuple[Case, ...], tmp_path: Path) -> 
         assert (inside > outside + 0.3).all()
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_inspecting_finds_tumour_and_nothing_wrong(name: str, tmp_path: Path) -> None:
-    BUILDERS[name](tmp_path)
-    found = inspect_dataset(tmp_path, workers=1)
-    assert (found.layout, found.case_count) == (name, 3)
-    # the last reader of the tiny LIDC set saw nothing, which is told and is no error
-    assert {problem.kind for problem in found.problems} <= {"fewer-readers", "empty-mask"}
+@every
+def test_inspecting_finds_nothing_wrong(name: str, tmp_path: Path) -> None:
+    found = inspect_dataset(EXAMPLES[name].make(tmp_path), workers=1)
+    assert (found.layout, found.case_count, found.patient_count, found.problems) == (name, 3, 2, ())
+    assert all(row.foreground_slices == len(SLICES) - 2 for row in found.cases)
+
+
+@every
+def test_a_folder_level_above_is_found_and_named_layouts_work(name: str, tmp_path: Path) -> None:
+    EXAMPLES[name].make(tmp_path / "Training_Data")
+    assert open_dataset(tmp_path).cases == open_dataset(tmp_path / "Training_Data", name).cases
+
+
+@every
+def test_hidden_files_are_not_cases(name: str, tmp_path: Path) -> None:
+    EXAMPLES[name].make(tmp_path)
+    for file in list(tmp_path.rglob("*.*")):
+        (file.parent / f"._{file.name}").touch()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "._x.nii.gz").touch()
+    scan = open_dataset(tmp_path)
+    assert (len(scan.cases), scan.problems) == (3, ())
+
+
+@every
+@pytest.mark.parametrize("other", DATASETS)
+def test_only_the_own_layout_is_recognised(name: str, other: str, tmp_path: Path) -> None:
+    assert DATASETS[name].recognise(EXAMPLES[other].make(tmp_path)) == (name == other)
 
 
 @pytest.mark.parametrize("kind", PHANTOMS)

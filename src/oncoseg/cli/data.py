@@ -14,7 +14,7 @@ from oncoseg.errors import DataError
 if TYPE_CHECKING:
     from oncoseg.inspect import CaseRow
 
-PREPARE_FLAGS = ("data", "store", "workers", "memory-gib", "help", "debug")
+PREPARE_FLAGS = ("data", "only", "store", "workers", "memory-gib", "help", "debug")
 """The flags of `prepare` besides a recipe's fields."""
 
 
@@ -29,7 +29,7 @@ def inspect(
 
     Args:
         path: The data set's folder, as it was downloaded.
-        layout: How it lies on disk (brats, lidc_slices, lgg); recognised by itself when left out.
+        layout: How it lies on disk, such as brats; recognised by itself when left out.
         json: Also write everything found to this file.
     """
     from oncoseg.files import write_json
@@ -74,6 +74,7 @@ def prepare(
     /,
     *,
     data: list[str],
+    only: list[str] | None = None,
     store: Path | None = None,
     workers: int | None = None,
     memory_gib: float | None = None,
@@ -86,6 +87,7 @@ def prepare(
     Args:
         recipe: A recipe's name, or the path of a recipe's JSON file.
         data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
+        only: A modality to prepare without the others; may be repeated.
         store: The prepared store; in your cache folder when left out.
         workers: Processes; one per processor when left out, or fewer if memory is short.
         memory_gib: Memory for all of them together; half of what is free, at most 8, when left out.
@@ -96,7 +98,7 @@ def prepare(
     from oncoseg.prepare import Settings
     from oncoseg.prepare import prepare as prepare_cases
 
-    chosen = changed(open_recipe(recipe), fields, PREPARE_FLAGS)
+    chosen = changed(open_recipe(recipe), fields, PREPARE_FLAGS, only)
     folders = parse_data(data)
     store = store or training_data.default_store()
     rows = []

@@ -50,6 +50,8 @@ def recipe_flags(recipe: Recipe | None = None) -> list[FieldFlag]:
 def check_flags(recipe: Recipe | None, given: Iterable[str], others: Sequence[str] = ()) -> None:
     """Check that every flag is a field of the recipe or one of the command's other flags.
 
+    A dictionary with free keys is a field as a whole, too: `network.arguments`.
+
     Args:
         recipe: whose fields; None for those of any recipe.
         given: flags without their dashes.
@@ -62,7 +64,7 @@ def check_flags(recipe: Recipe | None, given: Iterable[str], others: Sequence[st
     open_ended = tuple(flag.removesuffix(ANY_KEY) for flag in known if flag.endswith(f".{ANY_KEY}"))
     for flag in given:
         name = flag.replace("_", "-")
-        if name in known or flag in known or name.startswith(open_ended):
+        if name in known or flag in known or f"{name}.".startswith(open_ended):
             continue
         last = [one for one in known if one.split(".")[-1] == name]
         near = last or difflib.get_close_matches(name, known, n=1)

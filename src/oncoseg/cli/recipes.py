@@ -89,22 +89,26 @@ def open_recipe(name: str) -> "Recipe":
     return Recipe.from_json(path.read_text(encoding="utf-8"))
 
 
-def changed(recipe: "Recipe", tree: Mapping[str, Any], others: Sequence[str]) -> "Recipe":
-    """The recipe with the command line's fields put in.
+def changed(
+    recipe: "Recipe", tree: Mapping[str, Any], others: Sequence[str], only: Sequence[str] | None = None
+) -> "Recipe":
+    """The recipe with the command line's fields put in, or a part of it.
 
     Args:
         recipe: what to start from.
         tree: what the command line parsed as `Fields`.
         others: the command's other flags, to suggest them for a misspelt one.
+        only: the modalities to keep; None for all.
 
     Raises:
-        RecipeError: an unknown field (the nearest flag is suggested) or an unfit value.
+        RecipeError: an unknown field or modality (the nearest is suggested) or an unfit value.
     """
     from oncoseg.cli import fields
 
     changes = fields.from_tokens(tree)
     fields.check_flags(recipe, changes, others)
-    return recipe.with_changes(changes)
+    recipe = recipe.with_changes(changes)
+    return recipe.with_only(only) if only else recipe
 
 
 def print_fields(name: str | None) -> None:

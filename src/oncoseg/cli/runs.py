@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
     from oncoseg.train import Outcome
 
-TRAIN_FLAGS = ("data", "out", "resume", "store", "split", "workers", "help", "debug")
+TRAIN_FLAGS = ("data", "only", "out", "resume", "store", "split", "workers", "help", "debug")
 """The flags of `train` besides a recipe's fields."""
 
 DEMO_FOLDER = Path("oncoseg-demo")
@@ -31,6 +31,7 @@ def train(
     *,
     out: Path,
     data: list[str] | None = None,
+    only: list[str] | None = None,
     resume: bool = False,
     store: Path | None = None,
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
@@ -45,6 +46,7 @@ def train(
         recipe: A recipe's name, or the path of a recipe's JSON file. Not needed with --resume.
         out: The run folder: new, or with --resume the one to go on with.
         data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
+        only: A modality to train on without the others; may be repeated.
         resume: Go on with a run that was stopped, with its own recipe, data and split.
         store: The prepared store; in your cache folder when left out.
         split_file: A split.json to use, such as another run's, instead of drawing one.
@@ -53,7 +55,7 @@ def train(
     """
     folders = parse_data(data or [])
     if resume:
-        return _resume(recipe, folders, out, store, split_file, workers, fields)
+        return _resume(recipe, folders, only, out, store, split_file, workers, fields)
     if recipe is None:
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
@@ -61,7 +63,7 @@ def train(
     from oncoseg.datasets import open_dataset
     from oncoseg.train import train as start
 
-    chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS)
+    chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
     for name, folder in folders.items():
         with contextlib.suppress(DataError):  # a folder that cannot be used at all is training's error
             terminal.note_problems(name, open_dataset(folder).problems)
@@ -146,14 +148,21 @@ def evaluate(
 
 
 def report(run: Path, /) -> None:
-    """Write a run's HTML report: tables, curves and pictures with their definitions.
+    """Write a run's HTML report, and beside it every curve as a file of its own.
+
+    RUN/report holds the page (index.html) with tables, curves and pictures and their definitions; the
+    curves as SVG (learning curves, ROC, precision–recall, patients) and examples.png, for slides.
 
     Args:
         run: The run folder; evaluate it first.
     """
-    from oncoseg.report import write_report
+    from oncoseg.report import FIGURE_SUFFIXES, write_report
 
-    terminal.say(f"Report: {write_report(run)}")
+    page = write_report(run)
+    terminal.say(f"Report: {page}")
+    for file in sorted(page.parent.iterdir()):
+        if file.suffix in FIGURE_SUFFIXES:
+            terminal.say(f"Figure: {file}")
 
 
 def demo(*, out: Path = DEMO_FOLDER) -> None:
@@ -178,6 +187,7 @@ def _prediction_changes(threshold: float | None, flips: bool) -> dict[str, Any]:
 def _resume(
     name: str | None,
     folders: Mapping[str, Path],
+    only: list[str] | None,
     out: Path,
     store: Path | None,
     split_file: Path | None,
@@ -191,7 +201,7 @@ def _resume(
         raise RunError("A resumed run keeps its own split; leave --split out, or start a new run.")
     run = RunFolder(out)
     kept = run.recipe()
-    wanted = changed(open_recipe(name) if name else kept, fields, TRAIN_FLAGS)
+    wanted = changed(open_recipe(name) if name else kept, fields, TRAIN_FLAGS, only)
     _check_same_recipe(kept, wanted, out)
     for modality, folder in folders.items():
         record = run.data().get(modality, {"path": "no data"})

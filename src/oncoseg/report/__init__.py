@@ -1,25 +1,34 @@
 """The report: one self-contained HTML page about a run, for clinicians and researchers."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 import oncoseg
 from oncoseg.files import write_bytes, write_text
-from oncoseg.report import figures, words
+from oncoseg.report import curves, examples, words
 from oncoseg.report.contents import Contents, read_run
+from oncoseg.report.curves import Curve
 
-__all__ = ["write_report"]
+__all__ = ["FIGURE_SUFFIXES", "write_report"]
+
+FIGURE_SUFFIXES = (".png", ".svg")
+"""Ends of the names of the figures beside the page."""
 
 
 def write_report(run: Path) -> Path:
-    """Write RUN/report/index.html, and examples.png beside it, a figure for slides.
+    """Write RUN/report/index.html, and beside it its figures as files of their own, for slides.
 
-    What the run does not have yet (an evaluation, finished training) is left out, and the page says
-    which command makes it.
+    These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`), `roc.svg`,
+    `precision-recall.svg`, `patients.svg` (the Dice of every patient) and `examples.png`. What the
+    run does not have yet (an evaluation, finished training) is left out, and the page says which
+    command makes it.
 
     Returns:
         The page's path. It needs no other file and no network.
@@ -28,6 +37,32 @@ def write_report(run: Path) -> Path:
         RunError: not a run folder, damaged, or it cannot be written.
     """
     contents = read_run(run)
+    panels = contents.evaluation.panels if contents.evaluation else []
+    plots = _plots(contents)
+    path = run / "report" / "index.html"
+    write_text(path, _page(contents, plots, panels))
+    for curve in chain.from_iterable(plots.values()):
+        write_bytes(path.with_name(f"{curve.name}.svg"), curve.svg)
+    if panels:
+        write_bytes(path.with_name("examples.png"), examples.overview(panels))
+    return path
+
+
+def _plots(contents: Contents) -> dict[str, list[Curve]]:
+    """The curves by the part of the page that shows them."""
+    plots = {"learning": curves.learning_curves(contents.log, contents.recipe.modalities)}
+    evaluation = contents.evaluation
+    if evaluation is not None:
+        plots |= {
+            "operating": curves.operating_curves(evaluation.curves),
+            "patients": [curves.strip_plot(evaluation.patients, evaluation.rows)],
+        }
+    return plots
+
+
+def _page(
+    contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Mapping[str, Any]]
+) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -39,31 +74,12 @@ def write_report(run: Path) -> Path:
         "number": words.number,
     }
     template = environment.from_string(files(__name__).joinpath("report.html.jinja").read_text("utf-8"))
-    page = template.render(
+    return template.render(
         **vars(contents),
         words=words,
-        pictures=_pictures(contents),
+        plots=plots,
+        tiles=[examples.panel_tiles(panel) for panel in panels],
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
         today=date.today().isoformat(),
         version=oncoseg.__version__,
     )
-    path = run / "report" / "index.html"
-    write_text(path, page)
-    if contents.evaluation is not None and contents.evaluation.panels:
-        write_bytes(path.with_name("examples.png"), figures.examples(contents.evaluation.panels))
-    return path
-
-
-def _pictures(contents: Contents) -> dict[str, object]:
-    """Everything drawn, as data URIs."""
-    pictures: dict[str, object] = {
-        "learning": figures.learning_curves(contents.log, contents.recipe.modalities)
-    }
-    evaluation = contents.evaluation
-    if evaluation is not None:
-        pictures |= {
-            "curves": figures.operating_curves(evaluation.curves),
-            "strip": figures.strip_plot(evaluation.patients, evaluation.rows),
-            "panels": [figures.panel_tiles(panel) for panel in evaluation.panels],
-        }
-    return pictures

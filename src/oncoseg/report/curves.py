@@ -1,19 +1,19 @@
-"""The report's pictures, each as a data URI, in colours that the colour-blind can tell apart."""
+"""The report's curves, each an SVG of its own, in colours that the colour-blind can tell apart."""
 
 import base64
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from oncoseg.datasets.folders import safe_id
 from oncoseg.report import words
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
@@ -21,30 +21,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 
 ALL_COLOUR = "#333333"
 """For all modalities together."""
-
-TRUTH_COLOUR = "#56B4E9"
-"""Reference outline, drawn solid."""
-
-PREDICTION_COLOUR = "#F0A000"
-"""Predicted outline, drawn dashed."""
-
-TILE_INCHES = 2.4
-"""Side of an example's picture."""
-
-TILE_HEADING_INCHES = 0.3
-"""Room for the titles above the rows of `examples`."""
-
-TILES = ("Image", "Truth", "Prediction", "Close-up")
-"""What is shown of an example."""
-
-TILE_DPI = 150
-"""Resolution of the examples."""
-
-CLOSE_UP_MARGIN = 0.6
-"""Room around the outlines in a close-up, as a share of their size."""
-
-CLOSE_UP_SMALLEST = 24
-"""Least side of a close-up in pixels of the source."""
 
 JITTER = 0.22
 """Vertical spread of the dots of the strip plot."""
@@ -68,7 +44,26 @@ STYLE: dict[Any, Any] = {
 """One look for all plots; text stays text."""
 
 
-def learning_curves(log: Sequence[Mapping[str, Any]], modalities: Iterable[str]) -> list[dict[str, str]]:
+class Curve(NamedTuple):
+    """A drawn plot.
+
+    Attributes:
+        name: of its file, without ending.
+        svg: the file's content.
+        alt: what it shows, in words.
+    """
+
+    name: str
+    svg: bytes
+    alt: str
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+
+
+def learning_curves(log: Sequence[Mapping[str, Any]], modalities: Iterable[str]) -> list[Curve]:
     """Loss and Dice over epochs, one plot each per modality (the paper's Fig. 3).
 
     Args:
@@ -76,7 +71,7 @@ def learning_curves(log: Sequence[Mapping[str, Any]], modalities: Iterable[str])
         modalities: in the order of the plots; those that the log does not have are left out.
 
     Returns:
-        A source and an alternative text per plot.
+        One plot per modality and quantity.
     """
     steps = list(dict.fromkeys((row["stage"], row["epoch"]) for row in log))
     plots = []
@@ -96,7 +91,7 @@ def _learning_curve(
     rows: Sequence[Mapping[str, Any]],
     x: list[int],
     steps: list[tuple[str, float]],
-) -> dict[str, str]:
+) -> Curve:
     name = "Dice" if quantity == "dice" else "loss"
     train, validation = ([row[f"{side}_{quantity}"] for row in rows] for side in ("train", "validation"))
     with _axes(3.9, 2.7) as (figure, axes):
@@ -111,7 +106,7 @@ def _learning_curve(
         axes.legend(loc="best", fontsize=9)
         ends = f"training ends at {words.score(train[-1])}, validation at {words.score(validation[-1])}"
         alt = f"{words.group_name(modality)} {name} over {len(steps)} epochs: {ends}."
-        return {"source": _svg(figure), "alt": alt}
+        return Curve(f"learning-{safe_id(modality)}-{quantity}", _svg(figure), alt)
 
 
 def _mark_stages(axes: Axes, steps: list[tuple[str, float]]) -> None:
@@ -124,7 +119,7 @@ def _mark_stages(axes: Axes, steps: list[tuple[str, float]]) -> None:
             )
 
 
-def operating_curves(curves: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+def operating_curves(curves: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
     """ROC (the paper's Fig. 4) and precision–recall curves over voxels; a dot marks the used threshold.
 
     Args:
@@ -136,7 +131,7 @@ def operating_curves(curves: Mapping[str, Mapping[str, Any]]) -> list[dict[str, 
     return [_roc(drawn), _precision_recall(drawn)]
 
 
-def _roc(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def _roc(curves: Mapping[str, Mapping[str, Any]]) -> Curve:
     with _axes(4.1, 3.9) as (figure, axes):
         axes.plot([0, 1], [0, 1], color="#88929a", linestyle=":", linewidth=1, label="chance")
         for (group, curve), look in zip(curves.items(), _looks(curves), strict=True):
@@ -148,10 +143,10 @@ def _roc(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         axes.set_ylim(-0.02, 1.02)
         axes.legend(title="area under the curve", loc="lower right", fontsize=9, title_fontsize=9)
         areas = "; ".join(f"{words.group_name(g)} area {c['auc']:.3f}" for g, c in curves.items())
-        return {"source": _svg(figure), "alt": f"ROC curves over voxels. {areas}."}
+        return Curve("roc", _svg(figure), f"ROC curves over voxels. {areas}.")
 
 
-def _precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def _precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Curve:
     with _axes(4.1, 3.9) as (figure, axes):
         for (group, curve), look in zip(curves.items(), _looks(curves), strict=True):
             x, y = curve["points"]["recall"], curve["points"]["precision"]
@@ -170,15 +165,13 @@ def _precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, str]
         axes.set_ylim(-0.02, 1.02)
         axes.legend(title="average precision", loc="lower left", fontsize=9, title_fontsize=9)
         areas = "; ".join(f"{words.group_name(g)} {c['average_precision']:.3f}" for g, c in curves.items())
-        return {
-            "source": _svg(figure),
-            "alt": f"Precision–recall curves over voxels. Average precision: {areas}.",
-        }
+        alt = f"Precision–recall curves over voxels. Average precision: {areas}."
+        return Curve("precision-recall", _svg(figure), alt)
 
 
 def strip_plot(
     patients: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> dict[str, str]:
+) -> Curve:
     """Dice of every patient, with mean and interval, one line per modality.
 
     Args:
@@ -201,7 +194,7 @@ def strip_plot(
             f"{words.group_name(m)} mean {words.score(rows[m]['patient']['scores']['dice']['mean'])}"
             for m in modalities
         )
-        return {"source": _svg(figure), "alt": f"Dice of every patient as dots. {means}."}
+        return Curve("patients", _svg(figure), f"Dice of every patient as dots. {means}.")
 
 
 def _mark_mean(axes: Axes, dice: Mapping[str, Any], place: float) -> None:
@@ -214,95 +207,6 @@ def _mark_mean(axes: Axes, dice: Mapping[str, Any], place: float) -> None:
     )
 
 
-def panel_tiles(panel: Mapping[str, Any]) -> list[dict[str, str]]:
-    """An example as four pictures: image, truth, prediction, close-up (the paper's Fig. 5).
-
-    Shown as radiologists look: the patient's right on the left, anterior at the top.
-
-    Args:
-        panel: `image`, `truth`, `prediction` (uint8, axes `i j`), `aspect` and words about them.
-    """
-    who = f"{words.group_name(panel['modality'])}, {words.ROLE_TITLES[panel['role']].lower()}"
-    tiles = []
-    for title in TILES:
-        figure = Figure(figsize=(TILE_INCHES, TILE_INCHES), dpi=TILE_DPI, facecolor="black")
-        _draw_tile(figure.add_axes((0, 0, 1, 1)), panel, title)
-        source = "data:image/png;base64," + base64.b64encode(_png(figure, "black")).decode()
-        tiles.append({"source": source, "title": title, "alt": f"{who}: {title.lower()}"})
-    return tiles
-
-
-def examples(panels: Sequence[Mapping[str, Any]]) -> bytes:
-    """The median patient of each modality as one PNG, a row each, for a slide or a README.
-
-    Args:
-        panels: see `panel_tiles`; where a modality has no median, its best patient is shown.
-    """
-    rows = {panel["modality"]: panel for panel in panels if panel["role"] == "best"}
-    rows |= {panel["modality"]: panel for panel in panels if panel["role"] == "median"}
-    size = (TILE_INCHES * len(TILES), TILE_INCHES * len(rows) + TILE_HEADING_INCHES)
-    figure = Figure(figsize=size, dpi=TILE_DPI, layout="constrained")
-    grid = figure.subplots(len(rows), len(TILES), squeeze=False)
-    for axes_of_row, panel in zip(grid, rows.values(), strict=True):
-        for axes, title in zip(axes_of_row, TILES, strict=True):
-            _draw_tile(axes, panel, title)
-    for axes, title in zip(grid[0], TILES, strict=True):
-        axes.set_title(title, loc="left", fontsize=11)
-    return _png(figure, "white")
-
-
-def _draw_tile(axes: Axes, panel: Mapping[str, Any], title: str) -> None:
-    image, truth, prediction = (panel[name].T[::-1, ::-1] for name in ("image", "truth", "prediction"))
-    near, aspect = title == "Close-up", panel["aspect"]
-    shown_truth = truth if near or title == "Truth" else None
-    shown_prediction = prediction if near or title == "Prediction" else None
-    axes.set_axis_off()
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=aspect, interpolation="bilinear")
-    if near:
-        rows, columns = _close_up(truth | prediction)
-        axes.set(xlim=(columns[0] - 0.5, columns[1] - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5))
-    else:
-        _fill(axes, shown_truth, TRUTH_COLOUR, aspect)
-        _fill(axes, shown_prediction, PREDICTION_COLOUR, aspect)
-    _outline(axes, shown_truth, TRUTH_COLOUR, "solid")
-    _outline(axes, shown_prediction, PREDICTION_COLOUR, "dashed")
-
-
-def _png(figure: Figure, background: str) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor=background)
-    return file.getvalue()
-
-
-def _fill(axes: Axes, mask: np.ndarray | None, colour: str, aspect: float) -> None:
-    if mask is not None and mask.any():
-        tint = np.zeros((*mask.shape, 4))
-        tint[mask > 0] = matplotlib.colors.to_rgba(colour, 0.3)
-        axes.imshow(tint, aspect=aspect, interpolation="nearest")
-
-
-def _outline(axes: Axes, mask: np.ndarray | None, colour: str, style: str) -> None:
-    if mask is None or not mask.any():
-        return
-    # a border of background closes outlines at the edge of the image
-    padded = np.pad(mask, 1)
-    places = [np.arange(-1, size + 1) for size in mask.shape]
-    lines = axes.contour(places[1], places[0], padded, [0.5], colors=colour, linewidths=1.6, linestyles=style)
-    lines.set_path_effects([patheffects.withStroke(linewidth=2.6, foreground="#00000090")])
-
-
-def _close_up(mask: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
-    """First and last row, first and last column around the mask: a square, all if it is empty."""
-    if not mask.any():
-        return (0, mask.shape[0]), (0, mask.shape[1])
-    spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
-    size = max(span[-1] - span[0] + 1 for span in spans)
-    side = min(max(size * (1 + CLOSE_UP_MARGIN), CLOSE_UP_SMALLEST), *mask.shape)
-    starts = [(span[0] + span[-1] + 1 - side) / 2 for span in spans]
-    inside = [min(max(start, 0), length - side) for start, length in zip(starts, mask.shape, strict=True)]
-    return (inside[0], inside[0] + side), (inside[1], inside[1] + side)
-
-
 @contextmanager
 def _axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     with matplotlib.rc_context(STYLE):
@@ -310,10 +214,10 @@ def _axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()
 
 
 def _colours(groups: Sequence[str]) -> list[str]:

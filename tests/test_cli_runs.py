@@ -1,0 +1,354 @@
+"""The commands about runs, in this process: what they pass on and what they print."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import oncoseg.train
+from oncoseg.cli import main
+from oncoseg.cli.scores import print_scores
+from oncoseg.demo import Demo
+from oncoseg.recipe import Recipe
+from oncoseg.recipes import get_recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.train import Outcome
+from tiny import brats_case, tiny_data, tiny_recipe
+
+NAME = "unified-mri-ct"
+DATA = ["--data", "mri=some/mri", "--data", "ct=some/ct"]
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture
+def started(monkeypatch: Patch) -> list[dict[str, Any]]:
+    """Stands for `oncoseg.train.train` and keeps what it was called with."""
+    calls: list[dict[str, Any]] = []
+
+    def train(recipe: Recipe, data: Any, out: Path, **more: Any) -> Outcome:
+        calls.append({"recipe": recipe, "data": data, "out": out, **more})
+        return Outcome(out, True, "all epochs are done")
+
+    monkeypatch.setattr(oncoseg.train, "train", train)
+    return calls
+
+
+@pytest.fixture
+def resumed(monkeypatch: Patch, tmp_path: Path) -> list[dict[str, Any]]:
+    """A run folder `tmp_path/run`, and a stand-in for `oncoseg.train.resume`."""
+    calls: list[dict[str, Any]] = []
+
+    def resume(out: Path, **more: Any) -> Outcome:
+        calls.append({"out": out, **more})
+        return Outcome(out, True, "all epochs are done")
+
+    run = RunFolder(tmp_path / "run")
+    run.write_recipe(get_recipe(NAME))
+    run.write_data({"mri": {"path": str(tmp_path / "mri")}, "ct": {"path": str(tmp_path / "ct")}})
+    monkeypatch.setattr(oncoseg.train, "resume", resume)
+    return calls
+
+
+def keeping(calls: list[Any], result: Any) -> Callable[..., Any]:
+    """Stands for a function: keeps what it was called with and gives a result."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        calls.append((given, {name: value for name, value in named.items() if name != "progress"}))
+        return result
+
+    return call
+
+
+def evaluation(folder: Path) -> Path:
+    """An evaluation's folder with one row of a table and one of the paper's."""
+    dice = {"mean": 0.5, "median": 0.5, "low": 0.25, "high": 0.75, "n": 4, "undefined": 0, "note": ""}
+    row = {"group": "mri", "averaging": "patient", "units": 9}
+    row |= {"both_empty": 2, "truth_empty": 3, "prediction_empty": 1}
+    summary = {
+        "synthetic": True,
+        "prediction": {"flips": True},
+        "split": "test",
+        "threshold": 0.5,
+        "confidence": 0.95,
+        "empty_rule": "Left out.",
+        "definitions": {"dice": "Overlap.", "auc": "Area."},
+        "averagings": {"patient": "Per patient."},
+        "table": [row | {"scores": {"dice": dice, "auc": dice | {"mean": None}}}],
+        "published": [{"row": "ct", "scores": {"dice": 0.8}}],
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+# train
+
+
+def test_train_passes_on_what_its_flags_say(started: list[dict[str, Any]], tmp_path: Path) -> None:
+    split = tmp_path / "split.json"
+    fields = {
+        "training.max-epochs": "3",
+        "modalities.ct.scaling": "window",
+        "modalities.ct.window": "[-900, 300]",
+        "modalities.mri.loss.arguments.alpha": "0.7",
+        "modalities.mri.substitutes.T1ce": "zeros",
+        "prediction.flips": "true",
+        "split.train": "0.6",
+        "training.max-minutes": "2.5",
+    }
+    flags = [text for name, value in fields.items() for text in (f"--{name}", value)]
+    assert main(["train", NAME, *DATA, "--out", "runs/x", "--split", str(split), *flags]) == 0
+    (call,) = started
+    assert call["data"] == {"mri": Path("some/mri"), "ct": Path("some/ct")}
+    assert (call["out"], call["split_file"], call["store"]) == (Path("runs/x"), split, None)
+    assert call["recipe"] == get_recipe(NAME).with_changes(
+        {name.replace("-", "_"): value for name, value in fields.items()}
+    )
+    assert call["recipe"].training.max_epochs == 3
+    assert call["recipe"].split.train == 0.6
+    assert call["recipe"].prediction.flips is True
+
+
+def test_train_takes_a_recipe_from_a_file(started: list[dict[str, Any]], tmp_path: Path) -> None:
+    recipe = get_recipe(NAME).with_changes({"training.max_epochs": 7})
+    (tmp_path / "mine.json").write_text(recipe.to_json())
+    assert main(["train", str(tmp_path / "mine.json"), *DATA, "--out", "x", "--training.seed=5"]) == 0
+    assert started[0]["recipe"] == recipe.with_changes({"training.seed": 5})
+
+
+def test_a_new_network_and_loss_get_no_arguments_of_the_old(started: list[dict[str, Any]]) -> None:
+    flags = [
+        "--network.name",
+        "plain",
+        "--modalities.mri.loss.name",
+        "bce",
+        "--modalities.ct.loss.arguments",
+        "{}",
+    ]
+    assert main(["train", NAME, *DATA, "--out", "x", *flags, "--network.arguments.depth", "2"]) == 0
+    recipe = started[0]["recipe"]
+    assert recipe.network.arguments == {"depth": 2}
+    assert [modality.loss.arguments for modality in recipe.modalities.values()] == [{}, {}]
+
+
+def test_train_on_a_part_of_the_modalities(started: list[dict[str, Any]], capsys: Capture) -> None:
+    command = ["train", NAME, "--data", "mri=some/mri", "--out", "x", "--training.seed", "5"]
+    assert main([*command, "--only", "mri"]) == 0
+    assert started[0]["recipe"] == get_recipe(NAME).with_changes({"training.seed": 5}).with_only(["mri"])
+    assert main([*command, "--only", "mri", "--only", "ct"]) == 0
+    assert list(started[1]["recipe"].modalities) == ["mri", "ct"]
+    assert main([*command, "--only", "mr"]) == 2
+    assert "did you mean 'mri'" in capsys.readouterr().err
+
+
+def test_resume_accepts_the_part_that_the_run_was_started_with(
+    resumed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.write_recipe(get_recipe(NAME).with_only(["mri"]))
+    assert main(["train", NAME, "--only", "mri", "--out", str(run.path), "--resume"]) == 0
+    assert main(["train", "--only", "mri", "--out", str(run.path), "--resume"]) == 0
+    assert main(["train", NAME, "--out", str(run.path), "--resume"]) == 2
+    assert len(resumed) == 2
+
+
+def test_resume_needs_the_run_folder_only(resumed: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--training.max-minutes", "5"]) == 0
+    assert resumed[0]["out"] == tmp_path / "run"
+    assert resumed[0]["max_minutes"] == 5
+
+
+@pytest.mark.parametrize(("more", "budget"), [([], 7), (["--training.max-minutes", "none"], None)])
+def test_resume_keeps_the_budget_or_takes_it_away(
+    resumed: list[dict[str, Any]], tmp_path: Path, more: list[str], budget: float | None
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.write_recipe(run.recipe().with_changes({"training.max_minutes": 7}))
+    assert main(["train", "--resume", "--out", str(run.path), *more]) == 0
+    assert resumed[0]["max_minutes"] == budget
+
+
+def test_resume_accepts_the_command_that_started_the_run(
+    resumed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    data = ["--data", f"mri={tmp_path / 'mri'}", "--data", f"ct={tmp_path / 'ct'}"]
+    assert main(["train", NAME, *data, "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert len(resumed) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--training.learning-rate", "0.1"], "`training` differs"),
+        (["--data", "mri=elsewhere"], "for mri, not on elsewhere"),
+        (["--split", "split.json"], "keeps its own split"),
+    ],
+)
+def test_resume_refuses_what_would_change_the_run(
+    more: list[str], expected: str, resumed: list[Any], tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), *more]) == 2
+    assert expected in capsys.readouterr().err
+    assert not resumed
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("SIGINT was received", 130),
+        ("SIGTERM was received", 143),
+        ("the time budget is spent", 0),
+    ],
+)
+def test_a_stopped_training_says_how_to_go_on(
+    reason: str, code: int, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(oncoseg.train, "train", lambda recipe, data, out, **_: Outcome(out, False, reason))
+    assert main(["train", NAME, *DATA, "--out", "runs/x"]) == code
+    assert "oncoseg train --resume --out runs/x" in capsys.readouterr().out
+
+
+# predict, evaluate, report, demo
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes", "modality", "probabilities"),
+    [
+        ([], {}, None, False),
+        (["--modality", "ct", "--probabilities"], {}, "ct", True),
+        (["--threshold", "0.3"], {"prediction.threshold": 0.3}, None, False),
+        (["--flips"], {"prediction.flips": True}, None, False),
+    ],
+)
+def test_predict_passes_on_what_its_flags_say(
+    flags: list[str],
+    changes: dict[str, Any],
+    modality: str | None,
+    probabilities: bool,
+    monkeypatch: Patch,
+    capsys: Capture,
+) -> None:
+    loaded: list[Any] = []
+    predicted: list[Any] = []
+
+    class Stand:
+        load = staticmethod(lambda *given: loaded.append(given) or Stand)
+        predict = staticmethod(keeping(predicted, [Path("masks/a.nii.gz"), Path("masks/b.nii.gz")]))
+
+    monkeypatch.setattr("oncoseg.predict.Predictor", Stand)
+    monkeypatch.setattr("oncoseg.predict.substitutions", lambda out: {"a": {"T2": "FLAIR"}})
+    assert main(["predict", "run", "one", "two", "--out", "masks", *flags]) == 0
+    assert loaded == [(Path("run"), changes)]
+    named = {"modality": modality, "probabilities": probabilities}
+    assert predicted == [(((Path("one"), Path("two")), Path("masks")), named)]
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == ["masks/a.nii.gz", "masks/b.nii.gz"]
+    assert "a: predicted with FLAIR in place of T2" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "split", "data", "changes"),
+    [
+        ([], "test", {}, {}),
+        (["--split", "validation", "--data", "ct=moved"], "validation", {"ct": Path("moved")}, {}),
+        (
+            ["--threshold", "0.3", "--flips"],
+            "test",
+            {},
+            {"prediction.threshold": 0.3, "prediction.flips": True},
+        ),
+    ],
+)
+def test_evaluate_passes_on_what_its_flags_say(
+    flags: list[str],
+    split: str,
+    data: dict[str, Path],
+    changes: dict[str, Any],
+    monkeypatch: Patch,
+    capsys: Capture,
+    tmp_path: Path,
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr("oncoseg.evaluate.evaluate_run", keeping(calls, evaluation(tmp_path)))
+    assert main(["evaluate", "run", *flags]) == 0
+    assert calls == [((Path("run"), split), {"data": data, "changes": changes})]
+    printed = capsys.readouterr().out
+    assert "0.500 [0.25, 0.75]" in printed
+    assert f"Evaluation: {tmp_path}" in printed
+
+
+def test_report_names_the_page_and_its_figures(monkeypatch: Patch, capsys: Capture, tmp_path: Path) -> None:
+    for name in ("index.html", "roc.svg", "examples.png", "notes.txt"):
+        (tmp_path / name).touch()
+    calls: list[Any] = []
+    monkeypatch.setattr("oncoseg.report.write_report", keeping(calls, tmp_path / "index.html"))
+    assert main(["report", "run"]) == 0
+    assert calls == [((Path("run"),), {})]
+    assert capsys.readouterr().out.splitlines() == [
+        f"Report: {tmp_path / 'index.html'}",
+        f"Figure: {tmp_path / 'examples.png'}",
+        f"Figure: {tmp_path / 'roc.svg'}",
+    ]
+
+
+def test_demo_prints_the_table_and_the_reports_path(
+    monkeypatch: Patch, capsys: Capture, tmp_path: Path
+) -> None:
+    outs: list[Path] = []
+
+    def run_demo(out: Path, say: Callable[[str], None], monitor: Any) -> Demo:
+        outs.append(out)
+        say("1/5 making phantoms")
+        return Demo(out / "run", evaluation(tmp_path), [], out / "run" / "report" / "index.html")
+
+    monkeypatch.setattr("oncoseg.demo.run_demo", run_demo)
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr()
+    assert outs == [tmp_path / "demo"]
+    assert "1/5 making phantoms" in printed.err
+    assert "0.500 [0.25, 0.75]" in printed.out
+    assert f"Report: {tmp_path / 'demo' / 'run' / 'report' / 'index.html'}" in printed.out
+
+
+def test_from_raw_folders_to_masks_and_a_report(tmp_path: Path, capsys: Capture) -> None:
+    data = tiny_data(tmp_path)
+    run, recipe, new = tmp_path / "run", tmp_path / "tiny.json", tmp_path / "new"
+    recipe.write_text(tiny_recipe(training__max_epochs=1).to_json())
+    brats_case(new, 77)
+
+    def printed(*command: object) -> str:
+        assert main(list(map(str, command))) == 0
+        return capsys.readouterr().out
+
+    folders = [text for name, folder in data.items() for text in ("--data", f"{name}={folder}")]
+    more = ["--store", tmp_path / "store", "--workers", 0]
+    assert f"Next: oncoseg evaluate {run}" in printed("train", recipe, *folders, "--out", run, *more)
+    scores = printed("evaluate", run, "--split", "validation", "--threshold", 0.3, "--flips")
+    assert "Scores on the validation set (threshold 0.3, mirror averaging on)" in scores
+    assert f"Evaluation: {run / 'evaluation' / 'validation'}" in scores
+    for line in printed("report", run).splitlines():
+        assert Path(line.partition(": ")[2]).is_file()
+    (mask,) = printed("predict", run, new, "--out", tmp_path / "masks", "--probabilities").split()
+    assert np.unique(np.asarray(nib.load(mask).dataobj)).max() <= 1
+    assert mask == str(tmp_path / "masks" / "BraTS2021_00077.nii.gz")
+    assert Path(mask.replace(".nii.gz", "_probability.nii.gz")).is_file()
+
+
+def test_scores_are_printed_with_their_definitions(tmp_path: Path, capsys: Capture) -> None:
+    print_scores(evaluation(tmp_path))
+    printed = capsys.readouterr().out
+    assert "0.500 [0.25, 0.75]" in printed
+    assert "—" in printed
+    assert re.search(r"patient +7 +2 +4 ", printed)  # scored, empty, zero by the rule
+    assert re.search(r"ct +paper, other data +— +— +— +0\.80 +—", printed)
+    assert "paper, other data: as printed" in printed
+    assert "synthetic phantoms" in printed
+    assert "mirror averaging on" in printed
+    for text in ("dice: Overlap.", "patient: Per patient.", "Empty masks: Left out.", "threshold 0.5", "95%"):
+        assert text in printed
