@@ -68,7 +68,7 @@ def keeping(calls: list[Any], result: Any) -> Callable[..., Any]:
 
 def evaluation(folder: Path) -> Path:
     """An evaluation's folder with one row of a table and one of the paper's."""
-    dice = {"mean": 0.5, "median": 0.5, "low": 0.25, "high": 0.75, "n": 4, "undefined": 0, "note": ""}
+    dice = {"mean": 0.5, "median": 0.5, "low": 0.25, "high": 0.75, "n": 7, "undefined": 0, "note": ""}
     row = {"group": "mri", "averaging": "patient", "units": 9}
     row |= {"both_empty": 2, "truth_empty": 3, "prediction_empty": 1}
     summary = {
@@ -78,9 +78,9 @@ def evaluation(folder: Path) -> Path:
         "threshold": 0.5,
         "confidence": 0.95,
         "empty_rule": "Left out.",
-        "definitions": {"dice": "Overlap.", "auc": "Area."},
+        "definitions": {"dice": "Overlap.", "recall": "Found.", "auc": "Area."},
         "averagings": {"patient": "Per patient."},
-        "table": [row | {"scores": {"dice": dice, "auc": dice | {"mean": None}}}],
+        "table": [row | {"scores": {"dice": dice, "recall": dice | {"n": 4}, "auc": dice | {"mean": None}}}],
         "published": [{"row": "ct", "scores": {"dice": 0.8}}],
     }
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -346,7 +346,8 @@ def test_scores_are_printed_with_their_definitions(tmp_path: Path, capsys: Captu
     assert "0.500 [0.25, 0.75]" in printed
     assert "—" in printed
     assert re.search(r"patient +7 +2 +4 ", printed)  # scored, empty, zero by the rule
-    assert re.search(r"ct +paper, other data +— +— +— +0\.80 +—", printed)
+    assert printed.count("(n=4)") == 1  # recall, of the patients with tumour
+    assert re.search(r"ct +paper, other data +— +— +— +0\.80 +— +—", printed)
     assert "paper, other data: as printed" in printed
     assert "synthetic phantoms" in printed
     assert "mirror averaging on" in printed

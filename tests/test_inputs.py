@@ -61,7 +61,7 @@ def test_masks_in_a_plain_folder_are_no_images(tmp_path: Path) -> None:
 
 def test_one_image_does_not_say_what_it_shows(tmp_path: Path) -> None:
     path = image(tmp_path / "flair.nii.gz")
-    with pytest.raises(DataError, match=r"This run has mri, ct, and one image can be ct: .* --modality ct"):
+    with pytest.raises(DataError, match=r"can only be ct\. If it is, add --modality ct\. .*CASE_t1\.nii\.gz"):
         found(path)
     with pytest.raises(DataError, match="--modality ct"):
         found(tmp_path)
@@ -97,7 +97,7 @@ def test_an_unknown_modality_lists_those_there_are(tmp_path: Path) -> None:
 def test_one_image_for_two_modalities_of_one_channel_needs_to_be_told(tmp_path: Path) -> None:
     path = image(tmp_path / "a.nii")
     single = {"modalities__mri__channels": ["FLAIR"] * 4, "modalities__mri__substitutes": {}}
-    with pytest.raises(DataError, match=r"one image can be mri or ct: .*--modality"):
+    with pytest.raises(DataError, match=r"one image can only be mri or ct\. .*--modality mri"):
         found(path, **single)
     assert found(path, modality="mri", **single) == [("a", "mri")]
 

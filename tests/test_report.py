@@ -196,7 +196,7 @@ def test_every_figure_is_a_file_beside_the_page(tmp_path):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
         assert base64.b64encode(path.read_bytes()).decode() in page.read_text(encoding="utf-8")
     with Image.open(page.with_name("examples.png")) as image:  # a row per modality, four tiles each
-        assert image.size == (4 * 360, 2 * 360 + 45)
+        assert image.size == (4 * 360, 2 * 360 + 120)
 
 
 def test_a_run_without_anything_has_no_figures(tmp_path):

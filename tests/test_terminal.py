@@ -79,7 +79,7 @@ def test_training_writes_a_line_for_each_epoch_where_there_is_no_terminal(
     assert captured.out == ""
     assert captured.err.splitlines() == [
         "pretrain epoch 1/5  left 2:03:04  loss 0.750",
-        "joint epoch 2/30  left 0:01:05  loss 0.500  validation Dice mri 0.830  ct 0.550",
+        "joint epoch 2/30  left 0:01:05  loss 0.500  last Dice mri 0.830  ct 0.550",
     ]
 
 

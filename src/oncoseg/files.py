@@ -155,7 +155,8 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise
         raise RunError(
             f"Could not write {path}: {error.strerror}. Free some space or choose a folder that "
-            "you may write to, then run the same command again; nothing half-written was left."
+            "you may write to, then run the same command again (a training with --resume); nothing "
+            "half-written was left."
         ) from error
 
 

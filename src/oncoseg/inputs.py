@@ -17,6 +17,12 @@ from oncoseg.volume import to_canonical
 NOT_IMAGES = ("_mask", "_seg", "-seg", "_label", "_labels", "_segmentation", "_probability")
 """Ends of the names (without suffix, in any case of letters) of what lies beside images in plain folders."""
 
+NAMING = (
+    "Several sequences make one case when they lie in a folder of their own and are named after it: "
+    "CASE/CASE_t1.nii.gz, CASE_t1ce.nii.gz, CASE_t2.nii.gz, CASE_flair.nii.gz."
+)
+"""How to name files that are not recognised as one case."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -114,9 +120,8 @@ def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
     ]
     if fitting and modality is None and len(recipe.modalities) > 1:
         raise DataError(
-            f"{path} is one image and does not say what it shows. This run has "
-            f"{', '.join(recipe.modalities)}, and one image can be {' or '.join(fitting)}: say which it is "
-            f"with --modality, as in --modality {fitting[0]}."
+            f"{path} is one image and does not say what it shows; in this run one image can only be "
+            f"{' or '.join(fitting)}. If it is, add --modality {fitting[0]}. {NAMING}"
         )
     if not fitting:
         wanted = modality or " or ".join(recipe.modalities)
@@ -124,7 +129,7 @@ def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
         needed = f" with {', '.join(dict.fromkeys(channels))}" if channels else ""
         raise DataError(
             f"{path} is one image, but {wanted} takes several channels; expected the folder of a case"
-            f"{needed}, with the file names of a known layout (see `oncoseg inspect`)."
+            f"{needed}. {NAMING}"
         )
     channel = recipe.modalities[fitting[0]].channels[0]
     safe = re.sub(r"[^\w.-]", "_", _stem(path))

@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,11 +107,16 @@ def predict(
             "Expected something to predict: name a file, a folder or a data set after the run folder."
         )
     from oncoseg.predict import Predictor, substitutions
+    from oncoseg.run_folder import RunFolder
 
     predictor = Predictor.load(run, _prediction_changes(threshold, flips))
     with terminal.progress("predicting slices") as progress:
         written = predictor.predict(
             inputs, out, modality=modality, probabilities=probabilities, progress=progress
+        )
+    if any(record.get("synthetic") for record in _kept(RunFolder(run).data).values()):
+        terminal.note(
+            "This network was trained on synthetic phantoms: what it marks in patients means nothing."
         )
     for case, channels in substitutions(out).items():
         swaps = ", ".join(f"{used} in place of {missing}" for missing, used in channels.items())
@@ -139,8 +144,11 @@ def evaluate(
         flips: Average over the four mirror images of each slice; four times as slow.
     """
     from oncoseg.evaluate import evaluate_run
+    from oncoseg.run_folder import RunFolder
 
     changes = _prediction_changes(threshold, flips)
+    if not _kept(RunFolder(run).metrics).get("finished", True):
+        terminal.note(f"The training is not finished; these are its best weights so far: {run}")
     with terminal.progress(f"evaluating {split}") as progress:
         folder = evaluate_run(run, split, data=parse_data(data or []), progress=progress, changes=changes)
     print_scores(folder)
@@ -238,11 +246,28 @@ def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
 
 def _report_outcome(outcome: "Outcome") -> int:
     """Say how training ended; the exit code is 128 + n after signal n, otherwise 0."""
+    from oncoseg.run_folder import RunFolder
+
     if outcome.finished:
         terminal.say(f"Trained: {outcome.run} ({outcome.reason})")
+        if best := _kept(RunFolder(outcome.run).metrics).get("best"):
+            dice = ", ".join(f"{name} {_digits(value)}" for name, value in best["validation_dice"].items())
+            terminal.say(f"Kept: the weights of joint epoch {best['epoch']}, validation Dice {dice}")
         terminal.say(f"Next: oncoseg evaluate {outcome.run}")
         return 0
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
     terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
     received = signal.Signals.__members__.get(outcome.reason.split()[0])
     return 128 + received if received is not None else 0
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _kept(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a run folder's record says; nothing where the folder was passed on without it."""
+    try:
+        return read()
+    except RunError:
+        return {}

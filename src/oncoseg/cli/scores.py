@@ -11,9 +11,9 @@ PUBLISHED = "paper, other data"
 """What stands in place of an averaging in a published row."""
 
 UNITS = {
-    "n": "patients, slices, or 1 when pooled, that hold tumour in truth or prediction.",
-    "empty": "the others: no tumour in either.",
-    "zero": "those of n with tumour in only one of the two.",
+    "n": "patients, slices, or 1 when pooled, whose Dice is averaged; another n stands with the score.",
+    "empty": "no tumour in truth and prediction.",
+    "zero": "tumour in only one of the two, so that Dice is 0.",
 }
 """Columns that count units, with their meaning."""
 
@@ -29,7 +29,10 @@ def print_scores(folder: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     names = list(summary["table"][0]["scores"])
     rows: list[Sequence[Any]] = [
-        (row["group"], row["averaging"], *_units(row), *(_score(row["scores"][name]) for name in names))
+        (
+            *(row["group"], row["averaging"], *_units(row)),
+            *(_score(row["scores"][name], row["scores"]["dice"]["n"]) for name in names),
+        )
         for row in summary["table"]
     ]
     rows += [_published(row, names) for row in summary["published"]]
@@ -39,7 +42,10 @@ def print_scores(folder: Path) -> None:
     terminal.print_table(title, ("modality", "averaging", *UNITS, *names), rows, right=3)
     if summary["synthetic"]:
         terminal.say("These are synthetic phantoms: the figures say nothing about patients.")
-    terminal.say(f"In brackets: {summary['confidence']:.0%} interval over patients.")
+    if any(score["low"] is not None for row in summary["table"] for score in row["scores"].values()):
+        terminal.say(f"In brackets: {summary['confidence']:.0%} interval over patients.")
+    else:
+        terminal.say("No intervals: there are too few patients.")
     for name, meaning in UNITS.items():
         terminal.say(f"  {name}: {meaning}")
     for name, meaning in (summary["definitions"] | summary["averagings"]).items():
@@ -61,11 +67,12 @@ def _published(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str | None
 
 
 def _units(row: Mapping[str, Any]) -> tuple[int, int, int]:
-    return row["units"] - row["both_empty"], row["both_empty"], row["truth_empty"] + row["prediction_empty"]
+    return row["scores"]["dice"]["n"], row["both_empty"], row["truth_empty"] + row["prediction_empty"]
 
 
-def _score(score: Mapping[str, Any]) -> str | None:
+def _score(score: Mapping[str, Any], usual_n: int) -> str | None:
     if score["mean"] is None:
         return None
     interval = "" if score["low"] is None else f" [{score['low']:.2f}, {score['high']:.2f}]"
-    return f"{score['mean']:.3f}{interval}"
+    other = "" if score["n"] == usual_n else f" (n={score['n']})"
+    return f"{score['mean']:.3f}{interval}{other}"

@@ -178,7 +178,7 @@ def _in_words(status: Any) -> tuple[str, str]:
     """Which epoch, and everything else."""
     dice = "  ".join(f"{name} {score:.3f}" for name, score in status.scores.items())
     left = _duration(max(0.0, status.seconds_left))
-    more = f"left {left}  loss {status.loss:.3f}" + (f"  validation Dice {dice}" if dice else "")
+    more = f"left {left}  loss {status.loss:.3f}" + (f"  last Dice {dice}" if dice else "")
     return f"{status.stage} epoch {status.epoch}/{status.epochs}", more
 
 

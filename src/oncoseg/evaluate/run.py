@@ -74,7 +74,12 @@ def _cases(
     for modality, listed in sides.items():
         source = sources[modality]
         folder = Path(moved.get(modality, source["path"]))
-        scan = datasets.open_dataset(folder, source["layout"])
+        try:
+            scan = datasets.open_dataset(folder, source["layout"])
+        except DataError as error:
+            raise DataError(
+                f"{error} The run was trained on it; if it has moved, say where to: --data {modality}=PATH."
+            ) from error
         cases = splits.from_json({part: listed.get(part, {})}, scan.cases)[part]
         _check_unseen(modality, sides, part, cases)
         chosen += [(modality, case) for case in cases]

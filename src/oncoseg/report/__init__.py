@@ -44,7 +44,7 @@ def write_report(run: Path) -> Path:
     for curve in chain.from_iterable(plots.values()):
         write_bytes(path.with_name(f"{curve.name}.svg"), curve.svg)
     if panels:
-        write_bytes(path.with_name("examples.png"), examples.overview(panels))
+        write_bytes(path.with_name("examples.png"), examples.overview(panels, contents.synthetic))
     return path
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from oncoseg.report import words
 
@@ -22,8 +23,11 @@ PREDICTION_COLOUR = "#F0A000"
 TILE_INCHES = 2.4
 """Side of an example's picture."""
 
-TILE_HEADING_INCHES = 0.3
-"""Room for the titles above the rows of `overview`."""
+TILE_HEADING_INCHES = 0.8
+"""Room for the titles above the rows of `overview` and the key below them."""
+
+UPRIGHT: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "center", "ma": "center", "fontsize": 10}
+"""How the rows of `overview` are labelled."""
 
 TILES = ("Image", "Truth", "Prediction", "Close-up")
 """What is shown of an example."""
@@ -31,8 +35,8 @@ TILES = ("Image", "Truth", "Prediction", "Close-up")
 TILE_DPI = 150
 """Resolution of the examples."""
 
-CLOSE_UP_MARGIN = 0.6
-"""Room around the outlines in a close-up, as a share of their size."""
+CLOSE_UP_MARGIN = 1.0
+"""Room around the truth in a close-up, as a share of its size."""
 
 CLOSE_UP_SMALLEST = 24
 """Least side of a close-up in pixels of the source."""
@@ -56,11 +60,12 @@ def panel_tiles(panel: Mapping[str, Any]) -> list[dict[str, str]]:
     return tiles
 
 
-def overview(panels: Sequence[Mapping[str, Any]]) -> bytes:
+def overview(panels: Sequence[Mapping[str, Any]], synthetic: bool) -> bytes:
     """The median patient of each modality as one PNG, a row each, for a slide.
 
     Args:
         panels: see `panel_tiles`; where a modality has no median, its best patient is shown.
+        synthetic: whether phantoms are shown, which is then written below.
     """
     rows = {panel["modality"]: panel for panel in panels if panel["role"] == "best"}
     rows |= {panel["modality"]: panel for panel in panels if panel["role"] == "median"}
@@ -70,9 +75,21 @@ def overview(panels: Sequence[Mapping[str, Any]]) -> bytes:
     for axes_of_row, panel in zip(grid, rows.values(), strict=True):
         for axes, title in zip(axes_of_row, TILES, strict=True):
             _draw_tile(axes, panel, title)
+        axes_of_row[0].text(-0.04, 0.5, _row_label(panel), transform=axes_of_row[0].transAxes, **UPRIGHT)
     for axes, title in zip(grid[0], TILES, strict=True):
         axes.set_title(title, loc="left", fontsize=11)
+    keys = [
+        Line2D([], [], color=TRUTH_COLOUR, linestyle="solid", linewidth=2, label="truth"),
+        Line2D([], [], color=PREDICTION_COLOUR, linestyle="dashed", linewidth=2, label="prediction"),
+    ]
+    note = "synthetic phantoms, no patients" if synthetic else None
+    figure.legend(handles=keys, title=note, loc="outside lower center", ncols=2, frameon=False)
     return _png(figure, "white")
+
+
+def _row_label(panel: Mapping[str, Any]) -> str:
+    role = words.ROLE_TITLES[panel["role"]].lower()
+    return f"{words.group_name(panel['modality'])}, {role}\nDice {words.score(panel['patient_dice'])}"
 
 
 def _draw_tile(axes: Axes, panel: Mapping[str, Any], title: str) -> None:
@@ -83,7 +100,7 @@ def _draw_tile(axes: Axes, panel: Mapping[str, Any], title: str) -> None:
     axes.set_axis_off()
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=aspect, interpolation="bilinear")
     if near:
-        rows, columns = _close_up(truth | prediction)
+        rows, columns = _close_up(truth if truth.any() else prediction)
         axes.set(xlim=(columns[0] - 0.5, columns[1] - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5))
     else:
         _fill(axes, shown_truth, TRUTH_COLOUR, aspect)

@@ -30,6 +30,12 @@ ROLE_TITLES = {
 }
 """Why an example is shown."""
 
+POOR_BELOW = 0.5
+"""A mean Dice under which the summary says that the masks are poor."""
+
+POOR = "That is poor: masks like these cannot be relied on."
+"""What it then says."""
+
 SPLIT_MEANINGS = {
     "test": "kept apart from training and from every choice made during it",
     "validation": "used to choose the kept weights, so that the figures are somewhat too good",
@@ -95,6 +101,7 @@ def in_words(group: str, row: Mapping[str, Any], patients: Sequence[Mapping[str,
         + (f", and {_share(found)} of the tumour is marked. " if found["n"] else ". ")
         + _missed(patients)
         + _false_alarms(row["truth_empty"])
+        + (f" {POOR}" if dice["mean"] < POOR_BELOW else "")
     )
 
 
@@ -106,7 +113,7 @@ def _missed(patients: Sequence[Mapping[str, Any]]) -> str:
     with_tumour = [patient for patient in patients if patient["tp"] + patient["fn"] > 0]
     missed = sum(patient["tp"] == 0 for patient in with_tumour)
     if not missed:
-        return "In every patient with tumour at least a part of it was found."
+        return "In every patient with tumour at least one voxel of it was marked."
     return f"In {missed} of {_patients(len(with_tumour))} with tumour, none of it was found."
 
 
