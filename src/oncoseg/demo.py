@@ -28,7 +28,7 @@ PARTS = {"phantoms", "store", "run", "predictions"}
 CHANGES: dict[str, Any] = {
     "network.arguments.features": [32, 64, 128],
     "augmentation.crop": [64, 64],
-    "augmentation.crop_on_tumour": 0.1,
+    "augmentation.crop_on_tumour": 0.8,
     "training.batch_size": 16,
     "training.pretrain_epochs": 3,
     "training.max_epochs": 9,
