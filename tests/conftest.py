@@ -1,10 +1,15 @@
 """Shared fixtures. Real data is used where it lies beside the checkout and skipped where it is not."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from oncoseg.run_folder import RunFolder
 
 SHARED_DATA = Path(os.environ.get("ONCOSEG_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -18,3 +23,30 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA}; set ONCOSEG_REAL_DATA to its folder")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Tiny data sets by modality; tests that change one make their own."""
+    from tiny import tiny_data
+
+    return tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared store that trainings on `data` share."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def whole(data: Mapping[str, Path], store: Path, tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
+    """A run from beginning to end: one epoch on CT, two on both."""
+    from oncoseg.run_folder import RunFolder
+    from oncoseg.train import Outcome, train
+    from tiny import tiny_recipe
+
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    outcome = train(tiny_recipe(), data, out, store=store, workers=0)
+    assert outcome == Outcome(out, True, "all epochs are done")
+    return RunFolder(out)

@@ -107,9 +107,9 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 """Parameters whose values a command checks only when it runs, and how."""
 
 
-def understand(words: list[str]) -> None:
-    """Parse a command line as `oncoseg` does, without running it."""
-    _, bound, _ = app.parse_args(
+def understand(words: list[str]) -> str:
+    """Parse a command line as `oncoseg` does, without running it; gives the name of what it would run."""
+    command, bound, _ = app.parse_args(
         [word for word in words if word != "--debug"], exit_on_error=False, print_error=False
     )
     given = bound.arguments
@@ -119,11 +119,12 @@ def understand(words: list[str]) -> None:
         recipe = recipe_named(given.get("recipe"))
         changed(recipe, given.get("fields", {}), FIELD_COMMANDS[words[0]])
         assert parse_data(given.get("data", [])).keys() <= recipe.modalities.keys()
+    return str(command.__name__)
 
 
 @pytest.mark.parametrize("words", shown("oncoseg"))
 def test_every_command_shown_is_understood(words: list[str]) -> None:
-    understand(words)
+    assert understand(words) in {"list_all", *words}
 
 
 PAGE = """

@@ -52,11 +52,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return tiny_data(tmp_path_factory.mktemp("data"), 3, 3)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("store")
-
-
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Level:
     """Stands for the recipe's network."""

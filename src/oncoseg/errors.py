@@ -4,6 +4,9 @@ The command line prints them as one sentence with exit code 2; anything else is 
 keeps its traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class OncosegError(Exception):
     """Base of every error that is about the user's input rather than about our code."""
@@ -25,5 +28,14 @@ class RunError(OncosegError):
     """A run folder that is missing, incomplete, in the way or of another version."""
 
 
-class MissingExtraError(OncosegError):
-    """An optional dependency is not installed; the message carries the line that installs it."""
+def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, or what there is.
+
+    Args:
+        name: as it was given.
+        known: what could have been meant.
+        otherwise: said where nothing is near; the list of all names when left out.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise or f"expected one of {', '.join(names)}."

@@ -19,10 +19,7 @@ from oncoseg.datasets.base import Case, Problem
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.io import ImageRef, read, read_channels
 from oncoseg.io.checks import NonFiniteError
-from oncoseg.volume import Volume, check_same_grid, to_canonical
-
-MM3_PER_ML = 1000.0
-"""Cubic millimetres in a millilitre."""
+from oncoseg.volume import MM3_PER_ML, Volume, check_same_grid, to_canonical
 
 MAJORITY = 0.5
 """Share of the readers from which a voxel counts as marked by the majority; ties count."""

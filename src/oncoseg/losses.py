@@ -4,14 +4,13 @@ Every loss takes logits `n classes …` and a target `n …` of class indices (0
 floats, and returns one number. With one class the logits are independent (sigmoid).
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from oncoseg.errors import RecipeError
+from oncoseg.errors import RecipeError, nearest
 
 POWER_FLOOR = 1e-6
 """Smallest 1 − TI before the power γ < 1, whose slope is infinite at 0."""
@@ -67,9 +66,7 @@ def build(name: str, arguments: Mapping[str, float]) -> Callable[[Tensor, Tensor
         RecipeError: an unknown name, or arguments that the loss does not take.
     """
     if name not in LOSSES:
-        near = difflib.get_close_matches(name, LOSSES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(LOSSES)}."
-        raise RecipeError(f"Unknown loss {name!r}; {hint}")
+        raise RecipeError(f"Unknown loss {name!r}; {nearest(name, LOSSES)}")
     function = LOSSES[name]
     try:
         function(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), **arguments)

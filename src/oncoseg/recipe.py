@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from oncoseg.errors import RecipeError
+from oncoseg.errors import RecipeError, nearest
 
 FORMAT_VERSION: Literal[1] = 1
 """Version of run folders; raised when an older program could not read a newer folder rightly."""
@@ -293,9 +293,9 @@ class Recipe(_Part):
         """
         kept = set(names)
         for name in sorted(kept - set(self.modalities)):
-            near = difflib.get_close_matches(name, self.modalities, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(self.modalities)}."
-            raise RecipeError(f"Recipe {self.name} has no modality {name!r}; {hint}")
+            raise RecipeError(
+                f"Recipe {self.name} has no modality {name!r}; {nearest(name, self.modalities)}"
+            )
         values = self.model_dump(mode="json")
         values["modalities"] = {name: part for name, part in values["modalities"].items() if name in kept}
         if self.training.pretrain_on not in kept:
@@ -339,8 +339,7 @@ def _known(name: str, values: Any, dotted: str) -> str:
     for spelling in (name, name.replace("-", "_")):
         if spelling in names:
             return spelling
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names) or 'none here'}."
+    hint = nearest(name, names, None if names else "expected one of none here.")
     raise RecipeError(f"Unknown recipe field {dotted!r}: there is no {name!r}; {hint}")
 
 

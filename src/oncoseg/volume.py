@@ -13,6 +13,9 @@ import numpy as np
 
 from oncoseg.errors import GeometryError
 
+MM3_PER_ML = 1000.0
+"""Cubic millimetres in a millilitre."""
+
 AFFINE_TOLERANCE_MM = 1e-3
 """Two grids are the same when no corner of one lies further than this from the other's."""
 

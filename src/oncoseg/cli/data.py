@@ -1,6 +1,5 @@
 """The commands about data: `oncoseg inspect`, `phantom`, `prepare`."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ from cyclopts import Parameter
 
 from oncoseg.cli import terminal
 from oncoseg.cli.recipes import Fields, changed, open_recipe
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, nearest
 
 if TYPE_CHECKING:
     from oncoseg.inspect import CaseRow
@@ -61,9 +60,7 @@ def phantom(kind: str, out: Path, /, *, cases: int = 12, seed: int = 0) -> None:
     from oncoseg.phantom import PHANTOMS
 
     if kind not in PHANTOMS:
-        near = difflib.get_close_matches(kind, PHANTOMS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(PHANTOMS)}."
-        raise DataError(f"Unknown kind of phantom {kind!r}; {hint}")
+        raise DataError(f"Unknown kind of phantom {kind!r}; {nearest(kind, PHANTOMS)}")
     with terminal.progress(f"making {kind} phantoms") as progress:
         PHANTOMS[kind](out, cases, seed, progress)
     terminal.say(f"{cases} {kind} phantoms in {out} (synthetic, no patient's data)")

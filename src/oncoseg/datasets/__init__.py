@@ -1,13 +1,12 @@
 """Public data sets, read where they lie. Adapters describe cases; `oncoseg.io` reads their voxels."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from oncoseg.datasets import brats, lgg, lidc_slices
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, nearest
 from oncoseg.files import SYNTHETIC_NOTE
 
 __all__ = ["DATASETS", "Case", "Layout", "Problem", "Scan", "open_dataset"]
@@ -31,9 +30,7 @@ def open_dataset(path: Path, layout: str | None = None) -> Scan:
         DataError: the folder is missing, empty or of no known layout, or the layout is unknown.
     """
     if layout is not None and layout not in DATASETS:
-        near = difflib.get_close_matches(layout, DATASETS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(DATASETS)}."
-        raise DataError(f"Unknown data set layout {layout!r}; {hint}")
+        raise DataError(f"Unknown data set layout {layout!r}; {nearest(layout, DATASETS)}")
     _check_folder(path)
     name = layout or _recognised(path)
     scan = DATASETS[name].scan(path)

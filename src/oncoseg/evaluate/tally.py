@@ -13,9 +13,7 @@ from oncoseg.evaluate.panels import Candidate, candidates
 from oncoseg.metrics import Confusion
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import ALL_MODALITIES
-
-MM3_PER_ML = 1000.0
-"""Cubic millimetres in a millilitre."""
+from oncoseg.volume import MM3_PER_ML
 
 
 class SliceRow(NamedTuple):

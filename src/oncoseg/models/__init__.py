@@ -1,13 +1,12 @@
 """Networks. Each takes `(in_channels, classes, **arguments)` and returns logits."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from oncoseg.errors import RecipeError
+from oncoseg.errors import RecipeError, nearest
 from oncoseg.models.attention_unet import AttentionUNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -32,9 +31,7 @@ def build(name: str, in_channels: int, classes: int, arguments: Mapping[str, Any
         RecipeError: an unknown name, or arguments that the network does not take.
     """
     if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(MODELS)}."
-        raise RecipeError(f"Unknown network {name!r}; {hint}")
+        raise RecipeError(f"Unknown network {name!r}; {nearest(name, MODELS)}")
     try:
         return MODELS[name](in_channels, classes, **arguments)
     except (TypeError, ValueError) as error:

@@ -1,9 +1,8 @@
 """The published systems, each a function that returns its complete `Recipe`."""
 
-import difflib
 from collections.abc import Callable
 
-from oncoseg.errors import RecipeError
+from oncoseg.errors import RecipeError, nearest
 from oncoseg.recipe import Recipe
 from oncoseg.recipes.unified_mri_ct import unified_mri_ct
 
@@ -20,7 +19,6 @@ def get_recipe(name: str) -> Recipe:
         RecipeError: an unknown name; the nearest known one is suggested.
     """
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "see `oncoseg recipes` for those there are."
+        hint = nearest(name, RECIPES, "see `oncoseg recipes` for those there are.")
         raise RecipeError(f"Unknown recipe {name!r}; {hint}")
     return RECIPES[name]()

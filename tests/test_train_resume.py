@@ -1,0 +1,272 @@
+"""Stopping a training anywhere and going on as if it had never stopped. No test waits for a clock."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from oncoseg import train as training
+from oncoseg.errors import DataError, RunError
+from oncoseg.run_folder import RunFolder
+from oncoseg.train import Outcome, Status, resume, train
+from runs import assert_same, checkpoint_of, log_of, stopping_at
+from tiny import brats_case, tiny_data, tiny_recipe
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 6, 10])
+def test_a_stopped_run_goes_on_as_if_it_never_was(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, step: int
+) -> None:
+    out = tmp_path / "run"
+    outcome = train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(step))
+    assert outcome == Outcome(out, False, "SIGTERM was received")
+    run = RunFolder(out)
+    assert run.metrics()["finished"] is False
+    assert run.checkpoint.is_file()
+    torch.manual_seed(7)
+    assert resume(out, store=store, workers=0) == Outcome(out, True, "all epochs are done")
+    assert_same(run, whole)
+
+
+def test_stopping_at_every_step_changes_nothing(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    outcome = train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
+    calls = 1
+    while not outcome.finished:
+        outcome = resume(out, store=store, workers=0, monitor=stopping_at(1))
+        calls += 1
+    assert calls == 10 + 1  # the last call only validates
+    assert_same(RunFolder(out), whole)
+
+
+def test_a_kill_loses_what_came_after_the_last_checkpoint_only(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(status: Status) -> None:
+        if (status.stage, status.epoch, status.step) == ("joint", 2, 3):
+            raise Killed
+
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(tiny_recipe(), data, out, store=store, workers=0, monitor=kill)
+    assert checkpoint_of(RunFolder(out))["place"] == [1, 1, 0]
+    assert len(log_of(RunFolder(out))) == 3
+    resume(out, store=store, workers=0)
+    assert_same(RunFolder(out), whole)
+
+
+def test_checkpoints_are_written_within_long_epochs(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHECKPOINT_MINUTES", -1.0)
+    places: list[list[int]] = []
+    real = training._Training._save_checkpoint
+    monkeypatch.setattr(
+        training._Training,
+        "_save_checkpoint",
+        lambda self: (real(self), places.append([self.stage, self.epoch, self.step]))[0],
+    )
+    train(tiny_recipe(training__max_epochs=1), data, tmp_path / "run", store=store, workers=0)
+    assert places[:3] == [[0, 0, 1], [0, 0, 2], [0, 1, 0]]
+
+
+def test_a_run_without_any_checkpoint_starts_over(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
+    (out / "checkpoint.pt").unlink()
+    resume(out, store=store, workers=0)
+    assert_same(RunFolder(out), whole)
+
+
+def test_the_budget_stops_cleanly_and_can_be_given_anew(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    recipe = tiny_recipe(training__max_minutes=1e-9)
+    outcome = train(recipe, data, out, store=store, workers=0)
+    assert (outcome.finished, outcome.reason) == (False, "the time budget of 1e-09 minutes is spent")
+    assert checkpoint_of(RunFolder(out))["place"] == [0, 0, 1]
+    with pytest.raises(RunError, match="no joint epoch"):
+        RunFolder(out).need_model()
+    outcome = resume(out, store=store, workers=0)
+    assert not outcome.finished
+    assert checkpoint_of(RunFolder(out))["place"] == [0, 0, 2]
+    assert resume(out, store=store, workers=0, max_minutes=60).finished
+    assert_same(RunFolder(out), whole)
+    assert RunFolder(out).recipe() == recipe, "the budget of one call is not the recipe's"
+
+
+def test_resuming_can_take_the_budget_away(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(training__max_minutes=1e-9), data, out, store=store, workers=0)
+    assert resume(out, store=store, workers=0, max_minutes=None).finished
+    assert_same(RunFolder(out), whole)
+
+
+class Clock:
+    """Stands for `time`: goes on only when told."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def slow(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same work, but an hour passes with it."""
+
+        def take_an_hour(*given: Any, **more: Any) -> Any:
+            self.now += 3600
+            return work(*given, **more)
+
+        return take_an_hour
+
+
+def test_preparing_counts_for_the_budget(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(training.training_data, "load", clock.slow(training.training_data.load))
+    recipe = tiny_recipe(training__max_minutes=30)
+    assert not train(recipe, data, tmp_path / "run", store=store, workers=0).finished
+    assert checkpoint_of(RunFolder(tmp_path / "run"))["place"] == [0, 0, 1]
+
+
+def test_validation_counts_for_the_budget_and_every_call_gets_on(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(training, "validate", clock.slow(training.validate))
+    out = tmp_path / "run"
+    outcome = train(tiny_recipe(training__max_minutes=30), data, out, store=store, workers=0)
+    places = [checkpoint_of(RunFolder(out))["place"]]
+    while not outcome.finished:
+        outcome = resume(out, store=store, workers=0)
+        places.append(checkpoint_of(RunFolder(out))["place"])
+    # stopped in the validation after 2 steps; then it is made, and a step
+    assert places == [[0, 0, 2], [1, 0, 1], [1, 0, 4], [1, 1, 1], [1, 1, 4], [2, 0, 0]]
+    assert_same(RunFolder(out), whole)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 5])
+def test_a_stop_within_validation_changes_nothing(
+    whole: RunFolder,
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
+) -> None:
+    real, calls = training.validate, 0
+
+    def validate(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    monkeypatch.setattr(training, "validate", validate)
+    out = tmp_path / "run"
+    assert train(tiny_recipe(), data, out, store=store, workers=0) == Outcome(
+        out, False, "SIGTERM was received"
+    )
+    places = {1: [0, 0, 2], 2: [1, 0, 4], 3: [1, 0, 4], 5: [1, 1, 4]}
+    assert checkpoint_of(RunFolder(out))["place"] == places[call]
+    assert resume(out, store=store, workers=0).finished
+    assert_same(RunFolder(out), whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    train(tiny_recipe(training__max_epochs=1), data, out, store=store, workers=0)
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert resume(out, store=store, workers=0).finished
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_a_checkpoint_holds_no_code(whole: RunFolder) -> None:
+    assert set(checkpoint_of(whole)) >= {"place", "network", "optimiser", "schedule", "partial", "log"}
+
+
+def copy_of(run: RunFolder, target: Path) -> RunFolder:
+    target.mkdir()
+    for path in run.path.iterdir():
+        if path.is_file():
+            (target / path.name).write_bytes(path.read_bytes())
+    return RunFolder(target)
+
+
+def fewer_bytes(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def other_network(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    state["network"].popitem()
+    torch.save(state, path)
+
+
+def lacking(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    del state["place"]
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    "spoil", [fewer_bytes, other_network, lacking, lambda path: path.write_bytes(b"")], ids=str
+)
+def test_a_damaged_checkpoint_is_a_run_error(
+    whole: RunFolder, store: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    run = copy_of(whole, tmp_path / "run")
+    spoil(run.checkpoint)
+    with pytest.raises(RunError, match=r"checkpoint .* cannot be used.*Delete it"):
+        resume(run.path, store=store, workers=0)
+
+
+def test_another_format_version_is_a_run_error(whole: RunFolder, store: Path, tmp_path: Path) -> None:
+    run = copy_of(whole, tmp_path / "run")
+    recipe = (run.path / "recipe.json").read_text()
+    (run.path / "recipe.json").write_text(recipe.replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(RunError, match="format version 99; this oncoseg reads version 1"):
+        resume(run.path, store=store, workers=0)
+
+
+def test_data_that_changed_are_noticed(tmp_path: Path, store: Path) -> None:
+    data = tiny_data(tmp_path / "data", 3, 3)
+    out = tmp_path / "run"
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
+    (patient,) = RunFolder(out).split()["mri"]["train"]
+    brats_case(tmp_path / "new", 77)
+    for end in ("t1", "seg"):
+        (tmp_path / "new" / "BraTS2021_00077" / f"BraTS2021_00077_{end}.nii.gz").replace(
+            data["mri"] / patient / f"{patient}_{end}.nii.gz"
+        )
+    with pytest.raises(RunError, match=r"The mri data at .* have changed"):
+        resume(out, store=store, workers=0)
+
+
+def test_data_that_moved_are_named(tmp_path: Path, store: Path) -> None:
+    data = tiny_data(tmp_path / "data", 3, 3)
+    out = tmp_path / "run"
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
+    data["mri"].rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="does not exist"):
+        resume(out, store=store, workers=0)
