@@ -60,6 +60,9 @@ def test_what_cannot_be_opened_is_explained(tmp_path: Path) -> None:
         open_dataset(tmp_path / "file.txt")
     with pytest.raises(DataError, match=r"(?s)no known layout.*brats: .*lidc_slices: .*lgg: "):
         open_dataset(tmp_path)
+    touch(tmp_path, "study/series/image.dcm")
+    with pytest.raises(DataError, match=r"(?s)holds DICOM files.*brats: "):
+        open_dataset(tmp_path)
     with pytest.raises(DataError, match="did you mean 'lidc_slices'"):
         open_dataset(tmp_path, "lidc-slices")
     with pytest.raises(DataError, match="expected one of brats"):

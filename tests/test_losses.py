@@ -84,7 +84,9 @@ def test_a_loss_is_built_with_its_arguments() -> None:
     [
         ("focal-tverski", {}, "did you mean 'focal-tversky'"),
         ("xyz", {}, "expected one of focal-tversky"),
-        ("focal-tversky", {"delta": 1.0}, "does not take the arguments {'delta': 1.0}"),
+        ("focal-tversky", {"gama": 1.0}, "takes no argument 'gama'; did you mean 'gamma'"),
+        ("focal-tversky", {"xyz": 1.0}, "expected one of alpha, beta, gamma, smooth"),
+        ("focal-tversky", {"gamma": "much"}, "does not take the arguments {'gamma': 'much'}"),
     ],
 )
 def test_a_loss_that_is_not_there_is_explained(name: str, arguments: dict[str, float], message: str) -> None:

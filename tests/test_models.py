@@ -70,7 +70,6 @@ def test_padding_repeats_the_border_and_is_undone() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"feature": [4, 8]},
         {"features": [4]},
         {"features": []},
         {"features": [0, 4]},
@@ -82,6 +81,11 @@ def test_padding_repeats_the_border_and_is_undone() -> None:
 def test_arguments_that_do_not_fit_are_the_recipes_mistake(arguments: dict) -> None:
     with pytest.raises(RecipeError, match="does not take the arguments"):
         build("attention-unet", 1, 1, arguments)
+
+
+def test_the_nearest_argument_is_suggested() -> None:
+    with pytest.raises(RecipeError, match="takes no argument 'feature'; did you mean 'features'"):
+        build("attention-unet", 1, 1, {"feature": [4, 8]})
 
 
 def test_the_nearest_network_is_suggested() -> None:

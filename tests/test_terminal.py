@@ -65,21 +65,23 @@ def test_problems_are_counted_by_kind(capsys: pytest.CaptureFixture[str]) -> Non
 
 BEFORE_ANY_SCORE = Status("pretrain", 1, 5, 5, 80, 0.75, 7384.0, {})
 IN_THE_MIDDLE = Status("joint", 2, 30, 60, 80, 0.5, 65.4, {"mri": 0.8304, "ct": 0.5496})
+FINISHED = IN_THE_MIDDLE._replace(step=80, scores={"mri": 0.9, "ct": 0.6}, validated=True)
 
 
-def test_training_writes_a_line_for_each_epoch_where_there_is_no_terminal(
+def test_training_writes_an_estimate_and_every_finished_epoch_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with terminal.training_progress() as show:
         for step in range(1, 81):
             show(BEFORE_ANY_SCORE._replace(step=step))
-        for step in (1, 2, 3):  # an epoch shorter than the step at which its line is due
-            show(IN_THE_MIDDLE._replace(step=step, steps=3))
+        for step in range(1, 81):
+            show(IN_THE_MIDDLE._replace(step=step))
+        show(FINISHED)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
         "pretrain epoch 1/5  left 2:03:04  loss 0.750",
-        "joint epoch 2/30  left 0:01:05  loss 0.500  last Dice mri 0.830  ct 0.550",
+        "joint epoch 2/30 done  left 0:01:05  loss 0.500  Dice mri 0.900  ct 0.600",
     ]
 
 
@@ -91,9 +93,11 @@ def test_a_terminal_shows_the_time_left_and_both_modalities_dice(
         monkeypatch.setenv(variable, value)
     with terminal.training_progress() as show:
         show(BEFORE_ANY_SCORE)
+        show(FINISHED)
         show(IN_THE_MIDDLE)
     captured = capsys.readouterr()
     assert captured.out == ""
     bar = captured.err.splitlines()[-2]  # the last line shows the cursor again
-    for what in ("joint epoch 2/30", "left 0:01:05", "loss 0.500", "Dice mri 0.830  ct 0.550"):
+    for what in ("joint epoch 2/30", "left 0:01:05", "loss 0.500", "last Dice mri 0.830  ct 0.550"):
         assert what in bar
+    assert "joint epoch 2/30 done  left 0:01:05  loss 0.500  Dice mri 0.900  ct 0.600" in captured.err

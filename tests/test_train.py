@@ -158,17 +158,32 @@ def test_progress_tells_both_modalities_and_the_time_left(
     seen: list[Status] = []
     train(tiny_recipe(), data, tmp_path / "run", store=store, workers=0, monitor=seen.append)
     # CT: 2 patients × 3 slices in batches of 4; both: 2 × 4 slices of MRI in batches of 2 + 2
-    assert [(one.stage, one.epoch, one.step, one.steps) for one in seen] == [
+    steps = [one for one in seen if not one.validated]
+    assert [(one.stage, one.epoch, one.step, one.steps) for one in steps] == [
         ("pretrain", 1, 1, 2),
         ("pretrain", 1, 2, 2),
         *(("joint", epoch, step, 4) for epoch in (1, 2) for step in (1, 2, 3, 4)),
     ]
     assert seen[0].scores == {}
-    assert set(seen[2].scores) == {"ct"}
+    assert set(steps[2].scores) == {"ct"}
     assert set(seen[-1].scores) == {"mri", "ct"}
     assert all(math.isfinite(one.loss) for one in seen)
-    assert seen[-1].seconds_left == 0
-    assert all(one.seconds_left > 0 for one in seen[:-1])
+    assert seen[-1].seconds_left == seen[-2].seconds_left == 0
+    assert all(one.seconds_left > 0 for one in seen[:-2])
+
+
+def test_progress_tells_every_epochs_own_validation(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    seen: list[Status] = []
+    train(tiny_recipe(), data, tmp_path / "run", store=store, workers=0, monitor=seen.append)
+    told = [(one.stage, one.epoch, one.step, one.scores) for one in seen if one.validated]
+    logged = log_of(RunFolder(tmp_path / "run"))
+    assert [(stage, epoch) for stage, epoch, _, _ in told] == [("pretrain", 1), ("joint", 1), ("joint", 2)]
+    assert [step for _, _, step, _ in told] == [2, 4, 4]
+    for stage, epoch, _, scores in told:
+        rows = [row for row in logged if (row["stage"], int(row["epoch"])) == (stage, epoch)]
+        assert {row["modality"]: pytest.approx(float(row["validation_dice"])) for row in rows} == scores
 
 
 def test_the_loss_is_looked_at_only_for_a_monitor(

@@ -5,7 +5,8 @@ keeps its traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 
 
 class OncosegError(Exception):
@@ -39,3 +40,15 @@ def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> st
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise or f"expected one of {', '.join(names)}."
+
+
+def check_arguments(what: str, function: Callable[..., object], given: Iterable[str]) -> None:
+    """Check that a function takes arguments of these names.
+
+    Raises:
+        RecipeError: it does not; suggests the nearest that it takes by name.
+    """
+    takes = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name in given:
+        if name not in takes:
+            raise RecipeError(f"{what} takes no argument {name!r}; {nearest(name, takes)}")

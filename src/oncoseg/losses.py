@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from oncoseg.errors import RecipeError, nearest
+from oncoseg.errors import RecipeError, check_arguments, nearest
 
 POWER_FLOOR = 1e-6
 """Smallest 1 − TI before the power γ < 1, whose slope is infinite at 0."""
@@ -68,6 +68,7 @@ def build(name: str, arguments: Mapping[str, float]) -> Callable[[Tensor, Tensor
     if name not in LOSSES:
         raise RecipeError(f"Unknown loss {name!r}; {nearest(name, LOSSES)}")
     function = LOSSES[name]
+    check_arguments(f"Loss {name!r}", function, arguments)
     try:
         function(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2), **arguments)
     except TypeError as error:

@@ -49,7 +49,7 @@ class Stage(NamedTuple):
 
 
 class Status(NamedTuple):
-    """Where training is, for showing progress."""
+    """Where training is, for showing progress; `validated` once an epoch's own scores are there."""
 
     stage: str
     epoch: int
@@ -59,6 +59,7 @@ class Status(NamedTuple):
     loss: float
     seconds_left: float
     scores: Mapping[str, float]
+    validated: bool = False
 
 
 class Outcome(NamedTuple):
@@ -101,7 +102,7 @@ def train(
         split_file: a `split.json` to use instead of drawing a split.
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
-        monitor: called after every step.
+        monitor: called after every step and every validation.
 
     Raises:
         RunError: `out` holds something or cannot be written, or the loss is not finite any more.
@@ -313,6 +314,7 @@ class _Training:
         found = self._validate(stage)
         self.scores = {name: score for name, (_, score) in found.items()}
         macro = mean_of_known(list(self.scores.values()))
+        self._tell_monitor(stage, self.step, validated=True)
         self.epoch, self.step = self.epoch + 1, 0
         rows = [
             EpochRow(
@@ -472,7 +474,7 @@ class _Training:
         done = self.epoch * len(self._batches(self.stages[self.stage], 0)) + self.step
         return sum(lengths) - done
 
-    def _tell_monitor(self, stage: Stage, steps: int) -> None:
+    def _tell_monitor(self, stage: Stage, steps: int, validated: bool = False) -> None:
         if self.monitor is None:
             return
         per_step = (time.monotonic() - self.started) / max(1, self.steps_done)
@@ -480,9 +482,8 @@ class _Training:
         loss = self.partial.latest_loss()  # waits for the GPU, so only where someone looks
         if not math.isfinite(loss):
             self._check_finite()
-        self.monitor(
-            Status(stage.name, self.epoch + 1, stage.epochs, self.step, steps, loss, left, dict(self.scores))
-        )
+        place = (stage.name, self.epoch + 1, stage.epochs, self.step, steps)
+        self.monitor(Status(*place, loss, left, dict(self.scores), validated))
 
     def _check_finite(self) -> None:
         """Raise RunError where the epoch's losses or the weights are not finite: no checkpoint is spoilt."""

@@ -18,7 +18,7 @@ WIDTH_OF_TABLES = 240
 """The same for tables, which are only as wide as they need to be."""
 
 LINE_AT_STEP = 5
-"""The step of an epoch at which its line is written where there is no terminal."""
+"""The step of a call at which the first estimate is written where there is no terminal."""
 
 LINE_AFTER_SECONDS = 30.0
 """Of other long work where there is no terminal: a line whenever so much time has passed."""
@@ -141,15 +141,15 @@ def _lines_in_time(what: str) -> Progress:
 def training_progress() -> Iterator[Callable[[Any], None]]:
     """Show where training is, with each modality's validation Dice and the time left of the whole run.
 
-    A bar on a terminal; elsewhere, such as in a batch job's log, a line at the start of each epoch.
-    Gives a function for `train`'s `monitor`.
+    A line for every finished epoch with its own validation; above a bar on a terminal, elsewhere (such as
+    in a batch job's log) after a first line with an estimate. Gives a function for `train`'s `monitor`.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
     console = stderr()
     if not console.is_terminal:
-        yield _line_per_epoch
+        yield _lines_of_epochs()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -163,23 +163,37 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
 
         def show(status: Any) -> None:
             epoch, more = _in_words(status)
-            bar.update(task, description=epoch, completed=status.step, total=status.steps, more=more)
+            if status.validated:
+                bar.console.print(f"{epoch}  {more}", markup=False, soft_wrap=True)
+            else:
+                bar.update(task, description=epoch, completed=status.step, total=status.steps, more=more)
 
         yield show
 
 
-def _line_per_epoch(status: Any) -> None:
-    # the time left is an estimate from the steps so far, so not before a few were timed
-    if status.step == min(LINE_AT_STEP, status.steps):
-        note("  ".join(_in_words(status)))
+def _lines_of_epochs() -> Callable[[Any], None]:
+    steps = 0
+
+    def show(status: Any) -> None:
+        nonlocal steps
+        steps += not status.validated
+        # the time left is an estimate from the steps so far, so not before a few were timed
+        if status.validated or steps == LINE_AT_STEP:
+            note("  ".join(_in_words(status)))
+
+    return show
 
 
 def _in_words(status: Any) -> tuple[str, str]:
     """Which epoch, and everything else."""
-    dice = "  ".join(f"{name} {score:.3f}" for name, score in status.scores.items())
+    scores = "  ".join(f"{name} {score:.3f}" for name, score in status.scores.items())
     left = _duration(max(0.0, status.seconds_left))
-    more = f"left {left}  loss {status.loss:.3f}" + (f"  last Dice {dice}" if dice else "")
-    return f"{status.stage} epoch {status.epoch}/{status.epochs}", more
+    dice = f"  {'Dice' if status.validated else 'last Dice'} {scores}" if scores else ""
+    done = " done" if status.validated else ""
+    return (
+        f"{status.stage} epoch {status.epoch}/{status.epochs}{done}",
+        f"left {left}  loss {status.loss:.3f}{dice}",
+    )
 
 
 def _duration(seconds: float) -> str:

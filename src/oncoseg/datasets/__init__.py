@@ -55,6 +55,11 @@ def _recognised(path: Path) -> str:
     names = [name for name, layout in DATASETS.items() if layout.recognise(path)]
     if not names:
         known = "\n".join(f"  {name}: {layout.title}" for name, layout in DATASETS.items())
+        if next(path.rglob("*.dcm"), None) is not None:
+            raise DataError(
+                f"{path} holds DICOM files, which oncoseg does not read yet. Convert them to NIfTI, for "
+                f"example with dcm2niix, into one of these layouts:\n{known}"
+            )
         raise DataError(f"{path} has no known layout; expected one of these:\n{known}")
     if len(names) > 1:
         raise DataError(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from oncoseg.errors import RecipeError, nearest
+from oncoseg.errors import RecipeError, check_arguments, nearest
 from oncoseg.models.attention_unet import AttentionUNet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -32,6 +32,7 @@ def build(name: str, in_channels: int, classes: int, arguments: Mapping[str, Any
     """
     if name not in MODELS:
         raise RecipeError(f"Unknown network {name!r}; {nearest(name, MODELS)}")
+    check_arguments(f"Network {name!r}", MODELS[name], arguments)
     try:
         return MODELS[name](in_channels, classes, **arguments)
     except (TypeError, ValueError) as error:
