@@ -1,12 +1,7 @@
-"""Segmentation scores as pure functions of counts, and ROC-AUC in bounded memory.
-
-Masks are reduced to a `Confusion` once; every score is a function of it. What a score means where
-a mask is empty is a rule of its own (`EmptyRule`), stated beside every table.
-"""
+"""ROC and precision–recall of any number of voxels from a histogram of probabilities, in bounded memory."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,110 +10,6 @@ LOGIT_LIMIT = 16.0
 
 PROBABILITY_BINS = 10_000
 """Bins of a `probability_histogram`; even, so that a bin begins exactly at probability 0.5."""
-
-EmptyRule = Literal["both-empty-undefined", "both-empty-is-one"]
-"""What a unit without tumour in truth and prediction scores: nothing (left out, counted), or 1."""
-
-
-class Confusion(NamedTuple):
-    """Numbers of voxels: true positives, false positives, false negatives, true negatives."""
-
-    tp: int
-    fp: int
-    fn: int
-    tn: int
-
-    @property
-    def truth_empty(self) -> bool:
-        """Whether the truth marks no voxel."""
-        return self.tp + self.fn == 0
-
-    @property
-    def prediction_empty(self) -> bool:
-        """Whether the prediction marks no voxel."""
-        return self.tp + self.fp == 0
-
-
-NO_VOXELS = Confusion(0, 0, 0, 0)
-"""Counts of nothing, where every sum starts."""
-
-
-def confusion(truth: np.ndarray, prediction: np.ndarray) -> Confusion:
-    """Count voxels of two bool masks of one shape, any number of axes.
-
-    Raises:
-        ValueError: the masks differ in shape or are not bool.
-    """
-    if truth.shape != prediction.shape or truth.dtype != bool or prediction.dtype != bool:
-        raise ValueError(
-            f"Expected two bool masks of one shape, got {truth.dtype} {truth.shape} and "
-            f"{prediction.dtype} {prediction.shape}."
-        )
-    tp = int(np.count_nonzero(truth & prediction))
-    fp = int(np.count_nonzero(prediction)) - tp
-    fn = int(np.count_nonzero(truth)) - tp
-    return Confusion(tp, fp, fn, truth.size - tp - fp - fn)
-
-
-def pool(counts: Iterable[Confusion]) -> Confusion:
-    """Sum counts as if all voxels were of one image."""
-    return Confusion(*(sum(column) for column in zip(NO_VOXELS, *counts, strict=True)))
-
-
-def dice(counts: Confusion) -> float:
-    """Dice = 2·TP / (2·TP + FP + FN), in [0, 1]; NaN when both masks are empty."""
-    return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
-
-
-def iou(counts: Confusion) -> float:
-    """Intersection over union (Jaccard) = TP / (TP + FP + FN), in [0, 1]; NaN when both are empty."""
-    return _ratio(counts.tp, counts.tp + counts.fp + counts.fn)
-
-
-def precision(counts: Confusion) -> float:
-    """Share of predicted voxels that are tumour = TP / (TP + FP); NaN for an empty prediction."""
-    return _ratio(counts.tp, counts.tp + counts.fp)
-
-
-def recall(counts: Confusion) -> float:
-    """Share of tumour voxels that are found (sensitivity) = TP / (TP + FN); NaN for an empty truth."""
-    return _ratio(counts.tp, counts.tp + counts.fn)
-
-
-def f1(counts: Confusion) -> float:
-    """Harmonic mean of precision and recall; on the same counts it *is* Dice."""
-    return dice(counts)
-
-
-SCORES: dict[str, Callable[[Confusion], float]] = {
-    "dice": dice,
-    "iou": iou,
-    "precision": precision,
-    "recall": recall,
-    "f1": f1,
-}
-"""Name → function of counts. `score` adds the rule for empty masks."""
-
-
-def score(name: str, counts: Confusion, empty: EmptyRule = "both-empty-undefined") -> float:
-    """A score with the rule for empty masks applied.
-
-    Both masks empty: NaN, or 1 with `both-empty-is-one`. Exactly one empty: 0, precision of an empty
-    prediction included, so that finding less is never rewarded; only recall stays undefined (NaN)
-    where there is nothing to find.
-
-    Args:
-        name: a name in SCORES.
-        counts: of one slice, patient or set.
-        empty: what both masks empty means.
-    """
-    if counts.truth_empty and counts.prediction_empty:
-        return 1.0 if empty == "both-empty-is-one" else math.nan
-    if counts.truth_empty and name == "recall":
-        return math.nan
-    if counts.truth_empty or counts.prediction_empty:
-        return 0.0
-    return SCORES[name](counts)
 
 
 def probability_histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -204,10 +95,6 @@ def average_precision(histogram: np.ndarray) -> float:
         return math.nan
     curve = roc_curve(histogram)
     return float((np.diff(curve.recall) * curve.precision[1:]).sum())
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
 
 
 def _bin_of(probability: np.ndarray) -> np.ndarray:
