@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from oncoseg import files
+from oncoseg import files, processes
 from oncoseg import prepare as preparing
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
@@ -377,7 +377,7 @@ def test_a_file_in_place_of_the_store_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_memory_bounds_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "available_processors", lambda: 16)
+    monkeypatch.setattr(processes, "available_processors", lambda: 16)
     monkeypatch.setattr(preparing, "source_bytes", lambda case: case)
     monkeypatch.setattr(preparing, "MEMORY_PER_WORKER_GIB", 0.5)
     monkeypatch.setattr(preparing, "SOURCE_COPIES", 2.5)
@@ -395,15 +395,10 @@ def test_memory_bounds_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) ->
     assert count(None, 8.0, 0, 0) == 2
     assert count(0, 8.0, 0, 0) == 0
     # half of what is free, at most 8 GiB
-    monkeypatch.setattr(preparing, "_free_memory_gib", lambda: 6.0)
+    monkeypatch.setattr(processes, "free_memory_gib", lambda: 6.0)
     assert count(None, None, *[0.2 * gib] * 50) == 3
-    monkeypatch.setattr(preparing, "_free_memory_gib", lambda: 100.0)
+    monkeypatch.setattr(processes, "free_memory_gib", lambda: 100.0)
     assert count(None, None, *[0.2 * gib] * 50) == 8
-
-
-def test_free_memory_is_some_of_all_there_is() -> None:
-    everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    assert 0 < preparing._free_memory_gib() <= everything
 
 
 def test_the_size_of_a_case_is_that_of_its_voxels(tmp_path: Path) -> None:
@@ -447,15 +442,3 @@ def test_processes_make_the_same_as_none_and_name_what_fails(tmp_path: Path, bui
         assert one.folder.name == other.folder.name
         for mine, theirs in zip(one.read(0, 4), other.read(0, 4), strict=True):
             assert torch.equal(mine, theirs)
-
-
-def ended(case: Case, settings: Settings, folder: Path) -> str | None:
-    """What the system does to a process that takes too much memory."""
-    os._exit(137)
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_killed_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "_build_or_explain", ended)
-    with pytest.raises(RunError, match="probably for want of memory"):
-        run(brats(tmp_path / "data"), MRI, tmp_path / "store", workers=2)

@@ -6,7 +6,10 @@ keeps its traceback.
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+SHOWN_FAILURES = 5
+"""How many cases that failed are named in the error."""
 
 
 class OncosegError(Exception):
@@ -52,3 +55,22 @@ def check_arguments(what: str, function: Callable[..., object], given: Iterable[
     for name in given:
         if name not in takes:
             raise RecipeError(f"{what} takes no argument {name!r}; {nearest(name, takes)}")
+
+
+def failed_cases(failures: Sequence[str], total: int, what: str) -> DataError:
+    """One error for several cases.
+
+    Args:
+        failures: what is wrong with each, and how to mend it.
+        total: number of cases that were tried.
+        what: ends the sentence "2 of 9 cases cannot be …"; says what became of the others.
+    """
+    if total == 1:
+        return DataError(failures[0])
+    shown = "\n".join(f"  {failure}" for failure in failures[:SHOWN_FAILURES])
+    more = len(failures) - SHOWN_FAILURES
+    rest = f"\n  … and {more} more" if more > 0 else ""
+    return DataError(
+        f"{len(failures)} of {total} cases cannot be {what}. Mend or remove these and run the same command "
+        f"again:\n{shown}{rest}"
+    )

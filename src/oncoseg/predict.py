@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from oncoseg import hardware, io
 from oncoseg.datasets.base import Case
-from oncoseg.errors import DataError, RunError
+from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
 from oncoseg.inputs import Job, find_jobs
 from oncoseg.models import build
-from oncoseg.prepare import SLAB, Settings, failed_cases, read_truth
+from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.slabs import SlabSource, open_source

@@ -1,28 +1,21 @@
 """Cases → prepared store, in parallel within a memory bound, interruptible and resumable."""
 
-import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from threading import Lock
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from oncoseg import io
 from oncoseg.datasets.base import Case
-from oncoseg.errors import DataError, OncosegError, RunError
+from oncoseg.errors import DataError, OncosegError, RunError, failed_cases
 from oncoseg.files import atomic_folder, existing_folder, remove_leftovers, sha256_of_json
-from oncoseg.hardware import available_processors
 from oncoseg.io import ImageRef
 from oncoseg.io.checks import check_contrast
+from oncoseg.processes import processes_within, run_each
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.store import FileHashes, PreparedCase, SliceWriter, is_whole
 from oncoseg.transforms import (
@@ -46,15 +39,6 @@ MEMORY_PER_WORKER_GIB = 0.8
 
 SOURCE_COPIES = 2.5
 """Source voxels held at the peak, in copies: read, joined and reoriented."""
-
-LARGEST_SHARE_GIB = 8.0
-"""The most memory that the workers take together unless told otherwise."""
-
-SHOWN_FAILURES = 5
-"""How many cases that failed are named in the error."""
-
-_HIDING = Lock()
-"""One thread at a time exchanges `__main__` in `_program_hidden`."""
 
 Progress = Callable[[int, int], None]
 
@@ -149,7 +133,7 @@ def prepare(
         store: folder of the prepared store; made if it is not there.
         workers: processes; None for one per processor, 0 for none besides this one.
         memory_gib: bound on the memory of all workers together; None for half of what is free, at
-            most `LARGEST_SHARE_GIB`.
+            most `processes.LARGEST_SHARE_GIB`.
         progress: called with (cases done, cases in all).
 
     Returns:
@@ -224,9 +208,9 @@ def _build_all(
     if not todo:
         return []
     count = _workers_within(workers, memory_gib, todo.values())
-    outcomes = _in_this_process(todo, settings) if count <= 1 else _in_workers(todo, settings, count)
+    build = partial(_build_or_explain, settings)
     failures = []
-    for failure in outcomes:
+    for failure in run_each(build, todo.items(), count, "preparing", _limit_threads):
         if failure is not None:
             failures.append(failure)
         done += 1
@@ -234,60 +218,14 @@ def _build_all(
     return failures
 
 
-def _in_this_process(todo: Mapping[Path, Case], settings: Settings) -> Any:
-    for folder, case in todo.items():
-        yield _build_or_explain(case, settings, folder)
-
-
-def _in_workers(todo: Mapping[Path, Case], settings: Settings, count: int) -> Any:
-    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_limit_threads)
-    pending: set[Future[str | None]] = set()
-    queue = iter(todo.items())
-    try:
-        while True:
-            while len(pending) < 2 * count and (item := next(queue, None)) is not None:
-                with _program_hidden():
-                    pending.add(executor.submit(_build_or_explain, item[1], settings, item[0]))
-            if not pending:
-                return
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-    except BrokenProcessPool as error:
-        raise RunError(
-            "A preparing process was ended from outside, probably for want of memory; expected room for "
-            f"{count} of them. Run the same command again with fewer workers: what is done is kept."
-        ) from error
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _program_hidden() -> Iterator[None]:
-    """Keep the processes that start meanwhile from importing the calling program.
-
-    They have no use for it, and a script without `if __name__ == "__main__":` would prepare again in each.
-    """
-    with _HIDING:
-        program = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = program
-
-
 def _limit_threads() -> None:
-    import signal
-
     import torch
 
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole process group; the parent decides, the worker finishes its case
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _build_or_explain(case: Case, settings: Settings, folder: Path) -> str | None:
+def _build_or_explain(settings: Settings, item: tuple[Path, Case]) -> str | None:
+    folder, case = item
     try:
         build_case(case, settings, folder)
     except RunError:
@@ -348,29 +286,11 @@ def source_bytes(case: Case) -> int:
         return 0  # building the case will say what is wrong with it
 
 
-def _workers_within(workers: int | None, memory_gib: float | None, cases: Any) -> int:
+def _workers_within(workers: int | None, memory_gib: float | None, cases: Collection[Case]) -> int:
     """Processes that fit the memory bound, at least one; 0 if none were asked for."""
-    if workers == 0:
-        return 0
-    wanted = workers or available_processors()
     largest = max(source_bytes(case) for case in cases) / 2**30
     per_worker = MEMORY_PER_WORKER_GIB + SOURCE_COPIES * largest
-    bound = memory_gib or min(LARGEST_SHARE_GIB, _free_memory_gib() / 2)
-    return max(1, min(wanted, len(cases), int(bound / per_worker)))
-
-
-def _free_memory_gib() -> float:
-    """Memory that can be had without swapping; where the system does not tell, all there is."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-        return kib / 2**20
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    except (AttributeError, OSError, ValueError):
-        return 2 * LARGEST_SHARE_GIB
+    return processes_within(workers, memory_gib, per_worker, len(cases))
 
 
 def _with_zeros(voxels: np.ndarray, read: Sequence[str], stored: Sequence[str]) -> np.ndarray:
@@ -391,22 +311,3 @@ def _order(channels: Sequence[str]) -> tuple[int, ...]:
 
 def _ref_key(ref: ImageRef, hashes: FileHashes) -> list[Any]:
     return [ref.component, *hashes.of(ref.files)]
-
-
-def failed_cases(failures: Sequence[str], total: int, what: str) -> DataError:
-    """One error for several cases.
-
-    Args:
-        failures: what is wrong with each, and how to mend it.
-        total: number of cases that were tried.
-        what: ends the sentence "2 of 9 cases cannot be …"; says what became of the others.
-    """
-    if total == 1:
-        return DataError(failures[0])
-    shown = "\n".join(f"  {failure}" for failure in failures[:SHOWN_FAILURES])
-    more = len(failures) - SHOWN_FAILURES
-    rest = f"\n  … and {more} more" if more > 0 else ""
-    return DataError(
-        f"{len(failures)} of {total} cases cannot be {what}. Mend or remove these and run the same command "
-        f"again:\n{shown}{rest}"
-    )
