@@ -10,8 +10,6 @@ from oncoseg.errors import DataError
 from oncoseg.transforms import (
     ZEROS,
     choose_channels,
-    consensus,
-    merge_labels,
     prepare_slices,
     resize_labels,
     resize_slices,
@@ -59,57 +57,6 @@ def test_a_case_without_any_channel_is_refused() -> None:
 
 def test_a_substitute_is_not_used_where_the_channel_is_there() -> None:
     assert choose_channels(["T1", "T2"], ["T1", "T2"], "substitute", {"T1": "T2"}) == ["T1", "T2"]
-
-
-# readers and labels
-
-
-@pytest.mark.parametrize(
-    ("votes", "share", "expected"),
-    [
-        ([1, 1, 0, 0], 0.5, 1),  # a tie is kept
-        ([1, 0, 0, 0], 0.5, 0),
-        ([1, 0, 0], 0.5, 0),
-        ([1, 1, 0], 0.5, 1),
-        ([1, 0, 0, 0], 0.25, 1),
-        ([1, 1, 1, 0], 1.0, 0),
-        ([1, 1, 1, 1], 1.0, 1),
-        ([1, 1, 2, 2], 0.5, 1),  # both reach the share: the smaller label
-        ([2, 2, 0, 1], 0.5, 2),
-        ([3], 1.0, 3),
-    ],
-)
-def test_consensus_of_one_voxel(votes: list[int], share: float, expected: int) -> None:
-    masks = [np.full((1, 1, 1), vote, np.uint8) for vote in votes]
-    assert consensus(masks, share).item() == expected
-
-
-def test_consensus_keeps_shape_type_and_its_inputs() -> None:
-    masks = [np.eye(3, dtype=np.uint8)[..., None] for _ in range(2)]
-    agreed = consensus(masks, 0.5)
-    np.testing.assert_array_equal(agreed, masks[0])
-    assert agreed.dtype == np.uint8
-
-
-BRATS = {1: "necrotic core", 2: "oedema", 3: "enhancing tumour", 4: "enhancing tumour"}
-
-
-def test_labels_become_class_indices() -> None:
-    mask = np.array([0, 1, 2, 3, 4])
-    assert merge_labels(mask, BRATS, {"tumour": ("*",)}).tolist() == [0, 1, 1, 1, 1]
-    nested = {"whole": ("*",), "core": ("necrotic core", "enhancing tumour"), "rim": ("enhancing tumour",)}
-    assert merge_labels(mask, BRATS, nested).tolist() == [0, 2, 1, 3, 3]
-    assert merge_labels(mask, BRATS, {"oedema": ("oedema",)}).tolist() == [0, 0, 1, 0, 0]
-    assert merge_labels(mask.astype(np.float32), BRATS, {"t": ("*",)}).dtype == np.uint8
-
-
-def test_unknown_labels_are_refused() -> None:
-    with pytest.raises(DataError, match=r"label values \[5\]; expected only 0 and \[1, 2, 3, 4\]"):
-        merge_labels(np.array([0, 5, 1]), BRATS, {"tumour": ("*",)})
-    with pytest.raises(DataError, match=r"label values \[0\.5\]"):
-        merge_labels(np.array([0, 0.5, 1]), BRATS, {"tumour": ("*",)})
-    with pytest.raises(DataError, match="Class liver joins"):
-        merge_labels(np.array([0, 1]), BRATS, {"liver": ("liver",)})
 
 
 # resizing

@@ -15,14 +15,13 @@ from oncoseg.errors import DataError, OncosegError, RunError, failed_cases
 from oncoseg.files import atomic_folder, existing_folder, remove_leftovers, sha256_of_json
 from oncoseg.io import ImageRef
 from oncoseg.io.checks import check_contrast
+from oncoseg.labels import consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.store import FileHashes, PreparedCase, SliceWriter, is_whole
 from oncoseg.transforms import (
     ZEROS,
     choose_channels,
-    consensus,
-    merge_labels,
     prepare_slices,
     resize_labels,
 )

@@ -13,10 +13,10 @@ from oncoseg import io
 from oncoseg.datasets import DATASETS, open_dataset
 from oncoseg.datasets.base import Scan
 from oncoseg.inspect import inspect_dataset
+from oncoseg.labels import merge_labels
 from oncoseg.phantom import PHANTOMS
 from oncoseg.prepare import Settings, prepare
 from oncoseg.recipe import Modality, Preparation
-from oncoseg.transforms import merge_labels
 from oncoseg.volume import check_same_grid
 
 Levels = Mapping[str, tuple[int, ...]]

@@ -1,0 +1,78 @@
+"""Label maps: several readers to one, label values to classes, another grid."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from oncoseg.errors import DataError
+from oncoseg.volume import Volume
+
+
+def consensus(masks: Sequence[np.ndarray], share: float) -> np.ndarray:
+    """Label a voxel where at least `share` of the readers do.
+
+    With several readers, a voxel gets the smallest of the labels that reach the share; 0.5 is a
+    majority vote that keeps ties (system S1: at least half of the readers).
+
+    Args:
+        masks: one integer array per reader, all of one shape.
+        share: in (0, 1].
+    """
+    if len(masks) == 1:
+        return masks[0]
+    stack = np.stack(masks)
+    agreed = np.zeros_like(masks[0])
+    for label in reversed(np.unique(stack)):
+        if label != 0:
+            agreed[(stack == label).sum(axis=0) >= share * len(masks)] = label
+    return agreed
+
+
+def merge_labels(
+    mask: np.ndarray, labels: Mapping[int, str], classes: Mapping[str, Sequence[str]]
+) -> np.ndarray:
+    """Replace a data set's label values by class indices 0 (background), 1, 2, ….
+
+    Args:
+        mask: integer array of any shape.
+        labels: value → name, as the data set declares them; 0 is background.
+        classes: class → names it joins, `*` for all, in the order of the indices; a name in two
+            classes goes to the later one.
+
+    Raises:
+        DataError: a value outside the declared set, or a class without any declared label.
+    """
+    values = np.unique(mask)
+    unknown = [value.item() for value in values if value != 0 and value.item() not in labels]
+    if unknown:
+        raise DataError(
+            f"The mask holds the label values {unknown}; expected only 0 and {sorted(labels)}. Check that "
+            "the file is the mask that belongs to this layout and was not interpolated."
+        )
+    merged = np.zeros(mask.shape, np.uint8)
+    for index, (name, joined) in enumerate(classes.items(), start=1):
+        members = [value for value, label in labels.items() if "*" in joined or label in joined]
+        if not members:
+            raise DataError(
+                f"Class {name} joins the labels {list(joined)}, but the data set declares "
+                f"{sorted(set(labels.values()))}. Change the recipe's field `classes`."
+            )
+        merged[np.isin(mask, members)] = index
+    return merged
+
+
+def resample_labels(volume: Volume, like: Volume) -> Volume:
+    """Bring a volume onto another grid by nearest neighbour; 0 outside of it.
+
+    Args:
+        volume: `c i j k`, labels or anything that must not be mixed.
+        like: gives the grid.
+    """
+    from scipy.ndimage import affine_transform
+
+    mapping = np.linalg.inv(volume.affine_ras) @ like.affine_ras
+    moved = [
+        affine_transform(channel, mapping[:3, :3], mapping[:3, 3], like.grid, order=0)
+        for channel in volume.array
+    ]
+    return like.with_array(np.stack(moved))
