@@ -95,12 +95,13 @@ def print_hardware() -> None:
     import torch
 
     from oncoseg import hardware
+    from oncoseg.processes import available_processors
 
     cpu = torch.device("cpu")
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     facts = hardware.describe()
     print(
-        f"{facts['processor']}, {hardware.available_processors()} cores, {memory_gib:.0f} GiB, "
+        f"{facts['processor']}, {available_processors()} cores, {memory_gib:.0f} GiB, "
         f"{torch.backends.cpu.get_cpu_capability()}; "
         f"oncoseg computes in {hardware.choose_precision('auto', cpu)}; Python {facts['python']}, "
         f"torch {facts['torch']}; load average before: {os.getloadavg()[0]:.1f}\n",

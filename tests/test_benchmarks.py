@@ -20,6 +20,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("prepare_speed.py", "1,251 cases"),
         ("train_speed.py", "MONAI"),
         ("predict_speed.py", "matrix product"),
+        ("metrics_speed.py", "MONAI"),
     ],
 )
 def test_benchmark_runs_and_prints_its_table(script: str, row: str) -> None:

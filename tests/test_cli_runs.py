@@ -275,7 +275,7 @@ def test_evaluate_passes_on_what_its_flags_say(
     tmp_path: Path,
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("oncoseg.evaluate.evaluate_run", keeping(calls, evaluation(tmp_path)))
+    monkeypatch.setattr("oncoseg.evaluate.run.evaluate_run", keeping(calls, evaluation(tmp_path)))
     assert main(["evaluate", "run", *flags]) == 0
     assert calls == [((Path("run"), split), {"data": data, "changes": changes})]
     printed = capsys.readouterr().out

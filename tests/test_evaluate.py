@@ -9,7 +9,8 @@ import torch
 from oncoseg import datasets, predict
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
-from oncoseg.evaluate import evaluate_predictions, evaluate_run
+from oncoseg.evaluate.result import evaluate_predictions
+from oncoseg.evaluate.run import evaluate_run
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
 from oncoseg.predict import CasePrediction

@@ -1,4 +1,3 @@
-import os
 import platform
 import sys
 
@@ -96,13 +95,3 @@ def test_other_allocators_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: object())
     monkeypatch.setattr(sys, "platform", "linux")
     hardware.tune_allocator()  # musl has no mallopt
-
-
-def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    assert hardware.available_processors() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")  # macOS has none
-    assert hardware.available_processors() == 16
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert hardware.available_processors() == 1

@@ -61,3 +61,13 @@ def leave_a_file(path: Path) -> None:
 def test_free_memory_is_some_of_all_there_is() -> None:
     everything = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     assert 0 < processes.free_memory_gib() <= everything
+
+
+def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert processes.available_processors() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")  # macOS has none
+    assert processes.available_processors() == 16
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert processes.available_processors() == 1

@@ -35,11 +35,11 @@ BETWEEN = set("$();<>|&")
 
 SMALL = """
 import oncoseg
-from oncoseg import prepare
+from oncoseg import processes
 from tiny import tiny_recipe
 
 oncoseg.get_recipe = lambda name: tiny_recipe()
-prepare.available_processors = lambda: 2
+processes.available_processors = lambda: 2
 """
 """Put before the README's example: the system shrunk to tiny data, prepared by two processes."""
 

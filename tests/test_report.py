@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from oncoseg.errors import RunError
-from oncoseg.evaluate import evaluate_predictions
+from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from oncoseg.statistics import SMALLEST_SAMPLE, plain_summary, summarise
+from oncoseg import statistics
+from oncoseg.statistics import SMALLEST_SAMPLE, common_patients, plain_summary, resampled_means, summarise
 
 
 def test_mean_median_and_undefined_by_hand():
@@ -11,12 +12,19 @@ def test_mean_median_and_undefined_by_hand():
     assert (summary.mean, summary.median) == (0.5, 0.5)
     assert (summary.n, summary.undefined) == (5, 1)
     assert summary.low < 0.5 < summary.high
-    assert summary.note == "BCa bootstrap"
+    assert summary.note == "BCa bootstrap; rough: 5 patients, fewer than 10"
+
+
+def test_an_interval_of_ten_patients_is_not_called_rough():
+    values = [i / 16 for i in range(10)]
+    assert summarise(values).note == "BCa bootstrap"
+    assert "rough" in summarise(values[1:]).note
 
 
 def test_too_few_patients_get_no_interval_but_a_reason():
     summary = summarise([0.2, 0.4, 0.6, 0.8])
     assert (summary.mean, summary.low, summary.high) == (pytest.approx(0.5), None, None)
+    assert (summary.median_low, summary.median_high) == (None, None)
     assert summary.note == f"no interval: 4 patients, fewer than {SMALLEST_SAMPLE}"
 
 
@@ -30,6 +38,7 @@ def test_nothing_defined():
 def test_equal_values_have_no_width():
     summary = summarise([0.7] * 6)
     assert (summary.low, summary.high) == (0.7, 0.7)
+    assert (summary.median_low, summary.median_high) == (0.7, 0.7)
     assert "equal" in summary.note
 
 
@@ -65,3 +74,97 @@ def test_plain_summary_has_no_interval():
         1,
         "one number",
     )
+
+
+@pytest.mark.parametrize("n", [5, 12, 13, 40])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_both_intervals_agree_with_scipy(n, seed):
+    from scipy.stats import bootstrap
+
+    # Of integers sums are exact, so that SciPy sees the ties that we see.
+    values = np.sort(np.random.default_rng(n).choice(1000, n, replace=False)).astype(float)
+    summary = summarise(values, seed)
+    for statistic, found in [
+        (np.mean, (summary.low, summary.high)),
+        (np.median, (summary.median_low, summary.median_high)),
+    ]:
+        rng = np.random.default_rng(seed)
+        expected = bootstrap((values,), statistic, method="BCa", n_resamples=statistics.RESAMPLES, rng=rng)
+        assert found == pytest.approx(tuple(expected.confidence_interval), rel=1e-12)
+
+
+def test_a_median_among_ties_has_the_percentile_interval_and_says_so():
+    # The median stays 0 without any one value. Of 9 draws, 5 or more are among the highest two with a
+    # chance of 3.0 %, more than a tail of 2.5 %, and are the highest with one of 0.1 %.
+    summary = summarise([0, 0, 0, 0, 0, 0, 1, 2, 3])
+    assert (summary.median_low, summary.median_high) == (0, 2)
+    assert summary.note.startswith("BCa bootstrap; of the median: percentile bootstrap; BCa is not defined")
+
+
+def test_the_order_of_patients_does_not_move_the_medians_interval():
+    values = np.arange(15.0)
+    shuffled = np.random.default_rng(0).permutation(values)
+    for name in ("median_low", "median_high"):
+        assert getattr(summarise(values), name) == getattr(summarise(shuffled), name)
+
+
+@pytest.mark.parametrize("n", [5, 6])
+def test_the_median_without_each_value(n):
+    ascending = np.arange(n) ** 2.0
+    expected = [np.median(np.delete(ascending, i)) for i in range(n)]
+    assert statistics._medians_without_each(ascending).tolist() == expected
+
+
+@pytest.mark.parametrize("tenths", [[8, 8, 2, 5, 8], [9, 3, 8, 3, 8]])
+def test_sums_equal_but_for_rounding_count_as_ties(tenths):
+    # If they did not, the bias would depend on the order of adding, and 0.1 would be no tenth of 1.
+    whole, parts = summarise(tenths), summarise([value / 10 for value in tenths])
+    assert (parts.low, parts.high) == pytest.approx((whole.low / 10, whole.high / 10), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_draws_count_n_patients_and_know_their_middle(n):
+    drawn = statistics.draws(n, seed=1)
+    assert drawn.counts.shape == (statistics.RESAMPLES, n)
+    for counts, middle in zip(drawn.counts[:50], drawn.middle[:50], strict=True):
+        patients = np.repeat(np.arange(n), counts)
+        assert len(patients) == n
+        assert middle.mean() == np.median(patients)
+
+
+def test_samples_have_the_median_that_the_binomial_distribution_says():
+    # At most the 2nd of 5 values: three or more of 5 draws are among the 2 lowest.
+    share = (statistics.draws(5, seed=0).middle[:, 0] <= 1).mean()
+    expected = sum(math.comb(5, k) * 0.4**k * 0.6 ** (5 - k) for k in (3, 4, 5))
+    assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 9_999))
+
+
+def test_draws_do_not_depend_on_how_much_is_in_memory_at_once(monkeypatch):
+    whole = statistics.draws.__wrapped__(7, 3)
+    means = resampled_means(np.eye(7), 3)
+    monkeypatch.setattr(statistics, "CHUNK", 7 * 1000)
+    parts = statistics.draws.__wrapped__(7, 3)
+    np.testing.assert_array_equal(whole.counts, parts.counts)
+    np.testing.assert_array_equal(whole.middle, parts.middle)
+    np.testing.assert_array_equal(resampled_means(np.eye(7), 3), means)
+    np.testing.assert_allclose(means, whole.counts / 7)
+
+
+def test_draws_are_shared_and_cannot_be_written():
+    drawn = statistics.draws(6, 0)
+    assert statistics.draws(6, 0) is drawn
+    with pytest.raises(ValueError, match="read-only"):
+        drawn.counts[0, 0] = 1
+
+
+def test_systems_with_different_patients_are_refused_or_cut_to_the_common_ones():
+    table = {"A": {"p2": 1.0, "p1": 1.0, "p3": 1.0}, "B": {"p2": 0.0, "p4": 0.0, "p1": 0.5}}
+    with pytest.raises(ValueError, match=r"same 4 patients, but 'A' lacks 1 \(p4\)"):
+        common_patients(table)
+    assert common_patients(table, common_only=True) == (["p1", "p2"], {"A": 1, "B": 1})
+    assert common_patients({"A": table["A"]}) == (["p1", "p2", "p3"], {"A": 0})
+
+
+def test_a_long_list_of_lacking_patients_is_cut():
+    with pytest.raises(ValueError, match=r"lacks 5 \(p0, p1, p2, …\)"):
+        common_patients({"A": {f"p{i}": 1.0 for i in range(5)}, "B": {}})

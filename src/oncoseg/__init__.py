@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from oncoseg.datasets import DATASETS, open_dataset
     from oncoseg.datasets.base import Case
     from oncoseg.errors import OncosegError
-    from oncoseg.evaluate import evaluate_run
+    from oncoseg.evaluate.run import evaluate_run
     from oncoseg.inspect import inspect_dataset
     from oncoseg.io import ImageRef, read, read_channels, write_labels, write_scalars
     from oncoseg.losses import LOSSES
@@ -61,7 +61,7 @@ _HOMES = {
     "Predictor": "oncoseg.predict",
     "Recipe": "oncoseg.recipe",
     "Volume": "oncoseg.volume",
-    "evaluate_run": "oncoseg.evaluate",
+    "evaluate_run": "oncoseg.evaluate.run",
     "get_recipe": "oncoseg.recipes",
     "inspect_dataset": "oncoseg.inspect",
     "open_dataset": "oncoseg.datasets",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import RunError
-from oncoseg.evaluate import evaluate_run
+from oncoseg.evaluate.run import evaluate_run
 from oncoseg.phantom import PHANTOMS
 from oncoseg.predict import Predictor
 from oncoseg.recipes import get_recipe

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -87,13 +86,6 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "system": platform.system(),
     }
-
-
-def available_processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu_flags() -> set[str]:

@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import TypeVar
 
 from oncoseg.errors import RunError
-from oncoseg.hardware import available_processors
 
 LARGEST_SHARE_GIB = 8.0
 """The most memory that the processes take together unless told otherwise."""
@@ -86,6 +85,13 @@ def run_each(
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def available_processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def free_memory_gib() -> float:

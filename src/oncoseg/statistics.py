@@ -1,8 +1,8 @@
-"""Means with intervals. The patient is the unit: slices of one patient are not independent."""
+"""Means and medians with intervals. The patient is the unit: slices of one patient are not independent."""
 
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,15 @@ RESAMPLES = 9_999
 SMALLEST_SAMPLE = 5
 """With fewer patients no interval is given: a bootstrap of so few is far too narrow."""
 
+ROUGH_SAMPLE = 10
+"""With fewer patients an interval is called rough: it covers the truth less often than it says."""
+
+ROUNDING = 1e-12
+"""Sums that differ by less, relative to what is summed, are equal: floats depend on the order of adding."""
+
+CHUNK = 2**22
+"""Numbers that are in memory at once while resampling (32 MiB of float64)."""
+
 
 class Summary(NamedTuple):
     """What is known about a score from some patients.
@@ -27,7 +36,9 @@ class Summary(NamedTuple):
         high: upper end.
         n: defined values.
         undefined: values left out because the score is not defined for them.
-        note: how the interval was made, or why there is none.
+        note: how the intervals were made and whether they are rough, or why there is none.
+        median_low: lower end of the interval of the median; None where there is no interval.
+        median_high: upper end.
     """
 
     mean: float
@@ -37,25 +48,57 @@ class Summary(NamedTuple):
     n: int
     undefined: int
     note: str
+    median_low: float | None = None
+    median_high: float | None = None
 
 
-def summarise(values: Sequence[float], seed: int = 0) -> Summary:
-    """Mean and median of independent values, one per patient, with the mean's bootstrap interval.
+class Draws(NamedTuple):
+    """Bootstrap samples: RESAMPLES times n patients, drawn from n with replacement.
 
-    The interval is bias-corrected and accelerated (BCa; Efron 1987). Where BCa is not defined, as
-    when all values are equal, it is the percentile interval, and the note says so.
+    Attributes:
+        counts: how often each patient was drawn; `samples patients`, uint8.
+        middle: the two middle ones of the drawn indices in ascending order (for odd n twice the same);
+            `samples 2`. Of ascending values, those at these indices have the sample's median as mean.
+    """
+
+    counts: np.ndarray
+    middle: np.ndarray
+
+
+class _Interval(NamedTuple):
+    low: float
+    high: float
+    method: str
+
+
+def summarise(values: Sequence[float] | np.ndarray, seed: int = 0) -> Summary:
+    """Mean and median of independent values, one per patient, each with its bootstrap interval.
+
+    The intervals are bias-corrected and accelerated (BCa; Efron 1987, "Better bootstrap confidence
+    intervals"). Where BCa is not defined, as for a median among ties, it is the percentile interval, and
+    the note says so. With fewer than SMALLEST_SAMPLE values there is no interval.
 
     Args:
         values: one per patient; NaN where undefined.
         seed: of the resampling.
     """
+    plain = plain_summary(values)
     every = np.asarray(values, dtype=float)
     defined = every[~np.isnan(every)]
-    low, high, note = _interval(defined, seed)
-    return plain_summary(values)._replace(low=low, high=high, note=note)
+    if plain.n < SMALLEST_SAMPLE:
+        return plain._replace(note=_too_few(plain.n))
+    mean, median = _mean_interval(defined, seed), _median_interval(np.sort(defined), seed)
+    note = mean.method if mean.method == median.method else f"{mean.method}; of the median: {median.method}"
+    return plain._replace(
+        low=mean.low,
+        high=mean.high,
+        note=note + rough(plain.n),
+        median_low=median.low,
+        median_high=median.high,
+    )
 
 
-def plain_summary(values: Sequence[float], note: str = "") -> Summary:
+def plain_summary(values: Sequence[float] | np.ndarray, note: str = "") -> Summary:
     """Mean and median without an interval, for values that are not independent or only one.
 
     Args:
@@ -69,29 +112,151 @@ def plain_summary(values: Sequence[float], note: str = "") -> Summary:
     return Summary(mean, median, None, None, len(defined), len(every) - len(defined), note)
 
 
-def _interval(values: np.ndarray, seed: int) -> tuple[float | None, float | None, str]:
-    if len(values) < SMALLEST_SAMPLE:
-        return None, None, f"no interval: {len(values)} patients, fewer than {SMALLEST_SAMPLE}"
+def rough(n: int) -> str:
+    """What to add to a note on an interval from n patients: a warning, or nothing from ROUGH_SAMPLE on."""
+    return f"; rough: {n} patients, fewer than {ROUGH_SAMPLE}" if n < ROUGH_SAMPLE else ""
+
+
+def percentiles(distribution: np.ndarray) -> tuple[float, float]:
+    """The percentile interval: what lies between the tails of a bootstrap distribution."""
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(distribution, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
+    """Bootstrap distribution of the means of several columns, all over the same drawn patients.
+
+    Args:
+        values: `patients columns`, without NaN, at least one patient.
+        seed: of the resampling.
+
+    Returns:
+        `RESAMPLES columns`.
+    """
+    counts, rows = draws(len(values), seed).counts, max(1, CHUNK // len(values))
+    parts = [counts[first : first + rows].astype(float) @ values for first in range(0, RESAMPLES, rows)]
+    return np.concatenate(parts) / len(values)
+
+
+@lru_cache(maxsize=4)
+def draws(n: int, seed: int | tuple[int, ...]) -> Draws:
+    """Draw bootstrap samples of n patients; kept, because every score of the patients uses the same.
+
+    Args:
+        n: patients, at least one. The memory kept is RESAMPLES · n bytes.
+        seed: of the resampling.
+    """
+    rng, rows = np.random.default_rng(seed), max(1, CHUNK // n)
+    blocks = [_draw(n, min(rows, RESAMPLES - first), rng) for first in range(0, RESAMPLES, rows)]
+    drawn = Draws(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+    for array in drawn:
+        array.setflags(write=False)  # it is handed out again
+    return drawn
+
+
+def common_patients(
+    table: Mapping[str, Mapping[str, float]], common_only: bool = False
+) -> tuple[list[str], dict[str, int]]:
+    """The patients that all systems have, in alphabetical order.
+
+    Args:
+        table: system → patient → value.
+        common_only: leave out patients that some system lacks, rather than raise.
+
+    Returns:
+        The patients, and system → number of patients that it lacks.
+
+    Raises:
+        ValueError: the systems have different patients, and `common_only` is not set: a system that
+            lacks the difficult patients would seem better than it is.
+    """
+    every = set[str]().union(*table.values())
+    lacking = {system: sorted(every - set(values)) for system, values in table.items()}
+    for system, patients in lacking.items():
+        if patients and not common_only:
+            raise ValueError(
+                f"Expected every system to have the same {len(every)} patients, but {system!r} lacks "
+                f"{len(patients)} ({_some(patients)}): give missing predictions a value, or compare common "
+                "patients only."
+            )
+    common = every.difference(*lacking.values())
+    return sorted(common), {system: len(patients) for system, patients in lacking.items()}
+
+
+def _too_few(n: int) -> str:
+    return f"no interval: {n} patients, fewer than {SMALLEST_SAMPLE}"
+
+
+def _some(names: Collection[str], shown: int = 3) -> str:
+    return ", ".join(list(names)[:shown]) + (", …" if len(names) > shown else "")
+
+
+def _draw(n: int, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    in_row = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+    counts = np.bincount(in_row.ravel(), minlength=rows * n).reshape(rows, n)
+    so_far = counts.cumsum(axis=1)
+    middle = [(so_far > place).argmax(axis=1) for place in ((n - 1) // 2, n // 2)]
+    return counts.astype(np.uint8), np.stack(middle, axis=1)
+
+
+def _mean_interval(values: np.ndarray, seed: int) -> _Interval:
+    distribution = resampled_means(values[:, None], seed)[:, 0]
+    return _interval(values, distribution, values.mean(), values - values.mean())
+
+
+def _median_interval(ascending: np.ndarray, seed: int) -> _Interval:
+    distribution = ascending[draws(len(ascending), seed).middle].mean(axis=1)
+    without = _medians_without_each(ascending)
+    return _interval(ascending, distribution, np.median(ascending), without.mean() - without)
+
+
+def _medians_without_each(ascending: np.ndarray) -> np.ndarray:
+    """The jackknife of the median: entry i is the median of all values but the i-th smallest."""
+    n = len(ascending)
+    # Leaving out a value below a place moves the following value onto that place.
+    places = np.array([(n - 2) // 2, (n - 1) // 2])
+    left_out = np.arange(n)[:, None]
+    return np.asarray(ascending[places + (left_out <= places)].mean(axis=1))
+
+
+def _interval(
+    values: np.ndarray, distribution: np.ndarray, estimate: float, influence: np.ndarray
+) -> _Interval:
+    """The BCa interval, or the percentile interval where that is not defined.
+
+    Args:
+        values: the sample.
+        distribution: the estimate in every bootstrap sample.
+        estimate: from the sample.
+        influence: of each value, up to a factor: by how much the estimate falls without it.
+    """
     if np.ptp(values) == 0:
-        return float(values[0]), float(values[0]), "percentile bootstrap; all values are equal"
-    low, high = _bootstrap(values, seed, "BCa")
-    if math.isnan(low) or math.isnan(high):
-        low, high = _bootstrap(values, seed, "percentile")
-        return low, high, "percentile bootstrap; BCa is not defined for these values"
-    return low, high, "BCa bootstrap"
+        return _Interval(float(values[0]), float(values[0]), "percentile bootstrap; all values are equal")
+    levels = _bca_levels(distribution, estimate, influence, ROUNDING * float(np.abs(values).max()))
+    if np.isnan(levels).any():
+        words = "percentile bootstrap; BCa is not defined for these values"
+        return _Interval(*percentiles(distribution), words)
+    low, high = np.quantile(distribution, levels)
+    return _Interval(float(low), float(high), "BCa bootstrap")
 
 
-def _bootstrap(values: np.ndarray, seed: int, method: str) -> tuple[float, float]:
-    from scipy.stats import DegenerateDataWarning, bootstrap
+def _bca_levels(
+    distribution: np.ndarray, estimate: float, influence: np.ndarray, tolerance: float
+) -> np.ndarray:
+    """Which quantiles of the distribution end the interval; NaN where BCa is not defined.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        interval = bootstrap(
-            (values,),
-            np.mean,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method=method,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
+    Efron & Tibshirani 1993, "An introduction to the bootstrap", equations 14.10 (levels), 14.14 (bias; a
+    sample that ties with the estimate counts half as below) and 14.15 (acceleration, from the jackknife).
+    """
+    from scipy.special import ndtr, ndtri
+
+    square = float(np.sum(influence**2))
+    if square <= len(influence) * tolerance**2:
+        return np.full(2, math.nan)
+    acceleration = float(np.sum(influence**3)) / (6 * square**1.5)
+    below, not_above = distribution < estimate - tolerance, distribution <= estimate + tolerance
+    bias = ndtri((below.mean() + not_above.mean()) / 2)
+    tail = (1 - CONFIDENCE) / 2
+    shifted = bias + ndtri((tail, 1 - tail))
+    return np.asarray(ndtr(bias + shifted / (1 - acceleration * shifted)))

@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import data, recipes, runs, terminal
+from oncoseg.cli import data, evaluation, recipes, runs, terminal
 from oncoseg.errors import OncosegError
 from oncoseg.stopping import Terminated, orderly_termination
 
@@ -65,7 +65,12 @@ def _make_app() -> App:
             "oncoseg train unified-mri-ct --help",
         ],
         runs.predict: ["oncoseg predict runs/first data/new_patients --modality mri --out predictions"],
-        runs.evaluate: ["oncoseg evaluate runs/first --split test"],
+        evaluation.evaluate: [
+            "oncoseg evaluate runs/first --split test",
+            "oncoseg evaluate --prediction masks --truth data/brats --class tumour=1,2,4 --out scores",
+        ],
+        evaluation.compare: ["oncoseg compare ours=scores/ours theirs=scores/theirs --out comparison"],
+        evaluation.agreement: ["oncoseg agreement data/lidc --out scores/readers"],
         runs.report: ["oncoseg report runs/first"],
         runs.demo: ["oncoseg demo --out oncoseg-demo"],
     }

@@ -1,4 +1,4 @@
-"""The commands about runs: `oncoseg train`, `predict`, `evaluate`, `report`, `demo`."""
+"""The commands about runs: `oncoseg train`, `predict`, `report`, `demo`."""
 
 import contextlib
 import signal
@@ -109,12 +109,12 @@ def predict(
     from oncoseg.predict import Predictor, substitutions
     from oncoseg.run_folder import RunFolder
 
-    predictor = Predictor.load(run, _prediction_changes(threshold, flips))
+    predictor = Predictor.load(run, prediction_changes(threshold, flips))
     with terminal.progress("predicting slices") as progress:
         written = predictor.predict(
             inputs, out, modality=modality, probabilities=probabilities, progress=progress
         )
-    if any(record.get("synthetic") for record in _kept(RunFolder(run).data).values()):
+    if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(
             "This network was trained on synthetic phantoms: what it marks in patients means nothing."
         )
@@ -123,36 +123,6 @@ def predict(
         terminal.note(f"{case}: predicted with {swaps}")
     for path in written:
         terminal.say(str(path))
-
-
-def evaluate(
-    run: Path,
-    /,
-    *,
-    split: str = "test",
-    data: list[str] | None = None,
-    threshold: float | None = None,
-    flips: bool = False,
-) -> None:
-    """Compare a run's predictions with the truth on patients it was not trained on.
-
-    Args:
-        run: The run folder with the trained network.
-        split: test, validation or train.
-        data: MODALITY=PATH, where a data set has moved since training.
-        threshold: Probability from which a voxel is tumour, in place of the run's.
-        flips: Average over the four mirror images of each slice; four times as slow.
-    """
-    from oncoseg.evaluate import evaluate_run
-    from oncoseg.run_folder import RunFolder
-
-    changes = _prediction_changes(threshold, flips)
-    if not _kept(RunFolder(run).metrics).get("finished", True):
-        terminal.note(f"The training is not finished; these are its best weights so far: {run}")
-    with terminal.progress(f"evaluating {split}") as progress:
-        folder = evaluate_run(run, split, data=parse_data(data or []), progress=progress, changes=changes)
-    print_scores(folder)
-    terminal.say(f"Evaluation: {folder}")
 
 
 def report(run: Path, /) -> None:
@@ -187,7 +157,8 @@ def demo(*, out: Path = DEMO_FOLDER) -> None:
     terminal.say(f"Report: {result.report.resolve()}")
 
 
-def _prediction_changes(threshold: float | None, flips: bool) -> dict[str, Any]:
+def prediction_changes(threshold: float | None, flips: bool) -> dict[str, Any]:
+    """The recipe's fields that two flags of predicting change."""
     changes: dict[str, Any] = {} if threshold is None else {"prediction.threshold": threshold}
     return changes | ({"prediction.flips": True} if flips else {})
 
@@ -250,7 +221,7 @@ def _report_outcome(outcome: "Outcome") -> int:
 
     if outcome.finished:
         terminal.say(f"Trained: {outcome.run} ({outcome.reason})")
-        if best := _kept(RunFolder(outcome.run).metrics).get("best"):
+        if best := kept(RunFolder(outcome.run).metrics).get("best"):
             dice = ", ".join(f"{name} {_digits(value)}" for name, value in best["validation_dice"].items())
             terminal.say(f"Kept: the weights of joint epoch {best['epoch']}, validation Dice {dice}")
         terminal.say(f"Next: oncoseg evaluate {outcome.run}")
@@ -265,7 +236,7 @@ def _digits(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _kept(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def kept(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a run folder's record says; nothing where the folder was passed on without it."""
     try:
         return read()

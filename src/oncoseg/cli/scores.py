@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oncoseg.cli import terminal
+
+if TYPE_CHECKING:
+    from oncoseg.evaluate.compare import Contest
 
 PUBLISHED = "paper, other data"
 """What stands in place of an averaging in a published row."""
@@ -55,6 +58,40 @@ def print_scores(folder: Path) -> None:
     terminal.say(f"  Empty masks: {summary['empty_rule']}")
 
 
+def print_mask_scores(summary: Mapping[str, Any]) -> None:
+    """Print what `evaluate_masks` found: mean and median of every class and metric, and its rules."""
+    rows = [
+        (
+            " ".join(filter(None, (row["group"], row["class"]))),
+            row["metric"],
+            _with_interval(row["mean"], row["low"], row["high"]),
+            _with_interval(row["median"], row["median_low"], row["median_high"]),
+            row["n"],
+            ", ".join(f"{rule} {count}" for rule, count in row["rules"].items()),
+        )
+        for row in summary["table"]
+    ]
+    columns = ("class", "metric", "mean over patients", "median", "n", "patients by rule")
+    terminal.print_table(f"Scores of {summary['patients']} patients", columns, rows)
+    if all(row["low"] is None for row in summary["table"]):
+        terminal.say("No intervals: there are too few patients.")
+    else:
+        terminal.say(f"In brackets: {summary['confidence']:.0%} interval over patients.")
+    terminal.say(
+        f"Empty and missing masks: policy {summary['scoring']['policy']}; summary.json has every metric's "
+        "definition and what it is worth in each situation."
+    )
+    if summary["without_truth"]:
+        first = summary["without_truth"][0]
+        terminal.note(f"{len(summary['without_truth'])} predictions have no truth, the first is {first}")
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value:.3f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
+
+
 def _published(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str | None, ...]:
     """The paper's row, with two digits as papers print them."""
     scores = (row["scores"].get(name) for name in names)
@@ -76,3 +113,34 @@ def _score(score: Mapping[str, Any], usual_n: int) -> str | None:
     interval = "" if score["low"] is None else f" [{score['low']:.2f}, {score['high']:.2f}]"
     other = "" if score["n"] == usual_n else f" (n={score['n']})"
     return f"{score['mean']:.3f}{interval}{other}"
+
+
+def print_contest(contest: "Contest") -> None:
+    """Print means of every system, and what each comparison shows."""
+    for part in contest.parts:
+        places = {place.system: place for place in part.ranking.systems}
+        rows = [
+            (
+                system,
+                _with_interval(found.mean, found.low, found.high),
+                found.n,
+                f"{places[system].rank:g}",
+                _share(places[system].first_share),
+            )
+            for system, found in part.summaries.items()
+        ]
+        title = " ".join(filter(None, (part.group, part.label, part.metric)))
+        terminal.print_table(title, ("system", "mean over patients", "n", "rank", "first in"), rows)
+        for each in part.comparisons:
+            terminal.say(f"  {each.sentence}")
+        for system, variation in part.variation.items():
+            terminal.say(f"  {system}: {variation.sentence}")
+        terminal.say("")
+    terminal.say(
+        "In brackets: 95 % interval over patients. First in: share of bootstrap samples of the patients in "
+        "which the system is first."
+    )
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0%}"

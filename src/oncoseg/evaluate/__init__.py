@@ -1,9 +1,5 @@
 """Evaluation: predictions and truth become tables, curves and pictures, each with its definition.
 
-`evaluate_predictions` takes predictions of any origin; `evaluate_run` takes a run folder.
+A run folder is evaluated by `run.evaluate_run`, masks of any origin by `masks.evaluate_masks`, several
+evaluations are compared by `compare.compare`. Nothing is imported here: masks need no torch.
 """
-
-from oncoseg.evaluate.result import Evaluation, evaluate_predictions
-from oncoseg.evaluate.run import evaluate_run
-
-__all__ = ["Evaluation", "evaluate_predictions", "evaluate_run"]

@@ -177,7 +177,10 @@ def _table_row(row: TableRow) -> dict[str, Any]:
 
 
 def _summary_words(summary: Summary) -> dict[str, Any]:
-    numbers = {name: without_nan(getattr(summary, name)) for name in ("mean", "median", "low", "high")}
+    numbers = {
+        name: without_nan(getattr(summary, name))
+        for name in ("mean", "median", "low", "high", "median_low", "median_high")
+    }
     return numbers | {"n": summary.n, "undefined": summary.undefined, "note": summary.note}
 
 

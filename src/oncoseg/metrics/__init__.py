@@ -10,10 +10,12 @@ from oncoseg.metrics.histogram import (
     roc_curve,
 )
 from oncoseg.metrics.overlap import (
+    BACKGROUND_SCORES,
     NO_VOXELS,
     SCORES,
     Confusion,
     EmptyRule,
+    accuracy,
     confusion,
     dice,
     f1,
@@ -22,15 +24,18 @@ from oncoseg.metrics.overlap import (
     precision,
     recall,
     score,
+    specificity,
 )
 
 __all__ = [
+    "BACKGROUND_SCORES",
     "NO_VOXELS",
     "PROBABILITY_BINS",
     "SCORES",
     "Confusion",
     "EmptyRule",
     "Roc",
+    "accuracy",
     "average_precision",
     "confusion",
     "dice",
@@ -44,4 +49,5 @@ __all__ = [
     "roc_auc_error",
     "roc_curve",
     "score",
+    "specificity",
 ]

@@ -79,6 +79,16 @@ def recall(counts: Confusion) -> float:
     return _ratio(counts.tp, counts.tp + counts.fn)
 
 
+def specificity(counts: Confusion) -> float:
+    """Share of background voxels left alone = TN / (TN + FP); NaN without background."""
+    return _ratio(counts.tn, counts.tn + counts.fp)
+
+
+def accuracy(counts: Confusion) -> float:
+    """Share of voxels that are right = (TP + TN) / all; NaN without voxels."""
+    return _ratio(counts.tp + counts.tn, sum(counts))
+
+
 def f1(counts: Confusion) -> float:
     """Harmonic mean of precision and recall; on the same counts it *is* Dice."""
     return dice(counts)
@@ -92,6 +102,12 @@ SCORES: dict[str, Callable[[Confusion], float]] = {
     "f1": f1,
 }
 """Name → function of counts. `score` adds the rule for empty masks."""
+
+BACKGROUND_SCORES: dict[str, Callable[[Confusion], float]] = {
+    "specificity": specificity,
+    "accuracy": accuracy,
+}
+"""Those that count the background, too; they flatter, as most of it is easy."""
 
 
 def score(name: str, counts: Confusion, empty: EmptyRule = "both-empty-undefined") -> float:

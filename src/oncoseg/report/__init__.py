@@ -2,21 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date
-from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
-import oncoseg
 from oncoseg.files import write_bytes, write_text
-from oncoseg.report import curves, examples, words
+from oncoseg.report import curves, examples, pages
+from oncoseg.report.comparison import write_comparison
 from oncoseg.report.contents import Contents, read_run
 from oncoseg.report.curves import Curve
+from oncoseg.report.evaluation import write_evaluation
 
-__all__ = ["FIGURE_SUFFIXES", "write_report"]
+__all__ = ["FIGURE_SUFFIXES", "write_comparison", "write_evaluation", "write_report"]
 
 FIGURE_SUFFIXES = (".png", ".svg")
 """Ends of the names of the figures beside the page."""
@@ -63,23 +60,10 @@ def _plots(contents: Contents) -> dict[str, list[Curve]]:
 def _page(
     contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Mapping[str, Any]]
 ) -> str:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "score": words.score,
-        "interval": words.interval,
-        "group": words.group_name,
-        "volume": words.volume,
-        "number": words.number,
-    }
-    template = environment.from_string(files(__name__).joinpath("report.html.jinja").read_text("utf-8"))
-    return template.render(
+    return pages.render(
+        "report.html.jinja",
         **vars(contents),
-        words=words,
         plots=plots,
         tiles=[examples.panel_tiles(panel) for panel in panels],
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
-        today=date.today().isoformat(),
-        version=oncoseg.__version__,
     )

@@ -94,7 +94,7 @@ def _learning_curve(
 ) -> Curve:
     name = "Dice" if quantity == "dice" else "loss"
     train, validation = ([row[f"{side}_{quantity}"] for row in rows] for side in ("train", "validation"))
-    with _axes(3.9, 2.7) as (figure, axes):
+    with drawing(3.9, 2.7) as (figure, axes):
         axes.plot(x, train, color=COLOURS[0], linestyle="--", marker="o", markersize=3, label="training")
         axes.plot(x, validation, color=COLOURS[1], marker="s", markersize=3, label="validation")
         _mark_stages(axes, steps)
@@ -106,7 +106,7 @@ def _learning_curve(
         axes.legend(loc="best", fontsize=9)
         ends = f"training ends at {words.score(train[-1])}, validation at {words.score(validation[-1])}"
         alt = f"{words.group_name(modality)} {name} over {len(steps)} epochs: {ends}."
-        return Curve(f"learning-{safe_id(modality)}-{quantity}", _svg(figure), alt)
+        return Curve(f"learning-{safe_id(modality)}-{quantity}", svg_of(figure), alt)
 
 
 def _mark_stages(axes: Axes, steps: list[tuple[str, float]]) -> None:
@@ -132,7 +132,7 @@ def operating_curves(curves: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
 
 
 def _roc(curves: Mapping[str, Mapping[str, Any]]) -> Curve:
-    with _axes(4.1, 3.9) as (figure, axes):
+    with drawing(4.1, 3.9) as (figure, axes):
         axes.plot([0, 1], [0, 1], color="#88929a", linestyle=":", linewidth=1, label="chance")
         for (group, curve), look in zip(curves.items(), _looks(curves), strict=True):
             x, y = curve["points"]["false_positive_rate"], curve["points"]["recall"]
@@ -143,11 +143,11 @@ def _roc(curves: Mapping[str, Mapping[str, Any]]) -> Curve:
         axes.set_ylim(-0.02, 1.02)
         axes.legend(title="area under the curve", loc="lower right", fontsize=9, title_fontsize=9)
         areas = "; ".join(f"{words.group_name(g)} area {c['auc']:.3f}" for g, c in curves.items())
-        return Curve("roc", _svg(figure), f"ROC curves over voxels. {areas}.")
+        return Curve("roc", svg_of(figure), f"ROC curves over voxels. {areas}.")
 
 
 def _precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Curve:
-    with _axes(4.1, 3.9) as (figure, axes):
+    with drawing(4.1, 3.9) as (figure, axes):
         for (group, curve), look in zip(curves.items(), _looks(curves), strict=True):
             x, y = curve["points"]["recall"], curve["points"]["precision"]
             axes.plot(x, y, **look, label=f"{words.group_name(group)}: {curve['average_precision']:.3f}")
@@ -166,7 +166,7 @@ def _precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Curve:
         axes.legend(title="average precision", loc="lower left", fontsize=9, title_fontsize=9)
         areas = "; ".join(f"{words.group_name(g)} {c['average_precision']:.3f}" for g, c in curves.items())
         alt = f"Precision–recall curves over voxels. Average precision: {areas}."
-        return Curve("precision-recall", _svg(figure), alt)
+        return Curve("precision-recall", svg_of(figure), alt)
 
 
 def strip_plot(
@@ -179,14 +179,14 @@ def strip_plot(
         rows: group → averaging → row of the table.
     """
     modalities = list(dict.fromkeys(name for name in rows if name != "all"))
-    with _axes(6.4, 0.9 + 0.85 * len(modalities)) as (figure, axes):
+    with drawing(6.4, 0.9 + 0.85 * len(modalities)) as (figure, axes):
         for place, (modality, colour) in enumerate(zip(modalities, _colours(modalities), strict=True)):
             values = sorted(
                 p["dice"] for p in patients if p["modality"] == modality and not math.isnan(p["dice"])
             )
             height = place + JITTER * np.array([-1, 0.33, -0.33, 1])[np.arange(len(values)) % 4]
             axes.scatter(values, height, s=26, color=colour, alpha=0.65, linewidths=0, zorder=2)
-            _mark_mean(axes, rows[modality]["patient"]["scores"]["dice"], place)
+            mark_mean(axes, rows[modality]["patient"]["scores"]["dice"], place)
         axes.set(xlim=(-0.02, 1.02), ylim=(len(modalities) - 0.45, -0.55), xlabel="Dice of a patient")
         axes.set_yticks(range(len(modalities)), [words.group_name(name) for name in modalities])
         axes.grid(visible=False, axis="y")
@@ -194,11 +194,45 @@ def strip_plot(
             f"{words.group_name(m)} mean {words.score(rows[m]['patient']['scores']['dice']['mean'])}"
             for m in modalities
         )
-        return Curve("patients", _svg(figure), f"Dice of every patient as dots. {means}.")
+        return Curve("patients", svg_of(figure), f"Dice of every patient as dots. {means}.")
 
 
-def _mark_mean(axes: Axes, dice: Mapping[str, Any], place: float) -> None:
-    if dice["mean"] is None:
+def system_strips(
+    file_name: str,
+    title: str,
+    values: Mapping[str, Sequence[float]],
+    summaries: Mapping[str, Mapping[str, float | None]],
+    share: bool,
+) -> Curve:
+    """One metric of every patient, with mean and interval, one line per system.
+
+    Args:
+        file_name: without ending; letters that do not belong into one are replaced.
+        title: of the horizontal axis.
+        values: system → one per patient; NaN where undefined, which is not drawn.
+        summaries: system → mean, low and high.
+        share: whether values lie between 0 and 1.
+    """
+    with drawing(6.4, 0.9 + 0.7 * len(values)) as (figure, axes):
+        for place, (system, colour) in enumerate(zip(values, _colours(list(values)), strict=True)):
+            defined = np.sort([value for value in values[system] if not math.isnan(value)])
+            height = place + JITTER * np.array([-1, 0.33, -0.33, 1])[np.arange(len(defined)) % 4]
+            axes.scatter(defined, height, s=26, color=colour, alpha=0.65, linewidths=0, zorder=2)
+            mark_mean(axes, summaries[system], place)
+        axes.set(ylim=(len(values) - 0.45, -0.55), xlabel=title)
+        if share:
+            axes.set_xlim(-0.02, 1.02)
+        axes.set_yticks(range(len(values)), list(values))
+        axes.grid(visible=False, axis="y")
+        means = "; ".join(
+            f"{system} mean {words.score(found['mean'])}" for system, found in summaries.items()
+        )
+        return Curve(safe_id(file_name), svg_of(figure), f"{title}, as dots. {means}.")
+
+
+def mark_mean(axes: Axes, dice: Mapping[str, Any], place: float) -> None:
+    """Draw a mean as a diamond on its interval, at a height."""
+    if dice["mean"] is None or math.isnan(dice["mean"]):
         return
     if dice["low"] is not None:
         axes.plot([dice["low"], dice["high"]], [place, place], color="black", linewidth=2.2, zorder=3)
@@ -208,13 +242,15 @@ def _mark_mean(axes: Axes, dice: Mapping[str, Any], place: float) -> None:
 
 
 @contextmanager
-def _axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one set of axes in the one look; sizes in inches."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure) -> bytes:
+def svg_of(figure: Figure) -> bytes:
+    """The figure as an SVG file without a date."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     return file.getvalue()

@@ -1,0 +1,221 @@
+"""The commands about scores: `oncoseg evaluate` and `compare`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from oncoseg.cli import terminal
+from oncoseg.cli.data import parse_data
+from oncoseg.cli.runs import kept, prediction_changes
+from oncoseg.cli.scores import print_contest, print_mask_scores, print_scores
+from oncoseg.errors import DataError, RunError
+
+NAMED_OUTCOMES = ("undefined", "computed", "diagonal")
+"""What an outcome may be besides a number; see oncoseg.metrics.catalogue.Outcome."""
+
+
+def evaluate(
+    run: Path | None = None,
+    /,
+    *,
+    split: str = "test",
+    data: list[str] | None = None,
+    threshold: float | None = None,
+    flips: bool = False,
+    prediction: Path | None = None,
+    truth: Path | None = None,
+    out: Path | None = None,
+    classes: Annotated[list[str] | None, Parameter(name="--class")] = None,
+    patients: Path | None = None,
+    policy: Literal["strict", "brats-2023", "drop"] = "strict",
+    outcome: list[str] | None = None,
+    tolerance_mm: float = 2.0,
+    connectivity: Literal[6, 18, 26] = 26,
+    min_lesion_mm3: float = 0.0,
+    challenge: Literal["GLI", "SSA", "MEN", "PED", "MET"] = "GLI",
+    consensus: float = 0.5,
+    resample: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Compare predictions with the truth: a run's, on patients it was not trained on, or any masks.
+
+    With a RUN, --split, --data, --threshold and --flips are used; with masks of any origin --prediction,
+    --truth, --out and everything after it.
+
+    Args:
+        run: The run folder with the trained network.
+        split: test, validation or train.
+        data: MODALITY=PATH, where a data set has moved since training.
+        threshold: Probability from which a voxel is tumour, in place of the run's.
+        flips: Average over the four mirror images of each slice; four times as slow.
+        prediction: A folder of predicted masks (NIfTI named as the truth's cases), or a data set.
+        truth: A data set, or a folder of true masks (NIfTI).
+        out: The folder for the tables; a new one.
+        classes: NAME=VALUES, as in tumour=1,2,4; may be repeated. Every label alone when left out.
+        patients: A CSV file with the columns case and patient, where one patient has several cases.
+        policy: What empty and missing masks are worth.
+        outcome: METRIC.SITUATION=VALUE, as in dice.both_empty=1, in place of the policy's; may be repeated.
+        tolerance_mm: Of the surface Dice.
+        connectivity: Neighbours that join a voxel to a lesion.
+        min_lesion_mm3: Smaller lesions are not counted, true or predicted.
+        challenge: Whose rules the BraTS 2023 lesion-wise scores follow.
+        consensus: Share of several readers that must mark a voxel.
+        resample: Bring predictions from other grids onto the truth's, by nearest neighbour.
+        workers: Processes; one per processor when left out.
+    """
+    if run is not None and (prediction is not None or truth is not None):
+        raise RunError("Expected either a run folder or --prediction and --truth, got both; leave one out.")
+    if run is not None:
+        _evaluate_run(run, split, parse_data(data or []), prediction_changes(threshold, flips))
+        return
+    if prediction is None or truth is None or out is None:
+        raise RunError(
+            "Expected a run folder, or --prediction, --truth and --out for masks of any origin; see "
+            "`oncoseg evaluate --help`."
+        )
+    from oncoseg.evaluate.masks import evaluate_masks
+    from oncoseg.evaluate.pairs import read_patients
+    from oncoseg.evaluate.scoring import Scoring
+    from oncoseg.report import write_evaluation
+
+    scoring = Scoring(tolerance_mm, connectivity, min_lesion_mm3, challenge, policy, _outcomes(outcome or []))
+    with terminal.progress("scoring cases") as progress:
+        result = evaluate_masks(
+            truth,
+            prediction,
+            out,
+            classes=_classes(classes or []) or None,
+            patients=read_patients(patients) if patients else None,
+            scoring=scoring,
+            share=consensus,
+            resample=resample,
+            workers=workers,
+            progress=progress,
+        )
+    print_mask_scores(result.summary)
+    terminal.say(f"Evaluation: {write_evaluation(result.folder)}")
+    if result.failures:
+        raise DataError(
+            f"{len(result.failures)} predictions could not be used and count as missing (summary.json lists "
+            f"all), the first: {next(f'{case}: {why}' for case, why in result.failures.items())}"
+        )
+
+
+def _evaluate_run(run: Path, split: str, moved: Mapping[str, Path], changes: Mapping[str, Any]) -> None:
+    from oncoseg.evaluate.run import evaluate_run
+    from oncoseg.run_folder import RunFolder
+
+    if not kept(RunFolder(run).metrics).get("finished", True):
+        terminal.note(f"The training is not finished; these are its best weights so far: {run}")
+    with terminal.progress(f"evaluating {split}") as progress:
+        folder = evaluate_run(run, split, data=moved, progress=progress, changes=changes)
+    print_scores(folder)
+    terminal.say(f"Evaluation: {folder}")
+
+
+def _classes(texts: Sequence[str]) -> dict[str, list[int]]:
+    classes: dict[str, list[int]] = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        try:
+            classes[name] = [int(value) for value in values.split(",")]
+        except ValueError as error:
+            raise DataError(
+                f"Expected --class NAME=VALUES with whole numbers, as in tumour=1,2,4, got {text!r}."
+            ) from error
+        if not name or min(classes[name]) < 1:
+            raise DataError(f"Expected a name and label values above 0, as in tumour=1,2,4, got {text!r}.")
+    return classes
+
+
+def _outcomes(texts: Sequence[str]) -> dict[Any, Any]:
+    from oncoseg.errors import nearest
+    from oncoseg.metrics.catalogue import METRICS, SITUATIONS
+
+    outcomes: dict[Any, Any] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        metric, _, situation = key.partition(".")
+        if metric not in METRICS:
+            raise DataError(f"Unknown metric {metric!r} in --outcome {text}; {nearest(metric, METRICS)}")
+        if situation not in SITUATIONS:
+            raise DataError(
+                f"Unknown situation {situation!r} in --outcome {text}; {nearest(situation, SITUATIONS)}"
+            )
+        try:
+            outcomes[metric, situation] = value if value in NAMED_OUTCOMES else float(value)
+        except ValueError as error:
+            raise DataError(
+                f"Expected a number, or one of {', '.join(NAMED_OUTCOMES)}; got --outcome {text}."
+            ) from error
+    return outcomes
+
+
+def compare(
+    *systems: str,
+    out: Path,
+    split: str = "test",
+    metric: list[str] | None = None,
+    reference: str | None = None,
+    common_only: bool = False,
+) -> None:
+    """Compare evaluations of the same patients: means with intervals, paired tests, ranks.
+
+    All tests together are one family under Holm's correction.
+
+    Args:
+        systems: Evaluation folders or evaluated run folders, as NAME=PATH or PATH; with commas between them,
+            several trainings of one system, as in NAME=PATH,PATH.
+        out: The folder for the tables; a new one.
+        split: Which evaluation of a run folder.
+        metric: A metric to compare by; may be repeated.
+        reference: The system that every other one is compared with; every pair when left out.
+        common_only: Compare on the patients that both systems have.
+    """
+    from oncoseg.evaluate import compare as comparing
+    from oncoseg.report import write_comparison
+
+    chosen = tuple(metric) if metric else comparing.TESTED
+    contest = comparing.compare(
+        _folders(systems, split), metrics=chosen, reference=reference, common_only=common_only
+    )
+    page = write_comparison(contest, comparing.write(contest, out))
+    print_contest(contest)
+    terminal.say(f"Comparison: {page}")
+
+
+def _folders(systems: Sequence[str], split: str) -> dict[str, list[Path]]:
+    folders: dict[str, list[Path]] = {}
+    for text in systems:
+        name, equals, paths = text.partition("=")
+        given = [Path(path) for path in (paths if equals else text).split(",")]
+        name = name if equals else given[0].name
+        if name in folders:
+            raise DataError(f"Two systems are called {name!r}; name them, as in first={given[0]}.")
+        of_runs = [path / "evaluation" / split for path in given]
+        folders[name] = [
+            inner if inner.is_dir() else path for inner, path in zip(of_runs, given, strict=True)
+        ]
+    return folders
+
+
+def agreement(dataset: Path, /, *, out: Path, consensus: float = 0.5, workers: int | None = None) -> None:
+    """Compare the readers of a data set with each other: the ceiling for any system.
+
+    Every two readers, and every reader with the consensus of the others; the patient is the unit.
+
+    Args:
+        dataset: A data set whose cases have several masks.
+        out: The folder for the tables; a new one.
+        consensus: Share of the other readers that must mark a voxel.
+        workers: Processes; one per processor when left out.
+    """
+    from oncoseg.evaluate.agreement import reader_agreement
+    from oncoseg.report import write_evaluation
+
+    with terminal.progress("comparing readers") as progress:
+        result = reader_agreement(dataset, out, share=consensus, workers=workers, progress=progress)
+    print_mask_scores(result.summary)
+    terminal.say(f"Agreement: {write_evaluation(result.folder)}")

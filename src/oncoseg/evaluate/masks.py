@@ -1,0 +1,225 @@
+"""Scoring predictions of any origin against their truth, case by case in several processes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oncoseg import io, statistics
+from oncoseg.errors import DataError, OncosegError
+from oncoseg.evaluate import long_table
+from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
+from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_case
+from oncoseg.files import new_folder, write_json
+from oncoseg.io import ImageRef
+from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
+from oncoseg.processes import processes_within, run_each
+
+FORMAT_VERSION = 1
+"""Version of the files."""
+
+MEMORY_PER_PROCESS_GIB = 0.3
+"""Python, NumPy and SciPy in a process, besides the voxels."""
+
+BYTES_PER_VOXEL = 12
+"""At the peak: both masks as read and as labels, one class of each as bool, and its boundary."""
+
+Progress = Callable[[int, int], None]
+"""Called with (cases done, cases in all)."""
+
+
+class Result(NamedTuple):
+    """What was found.
+
+    Attributes:
+        folder: where it was written.
+        cases: scores of every case and class.
+        patients: likewise of every patient.
+        summary: as in summary.json.
+        failures: case → why its prediction could not be used; it is scored as missing.
+        without_truth: predictions that were left out.
+    """
+
+    folder: Path
+    cases: list[CaseScores]
+    patients: list[CaseScores]
+    summary: dict[str, Any]
+    failures: dict[str, str]
+    without_truth: list[str]
+
+
+class _Scored(NamedTuple):
+    scores: list[CaseScores]
+    failure: str
+
+
+def evaluate_masks(
+    truth: Path,
+    prediction: Path,
+    out: Path,
+    *,
+    classes: Mapping[str, Sequence[int]] | None = None,
+    patients: Mapping[str, str] | None = None,
+    scoring: Scoring | None = None,
+    share: float = 0.5,
+    resample: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Score a folder of predicted masks against a folder of true ones.
+
+    A prediction that is missing or cannot be used counts as missing under the policy's rule, and never
+    keeps the other cases from being scored.
+
+    Args:
+        truth: a data set of a known layout, or a folder of NIfTI masks.
+        prediction: likewise; `CASE_probability` beside a mask gives the metrics of ranking and calibration.
+        out: a new folder for the tables.
+        classes: name → the label values that it joins; None for each of the truth's labels alone.
+        patients: case → patient, for folders that do not say.
+        scoring: what there is to choose about the metrics.
+        share: of several readers that must mark a voxel.
+        resample: allow predictions on other grids, brought to the truth's by nearest neighbour.
+        workers: processes; None for one per processor, 0 for none besides this one.
+        progress: called after every case.
+
+    Raises:
+        DataError: no case that is in both folders, a truth that cannot be used, or no label in it.
+        RunError: `out` holds something or cannot be written.
+    """
+    chosen = scoring or Scoring()
+    pairs, without_truth = find_pairs(truth, prediction, patients)
+    out = new_folder(out, "The evaluation folder")
+    count = processes_within(workers, None, _gib_of(pairs), len(pairs))
+    classes = classes or _labels_of(pairs, share, count)
+    with_probability = len(classes) == 1 and any(pair.probability for pair in pairs)
+    score = partial(_score_pair, dict(classes), chosen, share, resample, with_probability)
+    scored: dict[str, _Scored] = {}
+    for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
+        scored[name] = result
+        if progress is not None:
+            progress(done, len(pairs))
+    cases = [row for pair in pairs for row in scored[pair.case].scores]
+    failures = {pair.case: scored[pair.case].failure for pair in pairs if scored[pair.case].failure}
+    of_each = of_patients(cases, chosen)
+    summary = summarise(of_each, chosen, {name: list(values) for name, values in classes.items()})
+    summary |= {"cases": len(pairs), "failures": failures, "without_truth": without_truth}
+    write(out, cases, of_each, summary)
+    return Result(out, cases, of_each, summary, failures, without_truth)
+
+
+def summarise(
+    patients: Sequence[CaseScores], scoring: Scoring, classes: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
+    """Mean and median over patients with intervals, of every class and metric, and the rules' counts."""
+    parts: dict[tuple[str, str], list[CaseScores]] = {}
+    for row in patients:
+        parts.setdefault((row.group, row.label), []).append(row)
+    table = []
+    for (group, label), rows in parts.items():
+        for name in rows[0].values:
+            touched = [row.rules.get(name, "") for row in rows]
+            table.append(
+                {
+                    "group": group,
+                    "class": label,
+                    "metric": name,
+                    **_numbers(statistics.summarise([row.values[name] for row in rows])),
+                    "rules": {rule: touched.count(rule) for rule in dict.fromkeys(touched) if rule},
+                }
+            )
+    names = list(dict.fromkeys(row["metric"] for row in table))
+    return {
+        "format_version": FORMAT_VERSION,
+        "classes": {name: list(values) for name, values in classes.items()},
+        "patients": len({row.patient for row in patients}),
+        "scoring": asdict(scoring)
+        | {"outcomes": {f"{m}.{s}": value for (m, s), value in scoring.outcomes.items()}},
+        "policy": {
+            name: {s: outcome(name, s, scoring.policy, scoring.outcomes) for s in SITUATIONS}
+            for name in names
+        },
+        "definitions": {name: METRICS[name].definition for name in names},
+        "confidence": statistics.CONFIDENCE,
+        "table": table,
+    }
+
+
+def write(
+    folder: Path, cases: Sequence[CaseScores], patients: Sequence[CaseScores], summary: Mapping[str, Any]
+) -> None:
+    """Write the tables of cases and patients, and last summary.json."""
+    long_table.write(folder, long_table.CASES, long_table.rows_of(cases))
+    long_table.write(folder, long_table.PATIENTS, long_table.rows_of(patients))
+    long_table.write_counts(folder, cases)
+    write_json(folder / "summary.json", summary)
+
+
+def _score_pair(
+    classes: Mapping[str, Sequence[int]],
+    scoring: Scoring,
+    share: float,
+    resample: bool,
+    with_probability: bool,
+    pair: Pair,
+) -> tuple[str, _Scored]:
+    failure = ""
+    try:
+        loaded = load(pair, share, resample)
+        check_labels(loaded, classes)
+    except OncosegError as error:
+        failure = str(error)
+        try:
+            loaded = load(pair._replace(prediction=None, probability=None), share, resample)
+            check_labels(loaded, classes)
+        except OncosegError:
+            raise DataError(f"Case {pair.case}: {failure}") from error
+    scores = score_case(
+        pair.case,
+        pair.patient,
+        loaded.truth,
+        loaded.prediction,
+        loaded.spacing_mm,
+        classes,
+        scoring,
+        loaded.probability,
+        with_probability,
+    )
+    return pair.case, _Scored(scores, failure)
+
+
+def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tuple[int, ...]]:
+    """Every label of the truth as a class of its own: as declared, else as found."""
+    declared = {value: name for pair in pairs for value, name in pair.labels.items()}
+    if declared:
+        return {name: (value,) for value, name in sorted(declared.items())}
+    found = {
+        value for values in run_each(partial(_values_in, share), pairs, count, "scoring") for value in values
+    }
+    if not found - {0}:
+        raise DataError("No truth holds any label; expected some tumour. Say what counts with --class.")
+    return {f"label-{value}": (value,) for value in sorted(found - {0})}
+
+
+def _values_in(share: float, pair: Pair) -> list[int]:
+    try:
+        return label_values(load(pair._replace(prediction=None, probability=None), share, False).truth)
+    except OncosegError as error:
+        raise DataError(f"Case {pair.case}: {error}") from error
+
+
+def _gib_of(pairs: Sequence[Pair]) -> float:
+    """What a process needs for the largest case."""
+    return MEMORY_PER_PROCESS_GIB + BYTES_PER_VOXEL * max(_voxels(pair.truth[0]) for pair in pairs) / 2**30
+
+
+def _voxels(ref: ImageRef) -> int:
+    try:
+        return io.voxel_bytes(ref)
+    except DataError:
+        return 0  # reading it will say what is wrong
+
+
+def _numbers(summary: statistics.Summary) -> dict[str, Any]:
+    return {name: None if value != value else value for name, value in summary._asdict().items()}

@@ -1,0 +1,258 @@
+"""Predictions of any origin and their truth: which file belongs to which, and reading both on one grid."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from oncoseg import io
+from oncoseg.datasets import open_dataset
+from oncoseg.errors import DataError
+from oncoseg.io import NIFTI_SUFFIXES, ImageRef
+from oncoseg.labels import consensus, resample_labels
+from oncoseg.volume import Volume, check_same_grid
+
+TRUTH_ENDS = ("_seg", "-seg", "_mask", "_labels", "_label", "_segmentation", "_gt")
+"""Ends of a mask's name that are not part of the case's id."""
+
+PROBABILITY_END = "_probability"
+"""End of the name of a probability map beside a mask, as `oncoseg predict --probabilities` writes."""
+
+LARGEST_LABEL = 65_535
+"""Label values above it are no labels."""
+
+
+class Pair(NamedTuple):
+    """The files of one case.
+
+    Attributes:
+        case: its id.
+        patient: cases of one patient share it.
+        truth: one mask per reader.
+        labels: label value → name, where the truth's data set declares them.
+        prediction: None where there is none.
+        probability: of tumour, beside the prediction; None where there is none.
+    """
+
+    case: str
+    patient: str
+    truth: tuple[ImageRef, ...]
+    labels: Mapping[int, str]
+    prediction: ImageRef | None = None
+    probability: ImageRef | None = None
+
+
+class Loaded(NamedTuple):
+    """One case's voxels, on the truth's grid.
+
+    Attributes:
+        truth: label values, axes `i j k`.
+        prediction: likewise; None where there is none.
+        probability: float32; None where there is none.
+        spacing_mm: None where the truth's file holds no voxel size.
+    """
+
+    truth: np.ndarray
+    prediction: np.ndarray | None
+    probability: np.ndarray | None
+    spacing_mm: tuple[float, float, float] | None
+
+
+def find_pairs(
+    truth: Path, prediction: Path, patients: Mapping[str, str] | None = None
+) -> tuple[list[Pair], list[str]]:
+    """Pair the masks of two folders by their names.
+
+    Args:
+        truth: a data set of a known layout, or a folder of NIfTI masks; ends such as `_seg` are not part
+            of a case's id.
+        prediction: likewise.
+        patients: case → patient, for plain folders; a case that is not listed is a patient of its own.
+
+    Returns:
+        A pair for every case of the truth, and the predictions that have no truth.
+
+    Raises:
+        DataError: a folder without masks, two masks of one case, or no case that is in both.
+    """
+    known = _truths(truth, patients or {})
+    predicted = _predictions(prediction)
+    if not known.keys() & predicted.keys():
+        raise DataError(
+            f"No case is in both folders: the truth has {_some(known)}, the predictions have "
+            f"{_some(predicted)}. Expected masks of the same names."
+        )
+    maps = _files(prediction, only_probabilities=True)
+    pairs = [
+        Pair(case.case, case.patient, case.truth, case.labels, predicted.get(name), maps.get(name))
+        for name, case in sorted(known.items())
+    ]
+    return pairs, sorted(predicted.keys() - known.keys())
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Read case → patient from a CSV file with the columns `case` and `patient`.
+
+    Raises:
+        DataError: unreadable, without these columns, or a case with two patients.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(row["case"], row["patient"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"Cannot read {path} ({type(error).__name__}: {error}); expected a CSV file with the columns "
+            "case and patient."
+        ) from error
+    for case, count in Counter(case for case, _ in dict.fromkeys(rows)).items():
+        if count > 1:
+            raise DataError(f"{path} gives case {case!r} {count} patients; expected one.")
+    return dict(rows)
+
+
+def load(pair: Pair, share: float, resample: bool) -> Loaded:
+    """Read a case, its prediction on the truth's grid.
+
+    Args:
+        pair: the files.
+        share: of the readers that must mark a voxel.
+        resample: bring a prediction from another grid onto the truth's by nearest neighbour; False
+            refuses it.
+
+    Raises:
+        DataError: a file that cannot be used, or values that are no labels.
+        GeometryError: grids that differ.
+    """
+    readers = {f"truth {number}": io.read(ref) for number, ref in enumerate(pair.truth, 1)}
+    check_same_grid(readers)
+    first = next(iter(readers.values()))
+    truth = consensus([_labels(volume, name) for name, volume in readers.items()], share)
+    spacing = first.spacing_mm if first.spacing_known else None
+    if pair.prediction is None:
+        return Loaded(truth, None, None, spacing)
+    predicted = io.read(pair.prediction)
+    probability = None if pair.probability is None else io.read(pair.probability)
+    if resample:
+        predicted = resample_labels(predicted, first)
+        probability = None if probability is None else resample_labels(probability, first)
+    check_same_grid({"truth": first, "prediction": predicted})
+    if probability is not None:
+        check_same_grid({"truth": first, "probability": probability})
+    scores = None if probability is None else _probabilities(probability)
+    return Loaded(truth, _labels(predicted, "prediction"), scores, spacing)
+
+
+def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
+    """Check that both masks hold declared labels only.
+
+    Raises:
+        DataError: names the others.
+    """
+    declared = {value for values in classes.values() for value in values}
+    for name, mask in (("truth", loaded.truth), ("prediction", loaded.prediction)):
+        values = set() if mask is None else set(label_values(mask))
+        if others := sorted(values - declared - {0}):
+            raise DataError(
+                f"The {name} holds the label values {others}; expected only 0 and {sorted(declared)}. "
+                "Declare them, such as --class tumour=1,2,4, or mend the mask."
+            )
+
+
+def label_values(mask: np.ndarray) -> list[int]:
+    """The label values in a mask."""
+    if mask.dtype.itemsize <= 2:
+        return [int(value) for value in np.flatnonzero(np.bincount(mask.ravel()))]
+    return [int(value) for value in np.unique(mask)]
+
+
+def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
+    try:
+        cases = open_dataset(folder).cases
+    except DataError:
+        if not (files := _files(folder)):
+            raise
+        return {name: Pair(name, patients.get(name, name), (ref,), {}) for name, ref in files.items()}
+    found = {
+        case.id: Pair(case.id, patients.get(case.id, case.patient), case.masks, case.labels)
+        for case in cases
+        if case.masks
+    }
+    if not found:
+        raise DataError(f"No case in {folder} has a mask; expected the truth there.")
+    return found
+
+
+def _predictions(folder: Path) -> dict[str, ImageRef]:
+    try:
+        cases = open_dataset(folder).cases
+    except DataError:
+        if not (files := _files(folder)):
+            raise
+        return files
+    several = next((case.id for case in cases if len(case.masks) > 1), None)
+    if several is not None:
+        raise DataError(f"Case {several} in {folder} has several masks; expected one prediction a case.")
+    return {case.id: case.masks[0] for case in cases if case.masks}
+
+
+def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef]:
+    """Case → NIfTI mask in a plain folder; only those named as masks, where any is."""
+    if not folder.is_dir():
+        return {}
+    stems = {
+        file: re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE)
+        for file in sorted(folder.iterdir())
+        if file.name.lower().endswith(NIFTI_SUFFIXES) and not file.name.startswith(".")
+    }
+    if only_probabilities:
+        return {
+            stem.removesuffix(PROBABILITY_END): ImageRef((file,))
+            for file, stem in stems.items()
+            if stem.endswith(PROBABILITY_END)
+        }
+    stems = {file: stem for file, stem in stems.items() if not stem.endswith(PROBABILITY_END)}
+    named = {file: stem for file, stem in stems.items() if stem.lower().endswith(TRUTH_ENDS)}
+    pattern = re.compile(f"({'|'.join(map(re.escape, TRUTH_ENDS))})$", re.IGNORECASE)
+    found: dict[str, ImageRef] = {}
+    for file, stem in (named or stems).items():
+        case = pattern.sub("", stem)
+        if case in found:
+            raise DataError(
+                f"{folder} holds two masks of case {case}: {found[case].files[0].name} and {file.name}. "
+                "Remove one of them."
+            )
+        found[case] = ImageRef((file,))
+    return found
+
+
+def _labels(volume: Volume, name: str) -> np.ndarray:
+    voxels: np.ndarray = volume.array[0]
+    if voxels.dtype.kind in "iub" and voxels.dtype.itemsize <= 2 and voxels.dtype.kind != "i":
+        return voxels
+    low, high = voxels.min(), voxels.max()
+    if low < 0 or high > LARGEST_LABEL:
+        raise DataError(f"The {name} holds values from {low} to {high}; expected labels, 0 for background.")
+    whole = voxels.astype(np.uint16 if high > 255 else np.uint8)
+    if voxels.dtype.kind == "f" and (whole != voxels).any():
+        raise DataError(
+            f"The {name} holds values that are not whole numbers; expected labels. It may be a probability "
+            "map, or a mask that was interpolated: threshold it, or resample it by nearest neighbour."
+        )
+    return whole
+
+
+def _probabilities(volume: Volume) -> np.ndarray:
+    voxels: np.ndarray = volume.array[0].astype(np.float32, copy=False)
+    low, high = voxels.min(), voxels.max()
+    if low < 0 or high > 1:
+        raise DataError(f"The probability map holds values from {low} to {high}; expected 0 to 1.")
+    return voxels
+
+
+def _some(names: Mapping[str, object]) -> str:
+    first = sorted(names)[:3]
+    return f"{', '.join(first)}{' …' if len(names) > len(first) else ''} ({len(names)} in all)"

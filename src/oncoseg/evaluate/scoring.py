@@ -1,0 +1,301 @@
+"""Every metric of one case: label maps of truth and prediction → one value per class and metric."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from oncoseg import metrics
+from oncoseg.metrics import brats, calibration, lesion_matches, lesions, ranking, surface
+from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome
+from oncoseg.metrics.overlap import Confusion
+from oncoseg.volume import MM3_PER_ML
+
+NO_SPACING = "no_spacing"
+"""The rule that leaves a metric in mm or ml undefined where the images hold no voxel size."""
+
+NEEDS_SPACING = {name for name, m in METRICS.items() if m.unit in ("mm", "ml")} | {
+    "surface_dice",
+    "brats_lesion_dice",
+}
+"""Metrics with a length or volume in them, if only as a tolerance or a smallest lesion."""
+
+OF_PROBABILITY = tuple(name for name, m in METRICS.items() if m.kind in ("ranking", "calibration"))
+"""Metrics that need probabilities."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a user chooses about the metrics; kept with every result.
+
+    Attributes:
+        tolerance_mm: of the surface Dice.
+        connectivity: neighbours of a voxel that join it to a lesion, 6, 18 or 26.
+        min_lesion_mm3: smaller lesions are left out of lesion counts, in truth and prediction alike.
+        challenge: a name in brats.BRATS_2023, for its dilation and its smallest lesion.
+        policy: a name in metrics.POLICIES, for empty and missing masks.
+        outcomes: (metric, situation) → what differs from it.
+    """
+
+    tolerance_mm: float = 2.0
+    connectivity: int = 26
+    min_lesion_mm3: float = 0.0
+    challenge: str = "GLI"
+    policy: str = "strict"
+    outcomes: Policy = field(default_factory=dict)
+
+
+class CaseScores(NamedTuple):
+    """One case and class.
+
+    Attributes:
+        group: the modality, where a system has several; else empty.
+        case: its id; empty for a patient's cases together.
+        patient: cases of one patient share it.
+        label: name of the class.
+        counts: voxels; a missing prediction counts as empty.
+        missing: whether there was no prediction.
+        voxel_ml: size of a voxel in millilitres; NaN where unknown.
+        values: metric → value; NaN where undefined.
+        rules: metric → the situation (or NO_SPACING) that decided its value, where one did.
+    """
+
+    group: str
+    case: str
+    patient: str
+    label: str
+    counts: Confusion
+    missing: bool
+    voxel_ml: float
+    values: dict[str, float]
+    rules: dict[str, str]
+
+    @property
+    def volumes_ml(self) -> tuple[float, float]:
+        """True and predicted volume; NaN where the voxel size is unknown."""
+        return (self.counts.tp + self.counts.fn) * self.voxel_ml, (
+            self.counts.tp + self.counts.fp
+        ) * self.voxel_ml
+
+
+def score_case(
+    case: str,
+    patient: str,
+    truth: np.ndarray,
+    prediction: np.ndarray | None,
+    spacing_mm: Sequence[float] | None,
+    classes: Mapping[str, Sequence[int]],
+    scoring: Scoring,
+    probability: np.ndarray | None = None,
+    with_probability: bool = False,
+    group: str = "",
+) -> list[CaseScores]:
+    """Score one case, class by class.
+
+    Args:
+        case: its id.
+        patient: whose it is.
+        truth: label values, integers, axes `i j k`.
+        prediction: likewise, of the same shape; None where there is none.
+        spacing_mm: voxel size along i, j, k; None where unknown.
+        classes: name → the label values that it joins.
+        scoring: what the user chose.
+        probability: of the only class, float32 in [0, 1]; None where there is none.
+        with_probability: whether to give the metrics that need it, undefined in a case without.
+        group: the modality, where there are several.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    known = spacing_mm is not None
+    size_mm = np.multiply(truth.shape, spacing_mm if spacing_mm is not None else math.nan)
+    voxel_ml = math.prod(spacing_mm) / MM3_PER_ML if spacing_mm is not None else math.nan
+    found = []
+    for label, joined in classes.items():
+        marked = np.isin(truth, joined)
+        predicted = np.zeros_like(marked) if prediction is None else np.isin(prediction, joined)
+        counts = metrics.confusion(marked, predicted)
+        values = of_counts(counts, voxel_ml) | _of_shapes(marked, predicted, spacing_mm, scoring)
+        if with_probability:
+            values |= _of_probability(probability, marked)
+        situation = situation_of(counts, prediction is None)
+        ruled = with_rules(values, situation, float(np.linalg.norm(size_mm)), known, scoring)
+        found.append(CaseScores(group, case, patient, label, counts, prediction is None, voxel_ml, *ruled))
+    return found
+
+
+def of_patients(scores: Sequence[CaseScores], scoring: Scoring) -> list[CaseScores]:
+    """One row for every patient and class: the unit of all statistics.
+
+    Overlap is that of all voxels of the patient's cases counted together, volumes are added up, and
+    everything else is the mean over the cases in which it is defined. A rule is named where it decided
+    the value in all of the cases.
+
+    Args:
+        scores: of all cases.
+        scoring: as the cases were scored.
+    """
+    groups: dict[tuple[str, str, str], list[CaseScores]] = {}
+    for row in scores:
+        groups.setdefault((row.group, row.label, row.patient), []).append(row)
+    return [
+        rows[0]._replace(case="") if len(rows) == 1 else _together(rows, scoring) for rows in groups.values()
+    ]
+
+
+def _together(rows: Sequence[CaseScores], scoring: Scoring) -> CaseScores:
+    counts, missing = metrics.pool(row.counts for row in rows), all(row.missing for row in rows)
+    values, rules = {}, {}
+    for name in rows[0].values:
+        defined = [row.values[name] for row in rows if not math.isnan(row.values[name])]
+        values[name] = math.fsum(defined) / len(defined) if defined else math.nan
+        shared = {row.rules.get(name, "") for row in rows}
+        if len(shared) == 1 and "" not in shared:
+            rules[name] = shared.pop()
+    true_ml, predicted_ml = (
+        math.fsum(volumes) for volumes in zip(*(row.volumes_ml for row in rows), strict=True)
+    )
+    pooled = of_counts(counts, math.nan) | {"volume_difference_ml": predicted_ml - true_ml}
+    if true_ml > 0:
+        pooled["volume_error"] = abs(predicted_ml - true_ml) / true_ml
+    known = not math.isnan(true_ml)
+    pooled, ruled = with_rules(pooled, situation_of(counts, missing), math.nan, known, scoring)
+    rules = {name: rule for name, rule in rules.items() if name not in pooled} | ruled
+    return rows[0]._replace(
+        case="",
+        counts=counts,
+        missing=missing,
+        voxel_ml=math.nan,
+        values=values | pooled,
+        rules=rules,
+    )
+
+
+def situation_of(counts: Confusion, missing: bool) -> Situation | None:
+    """Which rule for empty and missing masks applies, if any."""
+    if missing:
+        return "prediction_missing"
+    if counts.truth_empty:
+        return "both_empty" if counts.prediction_empty else "truth_empty"
+    return "prediction_empty" if counts.prediction_empty else None
+
+
+def of_counts(counts: Confusion, voxel_ml: float) -> dict[str, float]:
+    """Metrics of overlap and volume, from the voxels of a case or of several together."""
+    true_ml, predicted_ml = (counts.tp + counts.fn) * voxel_ml, (counts.tp + counts.fp) * voxel_ml
+    overlap = metrics.SCORES | metrics.BACKGROUND_SCORES
+    values = {name: function(counts) for name, function in overlap.items()}
+    difference = predicted_ml - true_ml
+    error = abs(counts.fp - counts.fn) / (counts.tp + counts.fn) if counts.tp + counts.fn else math.nan
+    return values | {"volume_difference_ml": difference, "volume_error": error}
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds every marked voxel; of one voxel where none is."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, 1))
+    return tuple(box)
+
+
+def with_rules(
+    values: Mapping[str, float],
+    situation: Situation | None,
+    diagonal_mm: float,
+    spacing_known: bool,
+    scoring: Scoring,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Apply the rules for empty and missing masks; the values, and which rule decided which.
+
+    Args:
+        values: metric → value as computed.
+        situation: of the masks.
+        diagonal_mm: of the image.
+        spacing_known: without a voxel size, what is in mm or ml is not defined.
+        scoring: what the user chose.
+    """
+    ruled, rules = {name: values[name] for name in METRICS if name in values}, {}
+    for name in ruled:
+        if not spacing_known and name in NEEDS_SPACING:
+            ruled[name], rules[name] = math.nan, NO_SPACING
+            continue
+        if situation is None:
+            continue
+        decided = outcome(name, situation, scoring.policy, scoring.outcomes)
+        if decided != "computed":
+            named = {"undefined": math.nan, "diagonal": diagonal_mm}
+            ruled[name], rules[name] = named[decided] if isinstance(decided, str) else decided, situation
+    return ruled, rules
+
+
+def _of_shapes(
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float] | None, scoring: Scoring
+) -> dict[str, float]:
+    """Metrics of surfaces and lesions, within the box around both masks."""
+    box = bounding_box(truth | prediction)
+    truth, prediction = truth[box], prediction[box]
+    spacing = spacing_mm if spacing_mm is not None else [1.0] * truth.ndim
+    return _of_surfaces(truth, prediction, spacing, scoring) | _of_lesions(
+        truth, prediction, spacing, scoring
+    )
+
+
+def _of_surfaces(
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], scoring: Scoring
+) -> dict[str, float]:
+    names = [name for name, metric in METRICS.items() if metric.kind == "surface"]
+    if not truth.any() or not prediction.any():
+        return dict.fromkeys(names, math.nan)
+    distances = surface.surface_distances(truth, prediction, spacing_mm)
+    return {
+        "hausdorff_mm": surface.hausdorff(distances),
+        "hd95_pooled_mm": surface.hd95_pooled(distances),
+        "hd95_max_mm": surface.hd95_max(distances),
+        "hd95_area_mm": surface.hd95_area(distances),
+        "assd_mm": surface.average_surface_distance(distances),
+        "surface_dice": surface.surface_dice(distances, scoring.tolerance_mm),
+    }
+
+
+def _of_lesions(
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], scoring: Scoring
+) -> dict[str, float]:
+    true, predicted = (
+        lesions.find_lesions(mask, spacing_mm, scoring.connectivity, scoring.min_lesion_mm3)
+        for mask in (truth, prediction)
+    )
+    overlaps = lesions.lesion_overlaps(true, predicted)
+    counts = lesion_matches.match_lesions(overlaps).counts
+    by_brats = brats.brats_scores(
+        truth, prediction, spacing_mm, brats.BRATS_2023[scoring.challenge], _hd95_area
+    )
+    return {
+        "lesion_sensitivity": lesion_matches.lesion_sensitivity(counts),
+        "lesion_precision": lesion_matches.lesion_precision(counts),
+        "lesion_f1": lesion_matches.lesion_f1(counts),
+        "false_positive_lesions": float(counts.false_positives),
+        "panoptic_quality": lesion_matches.panoptic_quality(overlaps).pq,
+        "brats_lesion_dice": by_brats.dice,
+        "brats_lesion_hd95_mm": by_brats.hd95_mm,
+    }
+
+
+def _hd95_area(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    return surface.hd95_area(surface.surface_distances(truth, prediction, spacing_mm))
+
+
+def _of_probability(probability: np.ndarray | None, truth: np.ndarray) -> dict[str, float]:
+    if probability is None:
+        return dict.fromkeys(OF_PROBABILITY, math.nan)
+    ranked = ranking.ranking(probability, truth)
+    sums = calibration.calibration_sums(probability, truth)
+    return {
+        "auc": ranked.auc,
+        "average_precision": ranked.average_precision,
+        "brier": calibration.brier(sums),
+        "calibration_error": calibration.expected_calibration_error(sums),
+    }

@@ -1,0 +1,33 @@
+"""HTML pages from templates, with one style and nothing to load."""
+
+from datetime import date
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+import oncoseg
+from oncoseg.report import words
+
+
+def render(template: str, **contents: Any) -> str:
+    """Fill a template of this package."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "score": words.score,
+        "interval": words.interval,
+        "group": words.group_name,
+        "volume": words.volume,
+        "number": words.number,
+    }
+    here = files("oncoseg.report")
+    return environment.from_string(here.joinpath(template).read_text("utf-8")).render(
+        words=words,
+        style=Markup(here.joinpath("style.css").read_text("utf-8")),
+        today=date.today().isoformat(),
+        version=oncoseg.__version__,
+        **contents,
+    )

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oncoseg.cli import main
+from oncoseg.errors import DataError
+from oncoseg.evaluate.agreement import reader_agreement
+from tiny import brats_case
+
+
+def nodule(root: Path, patient: int, *readers: slice) -> None:
+    """A nodule of one slice; each reader marks some pixels of one row."""
+    folder = root / f"LIDC-IDRI-{patient:04d}" / "nodule-0"
+    masks = [np.zeros((8, 8), np.uint8) for _ in readers]
+    for mask, columns in zip(masks, readers, strict=True):
+        mask[3, columns] = 255
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for kind, pixels in {"images": image, **{f"mask-{n}": mask for n, mask in enumerate(masks)}}.items():
+        (folder / kind).mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / kind / "slice-0.png")
+
+
+def dice(data: Path, out: Path) -> dict[tuple[str, str], float]:
+    found = reader_agreement(data, out, workers=0)
+    return {(row.group, row.patient): row.values["dice"] for row in found.patients}
+
+
+def test_three_readers_are_compared_by_hand(tmp_path: Path) -> None:
+    nodule(tmp_path / "data", 1, slice(0, 4), slice(0, 4), slice(2, 6))
+    found = dice(tmp_path / "data", tmp_path / "out")
+    # intersections 4, 2 and 2 of 8 marked pixels in each pair, counted together
+    assert found["reader-pair", "LIDC-IDRI-0001"] == pytest.approx(2 * 8 / 24)
+    assert found["pair-both-marked", "LIDC-IDRI-0001"] == pytest.approx(2 * 8 / 24)
+    # half of two others mark six pixels, against the first two readers; the first four against the last
+    assert found["one-against-others", "LIDC-IDRI-0001"] == pytest.approx(2 * (4 + 4 + 2) / (10 + 10 + 8))
+
+
+def test_who_saw_nothing_counts_in_the_pairs_and_not_where_both_marked(tmp_path: Path) -> None:
+    nodule(tmp_path / "data", 1, slice(0, 4), slice(0, 4), slice(0, 0))
+    found = dice(tmp_path / "data", tmp_path / "out")
+    assert found["reader-pair", "LIDC-IDRI-0001"] == pytest.approx(2 * 4 / (8 + 4 + 4))
+    assert found["pair-both-marked", "LIDC-IDRI-0001"] == 1
+
+
+def test_no_reader_comes_first(tmp_path: Path) -> None:
+    nodule(tmp_path / "data", 1, slice(0, 6), slice(0, 3))
+    found = reader_agreement(tmp_path / "data", tmp_path / "out", workers=0)
+    (pair,) = [row for row in found.patients if row.group == "reader-pair"]
+    assert pair.values["precision"] == pair.values["recall"] == pytest.approx(6 / 9)
+
+
+def test_two_processes_find_the_same(tmp_path: Path) -> None:
+    for patient in (1, 2, 3):
+        nodule(tmp_path / "data", patient, slice(0, 4), slice(patient, 5))
+    seen: list[tuple[int, int]] = []
+    reader_agreement(tmp_path / "data", tmp_path / "one", workers=0)
+    reader_agreement(tmp_path / "data", tmp_path / "two", workers=2, progress=lambda *done: seen.append(done))
+    for name in ("cases.csv", "summary.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_one_reader_agrees_with_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    brats_case(tmp_path / "data", 1)
+    with pytest.raises(DataError, match="masks of several readers"):
+        reader_agreement(tmp_path / "data", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    nodule(tmp_path / "two", 1, slice(0, 4), slice(1, 5))
+    assert main(["agreement", str(tmp_path / "two"), "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
+    assert "one-against-others tumour" in capsys.readouterr().out

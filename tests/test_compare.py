@@ -1,0 +1,141 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from oncoseg.cli import main
+from oncoseg.errors import DataError, RunError
+from oncoseg.evaluate import long_table
+from oncoseg.evaluate.compare import compare, heading, latex, markdown, write
+from oncoseg.evaluate.long_table import Row
+from oncoseg.files import write_json
+
+PATIENTS = [f"p{number}" for number in range(8)]
+
+
+def evaluation(folder: Path, dice: Mapping[str, float], scoring: str = "strict") -> Path:
+    rows = [
+        Row("", "", patient, "tumour", metric, value if metric == "dice" else 10 * (1 - value), "")
+        for patient, value in dice.items()
+        for metric in ("dice", "hd95_max_mm")
+    ]
+    folder.mkdir(parents=True)
+    long_table.write(folder, long_table.PATIENTS, rows)
+    write_json(folder / "summary.json", {"classes": {"tumour": [1]}, "scoring": {"policy": scoring}})
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    good = {patient: 0.8 + number / 100 for number, patient in enumerate(PATIENTS)}
+    return {
+        "good": evaluation(tmp_path / "good", good),
+        "bad": evaluation(tmp_path / "bad", {patient: value - 0.1 for patient, value in good.items()}),
+        "same": evaluation(tmp_path / "same", good),
+    }
+
+
+def test_every_pair_is_compared_by_every_shared_metric_as_one_family(folders: dict[str, Path]) -> None:
+    contest = compare(folders)
+    assert [heading(part) for part in contest.parts] == ["tumour dice", "tumour hd95_max_mm"]
+    for part in contest.parts:
+        assert [(each.a, each.b) for each in part.comparisons] == [
+            ("good", "bad"),
+            ("good", "same"),
+            ("bad", "same"),
+        ]
+        assert {each.family for each in part.comparisons} == {6}
+    better = [each.better for part in contest.parts for each in part.comparisons]
+    # 2/2⁸ for each of four differences, times 6 by Holm: 0.047
+    assert better == ["good", None, "same", "good", None, "same"]
+    assert contest.parts[0].comparisons[0].p_adjusted == pytest.approx(6 * 2 / 2**8)
+
+
+def test_systems_are_ranked_by_the_metrics_own_direction(folders: dict[str, Path]) -> None:
+    for part in compare(folders).parts:
+        assert {place.system: place.rank for place in part.ranking.systems} == {
+            "good": 1.5,
+            "same": 1.5,
+            "bad": 3,
+        }
+
+
+def test_a_reference_leaves_fewer_comparisons(folders: dict[str, Path]) -> None:
+    contest = compare(folders, metrics=["dice"], reference="bad")
+    (part,) = contest.parts
+    assert [(each.a, each.b) for each in part.comparisons] == [("good", "bad"), ("same", "bad")]
+
+
+def test_other_patients_are_refused_unless_only_common_ones_count(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folders["few"] = evaluation(tmp_path / "few", dict.fromkeys(PATIENTS[:6], 0.5))
+    with pytest.raises(DataError, match="--common-only"):
+        compare(folders)
+    contest = compare(folders, common_only=True)
+    assert contest.parts[0].comparisons[2].n == 6
+    assert contest.parts[0].comparisons[2].only_a == 2
+
+
+def test_what_cannot_be_compared_is_explained(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two or more"):
+        compare({"good": folders["good"]})
+    with pytest.raises(DataError, match="did you mean 'dice'"):
+        compare(folders, metrics=["dise"])
+    with pytest.raises(DataError, match="did you mean 'good'"):
+        compare(folders, reference="goood")
+    with pytest.raises(DataError, match="share none of the metrics iou"):
+        compare(folders, metrics=["iou"])
+    with pytest.raises(DataError, match="is no evaluation"):
+        compare(folders | {"none": tmp_path})
+    other = evaluation(tmp_path / "other", dict.fromkeys(PATIENTS, 0.5), scoring="drop")
+    with pytest.raises(DataError, match=r"good and .*other were evaluated with different scoring"):
+        compare(folders | {"other": other})
+
+
+def test_the_tables_hold_every_mean_and_sentence(folders: dict[str, Path], tmp_path: Path) -> None:
+    contest = compare(folders)
+    out = write(contest, tmp_path / "out")
+    table = markdown(contest)
+    assert (out / "summary.md").read_text(encoding="utf-8") == table
+    assert "| good | 0.835 [0.82, 0.85] (n=8) |" in table
+    assert sum(line.startswith("- tumour") for line in table.splitlines()) == 6
+    assert "system & tumour dice & tumour hd95\\_max\\_mm \\\\" in latex(contest)
+    found = json.loads((out / "comparison.json").read_text())
+    assert found["parts"][0]["summaries"]["good"]["mean"] == pytest.approx(0.835)
+    assert found["parts"][0]["comparisons"][0]["sentence"] in table
+    values = (out / "values.csv").read_text().splitlines()
+    assert len(values) == 1 + 2 * 3 * len(PATIENTS)
+    with pytest.raises(RunError, match="not empty"):
+        write(contest, out)
+
+
+def test_trainings_of_one_system_are_averaged_and_their_spread_is_told(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    worse = evaluation(tmp_path / "worse", dict.fromkeys(PATIENTS, 0.4))
+    better = evaluation(tmp_path / "better", dict.fromkeys(PATIENTS, 0.6))
+    middle = evaluation(tmp_path / "middle", dict.fromkeys(PATIENTS, 0.5))
+    contest = compare({"good": folders["good"], "several": [worse, middle, better]}, metrics=["dice"])
+    (part,) = contest.parts
+    assert part.values["several"] == pytest.approx(dict.fromkeys(PATIENTS, 0.5))
+    assert list(part.variation) == ["several"]
+    assert part.variation["several"].seed_sd == pytest.approx(0.1)
+    assert "3 trainings; between trainings it varies by SD 0.1" in markdown(contest)
+    few = evaluation(tmp_path / "few", dict.fromkeys(PATIENTS[:6], 0.5))
+    with pytest.raises(DataError, match="trainings of one system were evaluated on different patients"):
+        compare({"good": folders["good"], "several": [worse, few]})
+
+
+def test_the_command_takes_folders_and_runs(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    evaluation(run / "evaluation" / "test", dict.fromkeys(PATIENTS, 0.4))
+    out = str(tmp_path / "out")
+    assert main(["compare", f"first={folders['good']}", str(run), "--out", out, "--metric", "dice"]) == 0
+    captured = capsys.readouterr()
+    assert "first is better by 0.435" in captured.out
+    assert main(["compare", str(run), str(run), "--out", out]) == 2
+    assert "Two systems are called 'run'" in capsys.readouterr().err

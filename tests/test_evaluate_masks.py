@@ -1,0 +1,168 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from oncoseg.cli import main
+from oncoseg.errors import DataError, RunError
+from oncoseg.evaluate import long_table
+from oncoseg.evaluate.masks import evaluate_masks
+from oncoseg.evaluate.scoring import Scoring
+from test_pairs import GRID, marked, write
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three cases: one right, one predicted empty, one on another grid."""
+    for name in ("a", "b", "c"):
+        write(tmp_path / "truth" / f"{name}_seg.nii.gz", marked())
+    write(tmp_path / "ours" / "a.nii.gz", marked())
+    write(tmp_path / "ours" / "b.nii.gz", np.zeros(GRID, np.uint8))
+    write(tmp_path / "ours" / "c.nii.gz", marked()[:3])
+    write(tmp_path / "ours" / "d.nii.gz", marked())
+    return tmp_path / "truth", tmp_path / "ours"
+
+
+def test_one_bad_prediction_counts_as_missing_and_loses_no_other(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = evaluate_masks(*folders, tmp_path / "out", workers=0)
+    dice = {row.case: (row.values["dice"], row.rules.get("dice")) for row in result.cases}
+    assert dice == {"a": (1, None), "b": (0, "prediction_empty"), "c": (0, "prediction_missing")}
+    assert list(result.failures) == ["c"]
+    assert "must lie on one grid" in result.failures["c"]
+    assert result.without_truth == ["d"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["failures"] == result.failures
+    (row,) = [row for row in summary["table"] if row["metric"] == "dice"]
+    assert row["mean"] == pytest.approx(1 / 3)
+    assert row["rules"] == {"prediction_empty": 1, "prediction_missing": 1}
+    assert summary["policy"]["dice"]["prediction_missing"] == 0
+    assert summary["policy"]["hausdorff_mm"]["prediction_empty"] == "diagonal"
+
+
+def test_every_value_is_in_both_tables(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    result = evaluate_masks(*folders, tmp_path / "out", workers=0)
+    with (tmp_path / "out" / "cases.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert tuple(lines[0]) == long_table.HEADER
+    assert len(lines) == sum(len(row.values) for row in result.cases)
+    in_parquet = pyarrow.parquet.read_table(tmp_path / "out" / "cases.parquet").to_pylist()
+    assert [
+        {k: v if v is not None else "" for k, v in row.items() if k != "value"} for row in in_parquet
+    ] == [{k: v for k, v in line.items() if k != "value"} for line in lines]
+    assert [row["value"] for row in in_parquet] == [float(x["value"]) if x["value"] else None for x in lines]
+    again = long_table.read(tmp_path / "out", long_table.CASES)
+    assert str(again) == str(long_table.rows_of(result.cases))  # as text, since NaN is not equal to itself
+
+
+def test_two_processes_find_the_same(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    evaluate_masks(*folders, tmp_path / "one", workers=0)
+    seen: list[tuple[int, int]] = []
+    evaluate_masks(*folders, tmp_path / "two", workers=2, progress=lambda *done: seen.append(done))
+    for name in ("cases.csv", "patients.csv", "summary.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_every_label_is_a_class_unless_declared(tmp_path: Path) -> None:
+    both = marked(2)
+    both[0, 0, 0] = 1
+    write(tmp_path / "truth" / "a.nii.gz", both)
+    write(tmp_path / "ours" / "a.nii.gz", marked(2))
+    found = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "each", workers=0)
+    assert {row.label: row.values["dice"] for row in found.cases} == {"label-1": 0, "label-2": 1}
+    classes = {"whole": (1, 2)}
+    found = evaluate_masks(
+        tmp_path / "truth", tmp_path / "ours", tmp_path / "whole", classes=classes, workers=0
+    )
+    assert {row.label: row.values["dice"] for row in found.cases} == {"whole": pytest.approx(2 / 3)}
+
+
+def test_a_probability_map_adds_ranking_and_calibration(tmp_path: Path) -> None:
+    write(tmp_path / "truth" / "a.nii.gz", marked())
+    write(tmp_path / "ours" / "a.nii.gz", marked())
+    write(tmp_path / "ours" / "a_probability.nii.gz", marked(0.5, np.float32))
+    found = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0)
+    assert found.cases[0].values["auc"] == 1
+    assert found.cases[0].values["brier"] == pytest.approx(0.25 / marked().size)
+
+
+def test_an_unusable_truth_stops_with_its_case(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (folders[0] / "b_seg.nii.gz").write_bytes(b"no image")
+    with pytest.raises(DataError, match="Case b: "):
+        evaluate_masks(*folders, tmp_path / "out", workers=0)
+
+
+def test_a_folder_that_holds_something_is_left_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not empty"):
+        evaluate_masks(*folders, folders[1], workers=0)
+
+
+def test_cases_of_one_patient_are_one_unit(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    patients = {"a": "1", "b": "1", "c": "2"}
+    found = evaluate_masks(*folders, tmp_path / "out", patients=patients, workers=0)
+    assert [(row.patient, row.values["dice"]) for row in found.patients] == [
+        ("1", pytest.approx(2 / 3)),
+        ("2", 0),
+    ]
+
+
+# the command
+
+
+def test_the_command_scores_masks_and_ends_with_2_where_one_was_unusable(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, ours = map(str, folders)
+    command = ["evaluate", "--prediction", ours, "--truth", truth, "--workers", "0", "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert "label-1   dice" in captured.out
+    assert "prediction_empty 1, prediction_missing 1" in captured.out
+    assert "1 predictions could not be used and count as missing" in captured.err
+    assert "1 predictions have no truth, the first is d" in captured.err
+    (folders[1] / "c.nii.gz").unlink()
+    options = ["--class", "tumour=1,2", "--outcome", "dice.prediction_missing=0.5", "--policy", "drop"]
+    assert main([*command, str(tmp_path / "again"), *options]) == 0
+    scoring = json.loads((tmp_path / "again" / "summary.json").read_text())["scoring"]
+    assert scoring == {
+        "tolerance_mm": 2.0,
+        "connectivity": 26,
+        "min_lesion_mm3": 0.0,
+        "challenge": "GLI",
+        "policy": "drop",
+        "outcomes": {"dice.prediction_missing": 0.5},
+    }
+    assert Scoring(policy="drop").tolerance_mm == scoring["tolerance_mm"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "Expected a run folder, or --prediction, --truth and --out"),
+        (["run", "--truth", "x"], "got both"),
+        (["--class", "tumour"], "as in tumour=1,2,4, got 'tumour'"),
+        (["--class", "tumour=0"], "above 0"),
+        (["--outcome", "dise.both_empty=1"], "did you mean 'dice'"),
+        (["--outcome", "dice.both_emtpy=1"], "did you mean 'both_empty'"),
+        (["--outcome", "dice.both_empty=best"], "Expected a number"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    options: list[str],
+    message: str,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    paths = ["--truth", str(folders[0]), "--prediction", str(folders[1]), "--out", str(tmp_path / "out")]
+    given = ["evaluate", *options, *(paths if options and options[0].startswith("--") else [])]
+    assert main(given) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

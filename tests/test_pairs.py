@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from oncoseg.errors import DataError, GeometryError
+from oncoseg.evaluate.pairs import check_labels, find_pairs, label_values, load, read_patients
+from tiny import brats_case, lidc_nodule
+
+GRID = (4, 5, 3)
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+def write(path: Path, mask: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(mask, affine), path)
+    return path
+
+
+def marked(value: float = 1, dtype: type = np.uint8) -> np.ndarray:
+    mask = np.zeros(GRID, dtype)
+    mask[1, 2, 1] = value
+    return mask
+
+
+def test_masks_are_paired_by_name_whatever_ends_it(tmp_path: Path) -> None:
+    for name in ("a_seg.nii.gz", "b_seg.nii", "b_scan.nii"):
+        write(tmp_path / "truth" / name, marked())
+    for name in ("a.nii.gz", "a_probability.nii.gz", "c.nii.gz"):
+        write(tmp_path / "ours" / name, marked())
+    pairs, without_truth = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    assert [(pair.case, pair.patient) for pair in pairs] == [("a", "a"), ("b", "b")]
+    assert pairs[0].prediction.files[0].name == "a.nii.gz"
+    assert pairs[0].probability.files[0].name == "a_probability.nii.gz"
+    assert (pairs[1].prediction, pairs[1].probability) == (None, None)
+    assert without_truth == ["c"]
+
+
+def test_a_data_set_gives_patients_labels_and_readers(tmp_path: Path) -> None:
+    brats_case(tmp_path / "mri", 1)
+    write(tmp_path / "ours" / "BraTS2021_00001.nii.gz", marked())
+    ((pair,), _) = find_pairs(tmp_path / "mri", tmp_path / "ours")
+    assert pair.labels[4] == "enhancing tumour"
+    lidc_nodule(tmp_path / "ct", 7)
+    write(tmp_path / "ours" / "LIDC-IDRI-0007_nodule-0.nii.gz", marked())
+    ((pair,), without) = find_pairs(tmp_path / "ct", tmp_path / "ours")
+    assert (pair.patient, len(pair.truth)) == ("LIDC-IDRI-0007", 4)
+    assert without == ["BraTS2021_00001"]
+    consensus = load(pair._replace(prediction=None), 0.5, False)
+    assert np.count_nonzero(consensus.truth) == 2 * 25
+    assert consensus.spacing_mm is None
+
+
+def test_a_data_set_may_be_the_prediction(tmp_path: Path) -> None:
+    brats_case(tmp_path / "mri", 1)
+    ((pair,), _) = find_pairs(tmp_path / "mri", tmp_path / "mri")
+    loaded = load(pair, 0.5, False)
+    assert np.array_equal(loaded.truth, loaded.prediction)
+
+
+def test_what_cannot_be_paired_is_explained(tmp_path: Path) -> None:
+    write(tmp_path / "truth" / "a.nii.gz", marked())
+    write(tmp_path / "ours" / "b.nii.gz", marked())
+    with pytest.raises(DataError, match=r"truth has a \(1 in all\), the predictions have b \(1 in all\)"):
+        find_pairs(tmp_path / "truth", tmp_path / "ours")
+    with pytest.raises(DataError, match="does not exist"):
+        find_pairs(tmp_path / "nowhere", tmp_path / "ours")
+    write(tmp_path / "ours" / "b.nii", marked())
+    with pytest.raises(DataError, match=r"two masks of case b: b.nii and b.nii.gz"):
+        find_pairs(tmp_path / "truth", tmp_path / "ours")
+
+
+def test_patients_come_from_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\na,1\nb,1\nc,2\n")
+    assert read_patients(table) == {"a": "1", "b": "1", "c": "2"}
+    write(tmp_path / "truth" / "a.nii.gz", marked())
+    ((pair,), _) = find_pairs(tmp_path / "truth", tmp_path / "truth", read_patients(table))
+    assert pair.patient == "1"
+    table.write_text("case,patient\na,1\na,2\n")
+    with pytest.raises(DataError, match="case 'a' 2 patients"):
+        read_patients(table)
+    table.write_text("name\na\n")
+    with pytest.raises(DataError, match="columns case and patient"):
+        read_patients(table)
+
+
+# reading
+
+
+def loaded(
+    tmp_path: Path, prediction: np.ndarray, affine: np.ndarray = AFFINE, resample: bool = False
+) -> object:
+    write(tmp_path / "truth" / "a.nii.gz", marked())
+    write(tmp_path / "ours" / "a.nii.gz", prediction, affine)
+    ((pair,), _) = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    return load(pair, 0.5, resample)
+
+
+def test_labels_stored_as_floating_point_are_labels(tmp_path: Path) -> None:
+    found = loaded(tmp_path, marked(2, np.float32))
+    assert found.prediction.dtype == np.uint8
+    assert label_values(found.prediction) == [0, 2]
+    assert found.spacing_mm == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"),
+    [
+        (marked(0.4, np.float32), "not whole numbers"),
+        (marked(-1, np.int16), "from -1 to 0; expected labels"),
+        (marked(70_000, np.int32), "expected labels"),
+    ],
+)
+def test_what_is_no_label_map_is_refused(tmp_path: Path, prediction: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        loaded(tmp_path, prediction)
+
+
+def test_probabilities_beyond_one_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "ours" / "a_probability.nii.gz", marked(1.5, np.float32))
+    with pytest.raises(DataError, match=r"from 0.0 to 1.5; expected 0 to 1"):
+        loaded(tmp_path, marked())
+
+
+def test_another_grid_is_refused_or_resampled_where_allowed(tmp_path: Path) -> None:
+    fine = np.diag([0.5, 1.0, 2.0, 1.0])
+    fine[0, 3] = -0.25
+    prediction = np.repeat(marked(), 2, axis=0)
+    with pytest.raises(GeometryError, match="truth and prediction must lie on one grid"):
+        loaded(tmp_path, prediction, fine)
+    found = loaded(tmp_path, prediction, fine, resample=True)
+    assert np.array_equal(found.prediction, found.truth)
+
+
+def test_undeclared_labels_are_named(tmp_path: Path) -> None:
+    found = loaded(tmp_path, marked(3))
+    check_labels(found, {"all": (1, 3)})
+    with pytest.raises(
+        DataError, match=r"The prediction holds the label values \[3\]; expected only 0 and \[1, 2\]"
+    ):
+        check_labels(found, {"all": (1, 2)})
+    with pytest.raises(DataError, match=r"The truth holds the label values \[1\]"):
+        check_labels(found, {"all": (3,)})
