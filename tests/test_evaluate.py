@@ -9,10 +9,12 @@ import torch
 from oncoseg import datasets, predict
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
+from oncoseg.evaluate import long_table
 from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.evaluate.run import evaluate_run
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
+from oncoseg.metrics.catalogue import METRICS
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Modality, Published, Recipe
 from oncoseg.run_folder import RunFolder
@@ -221,6 +223,20 @@ def test_a_run_is_evaluated_on_its_test_side(run):
     with (written / "per_patient.csv").open() as file:
         assert [(row["patient"], row["cases"]) for row in csv.DictReader(file)] == [("p3", "2")]
     assert steps == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_every_metric_of_a_run_is_in_the_tables_for_comparing(run):
+    folder, _, _ = run
+    written = evaluate_run(folder.path)
+    rows = long_table.read(written)
+    assert {(row.group, row.patient, row.label) for row in rows} == {("mri", "p3", "tumour")}
+    assert [row.metric for row in rows] == list(METRICS)
+    assert {row.case for row in long_table.read(written, long_table.CASES)} == {"c3", "c4"}
+    with (written / "per_patient.csv").open() as file:
+        (patient,) = csv.DictReader(file)
+    (dice,) = [row.value for row in rows if row.metric == "dice"]
+    assert dice == pytest.approx(float(patient["dice"]))
+    assert len(long_table.read_counts(written)) == 2
 
 
 def test_how_the_probabilities_were_made_is_kept(run):

@@ -11,6 +11,7 @@ from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.scoring import Scoring
+from oncoseg.run_folder import RunFolder
 from test_pairs import GRID, marked, write
 
 
@@ -109,6 +110,17 @@ def test_cases_of_one_patient_are_one_unit(folders: tuple[Path, Path], tmp_path:
         ("1", pytest.approx(2 / 3)),
         ("2", 0),
     ]
+
+
+def test_patients_that_the_network_has_seen_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.write_split(0, {"mri": {"train": {"x": ["x"]}, "validation": {"b": ["b"]}, "test": {"a": ["a"]}}})
+    with pytest.raises(DataError, match="1 patients were seen in training, the first is 'b'"):
+        evaluate_masks(*folders, tmp_path / "out", trained_on=run.path, workers=0)
+    assert not (tmp_path / "out").exists()
+    run.write_split(0, {"mri": {"train": {"x": ["x"]}, "validation": {"y": ["y"]}, "test": {"a": ["a"]}}})
+    evaluate_masks(*folders, tmp_path / "out", trained_on=run.path, workers=0)
 
 
 # the command

@@ -37,6 +37,7 @@ def evaluate(
     challenge: Literal["GLI", "SSA", "MEN", "PED", "MET"] = "GLI",
     consensus: float = 0.5,
     resample: bool = False,
+    trained_on: Path | None = None,
     workers: int | None = None,
 ) -> None:
     """Compare predictions with the truth: a run's, on patients it was not trained on, or any masks.
@@ -63,6 +64,7 @@ def evaluate(
         challenge: Whose rules the BraTS 2023 lesion-wise scores follow.
         consensus: Share of several readers that must mark a voxel.
         resample: Bring predictions from other grids onto the truth's, by nearest neighbour.
+        trained_on: The run folder whose network made the predictions; patients that it has seen are refused.
         workers: Processes; one per processor when left out.
     """
     if run is not None and (prediction is not None or truth is not None):
@@ -91,6 +93,7 @@ def evaluate(
             scoring=scoring,
             share=consensus,
             resample=resample,
+            trained_on=trained_on,
             workers=workers,
             progress=progress,
         )

@@ -15,6 +15,7 @@ from oncoseg.files import new_folder, write_json
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 from oncoseg.processes import processes_within, run_each
+from oncoseg.run_folder import RunFolder
 
 FORMAT_VERSION = 1
 """Version of the files."""
@@ -64,6 +65,7 @@ def evaluate_masks(
     scoring: Scoring | None = None,
     share: float = 0.5,
     resample: bool = False,
+    trained_on: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -81,15 +83,20 @@ def evaluate_masks(
         scoring: what there is to choose about the metrics.
         share: of several readers that must mark a voxel.
         resample: allow predictions on other grids, brought to the truth's by nearest neighbour.
+        trained_on: the run folder of the network that made the predictions; a patient that it has seen is
+            refused.
         workers: processes; None for one per processor, 0 for none besides this one.
         progress: called after every case.
 
     Raises:
-        DataError: no case that is in both folders, a truth that cannot be used, or no label in it.
+        DataError: no case that is in both folders, a truth that cannot be used, no label in it, or a
+            patient that the network was trained on.
         RunError: `out` holds something or cannot be written.
     """
     chosen = scoring or Scoring()
     pairs, without_truth = find_pairs(truth, prediction, patients)
+    if trained_on is not None:
+        check_unseen(pairs, RunFolder(trained_on).split())
     out = new_folder(out, "The evaluation folder")
     count = processes_within(workers, None, _gib_of(pairs), len(pairs))
     classes = classes or _labels_of(pairs, share, count)
@@ -107,6 +114,30 @@ def evaluate_masks(
     summary |= {"cases": len(pairs), "failures": failures, "without_truth": without_truth}
     write(out, cases, of_each, summary)
     return Result(out, cases, of_each, summary, failures, without_truth)
+
+
+def check_unseen(pairs: Sequence[Pair], split: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Check that a network has not seen the patients that it is scored on.
+
+    Args:
+        pairs: the cases.
+        split: modality → part → patient → cases, as in a run folder.
+
+    Raises:
+        DataError: says how many it has seen, and names the first.
+    """
+    seen = {
+        patient
+        for sides in split.values()
+        for part in ("train", "validation")
+        for patient in sides.get(part, {})
+    }
+    shared = sorted({pair.patient for pair in pairs} & seen)
+    if shared:
+        raise DataError(
+            f"{len(shared)} patients were seen in training, the first is {shared[0]!r}; expected others. "
+            "A score on them would not tell how the network does on new patients: take them out of the truth."
+        )
 
 
 def summarise(
