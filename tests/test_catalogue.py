@@ -26,7 +26,9 @@ def test_by_default_a_missing_prediction_never_beats_an_empty_one(name: str) -> 
         assert missing == empty == "diagonal" or missing != "computed" or metric.kind == "volume"
 
 
-@pytest.mark.parametrize("name", [name for name, m in METRICS.items() if m.kind in ("overlap", "surface")])
+@pytest.mark.parametrize(
+    "name", [name for name, m in METRICS.items() if m.kind in ("overlap", "surface", "distance")]
+)
 def test_by_default_finding_nothing_where_there_is_tumour_is_the_worst_or_counts_background(
     name: str,
 ) -> None:
@@ -40,6 +42,7 @@ def test_policies_change_families_and_the_user_changes_single_outcomes() -> None
     assert outcome("hd95_max_mm", "prediction_empty", "strict", {}) == "diagonal"
     assert outcome("hd95_max_mm", "prediction_empty", "brats-2023", {}) == 374.0
     assert outcome("hd95_max_mm", "prediction_empty", "drop", {}) == "undefined"
+    assert outcome("surface_dice", "prediction_empty", "brats-2023", {}) == 0.0
     assert outcome("specificity", "both_empty", "brats-2023", {}) == "computed"
     changes = {("dice", "both_empty"): 0.5}
     assert outcome("dice", "both_empty", "brats-2023", changes) == 0.5

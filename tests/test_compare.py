@@ -83,6 +83,8 @@ def test_what_cannot_be_compared_is_explained(folders: dict[str, Path], tmp_path
         compare({"good": folders["good"]})
     with pytest.raises(DataError, match="did you mean 'dice'"):
         compare(folders, metrics=["dise"])
+    with pytest.raises(DataError, match="volume_difference_ml has a sign"):
+        compare(folders, metrics=["volume_difference_ml"])
     with pytest.raises(DataError, match="did you mean 'good'"):
         compare(folders, reference="goood")
     with pytest.raises(DataError, match="share none of the metrics iou"):

@@ -211,7 +211,7 @@ def test_no_difference_is_shown_where_signs_balance():
     assert (found.p, found.better, found.rank_biserial) == (1, None, 0)
     assert found.sentence == (
         f"no difference shown between A and B: A − B = 0 [{low:.3g}, {high:.3g}], p = 1 "
-        "(patients left out: 1)"
+        "(patients left out: 1; undefined for A in 1, for B in 0)"
     )
 
 
@@ -232,7 +232,10 @@ def test_values_equal_but_for_rounding_are_ties():
 
 def test_no_common_value_is_said():
     found = paired([math.nan], [1.0])
-    assert found.sentence == "A and B: no patients to compare them on (patients left out: 1)"
+    assert (
+        found.sentence
+        == "A and B: no patients to compare them on (patients left out: 1; undefined for A in 1, for B in 0)"
+    )
     assert math.isnan(found.p)
 
 

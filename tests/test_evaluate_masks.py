@@ -161,7 +161,9 @@ def test_the_command_scores_masks_and_ends_with_2_where_one_was_unusable(
         (["--class", "tumour=0"], "above 0"),
         (["--outcome", "dise.both_empty=1"], "did you mean 'dice'"),
         (["--outcome", "dice.both_emtpy=1"], "did you mean 'both_empty'"),
-        (["--outcome", "dice.both_empty=best"], "Expected a number"),
+        (["--outcome", "dice.both_empty=best"], "Expected a finite number"),
+        (["--outcome", "dice.both_empty=inf"], "Expected a finite number"),
+        (["--outcome", "dice.both_empty=diagonal"], "or one of undefined, computed; got"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from oncoseg.evaluate.scoring import (
+    IN_SOME_CASES,
     NEEDS_SPACING,
     NO_SPACING,
     OF_PROBABILITY,
+    UNDEFINED,
     CaseScores,
     Scoring,
     bounding_box,
@@ -132,8 +134,37 @@ def test_without_a_voxel_size_nothing_in_millimetres_is_claimed() -> None:
 def test_probabilities_are_only_scored_where_asked_for() -> None:
     truth = block(4, 4, 2)
     assert not set(OF_PROBABILITY) & set(score(truth, truth).values)
+
+
+def test_withholding_a_probability_map_does_not_pay() -> None:
+    truth = block(4, 4, 2)
     without = score(truth, truth, with_probability=True)
-    assert all(math.isnan(without.values[name]) for name in OF_PROBABILITY)
+    assert [without.values[name] for name in OF_PROBABILITY] == [0, 0, 1, 1]
+    assert {without.rules[name] for name in OF_PROBABILITY} == {"prediction_missing"}
+    assert without.values["dice"] == 1
+
+
+def test_a_volume_of_one_slice_is_a_plane() -> None:
+    truth, prediction = (block(2, 2, 0, size=size, grid=(12, 12, 1)) for size in (8, 4))
+    row = score(truth, prediction)
+    # the outlines of squares of 8 and 4 pixels: the corner of the large one is 4√2 away, not 0 as in a slab
+    assert row.values["hausdorff_mm"] == pytest.approx(4 * math.sqrt(2))
+    assert row.values["assd_mm"] > 1
+    assert row.values["lesion_f1"] == 1
+
+
+def test_lesions_that_are_all_too_small_are_undefined_and_say_so() -> None:
+    truth = block(4, 4, 2)
+    row = score(truth, truth, Scoring(min_lesion_mm3=1000))
+    assert math.isnan(row.values["lesion_sensitivity"])
+    assert row.rules["lesion_sensitivity"] == UNDEFINED
+    without_size = score(truth, truth, Scoring(min_lesion_mm3=1000), spacing=None)
+    assert without_size.rules["lesion_sensitivity"] == NO_SPACING
+
+
+def test_a_single_slice_of_a_volume_stays_a_slab() -> None:
+    flat = block(4, 4, 2) * (np.arange(GRID[2]) == 2)
+    assert score(flat.astype(np.uint8), block(4, 4, 2)).values["hausdorff_mm"] == SPACING[2]
 
 
 def test_the_box_holds_every_voxel_and_is_never_empty() -> None:
@@ -168,7 +199,9 @@ def test_an_empty_case_does_not_make_its_patient_empty() -> None:
     full = score(block(4, 4, 2), block(4, 4, 2))
     (row,) = of_patients([empty, full], Scoring())
     assert row.values["dice"] == 1
-    assert row.rules == {}
+    assert "dice" not in row.rules
+    assert row.values["assd_mm"] == 0
+    assert row.rules["assd_mm"] == IN_SOME_CASES
 
 
 def test_volumes_of_cases_are_added_up() -> None:

@@ -1,5 +1,6 @@
 """The commands about scores: `oncoseg evaluate` and `compare`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -147,13 +148,21 @@ def _outcomes(texts: Sequence[str]) -> dict[Any, Any]:
             raise DataError(
                 f"Unknown situation {situation!r} in --outcome {text}; {nearest(situation, SITUATIONS)}"
             )
-        try:
-            outcomes[metric, situation] = value if value in NAMED_OUTCOMES else float(value)
-        except ValueError as error:
-            raise DataError(
-                f"Expected a number, or one of {', '.join(NAMED_OUTCOMES)}; got --outcome {text}."
-            ) from error
+        outcomes[metric, situation] = _outcome(text, value, METRICS[metric].unit == "mm")
     return outcomes
+
+
+def _outcome(text: str, value: str, in_mm: bool) -> Any:
+    if value in NAMED_OUTCOMES and (in_mm or value != "diagonal"):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        named = ", ".join(name for name in NAMED_OUTCOMES if in_mm or name != "diagonal")
+        raise DataError(f"Expected a finite number, or one of {named}; got --outcome {text}.")
+    return number
 
 
 def compare(

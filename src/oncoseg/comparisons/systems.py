@@ -96,7 +96,7 @@ class Comparison(NamedTuple):
     @property
     def sentence(self) -> str:
         """The result in words. "No difference shown" does not mean that there is none: see the interval."""
-        return _verdict(self) + (f" (patients left out: {self.left_out})" if self.left_out else "")
+        return _verdict(self) + _left_out(self)
 
 
 def paired(
@@ -228,6 +228,18 @@ def _without_noise(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     largest = float(max(np.abs(a).max(initial=0), np.abs(b).max(initial=0)))
     decimals = -math.floor(math.log10(ROUNDING) + math.log10(largest)) if largest else 0
     return np.asarray(np.round(a - b, decimals))
+
+
+def _left_out(result: Comparison) -> str:
+    """How many patients do not count, and whose fault it is: a false alarm may be worth 0 beside no value."""
+    if not result.left_out:
+        return ""
+    undefined = ""
+    if result.undefined_a != result.undefined_b:
+        undefined = (
+            f"; undefined for {result.a} in {result.undefined_a}, for {result.b} in {result.undefined_b}"
+        )
+    return f" (patients left out: {result.left_out}{undefined})"
 
 
 def _verdict(result: Comparison) -> str:

@@ -218,6 +218,10 @@ def _check_names(folders: Mapping[str, object], metrics: Sequence[str], referenc
     for metric in metrics:
         if metric not in METRICS:
             raise DataError(f"Unknown metric {metric!r}; {nearest(metric, METRICS)}")
+        if METRICS[metric].better == "zero":
+            raise DataError(
+                f"{metric} has a sign, so that neither more nor less of it is better; compare volume_error."
+            )
     if reference is not None and reference not in folders:
         raise DataError(f"Unknown reference {reference!r}; {nearest(reference, folders)}")
 

@@ -16,6 +16,12 @@ from oncoseg.volume import MM3_PER_ML
 NO_SPACING = "no_spacing"
 """The rule that leaves a metric in mm or ml undefined where the images hold no voxel size."""
 
+UNDEFINED = "undefined"
+"""Marks a value that the formula itself leaves undefined, as where every lesion was too small to count."""
+
+IN_SOME_CASES = "in_some_cases"
+"""Marks a patient of whose cases only some were decided by a rule, or not all by the same."""
+
 NEEDS_SPACING = {name for name, m in METRICS.items() if m.unit in ("mm", "ml")} | {
     "surface_dice",
     "brats_lesion_dice",
@@ -59,7 +65,7 @@ class CaseScores(NamedTuple):
         missing: whether there was no prediction.
         voxel_ml: size of a voxel in millilitres; NaN where unknown.
         values: metric → value; NaN where undefined.
-        rules: metric → the situation (or NO_SPACING) that decided its value, where one did.
+        rules: metric → the situation that decided its value, or NO_SPACING, UNDEFINED or IN_SOME_CASES.
     """
 
     group: str
@@ -103,7 +109,7 @@ def score_case(
         classes: name → the label values that it joins.
         scoring: what the user chose.
         probability: of the only class, float32 in [0, 1]; None where there is none.
-        with_probability: whether to give the metrics that need it, undefined in a case without.
+        with_probability: whether to give the metrics that need it; a case without then counts as missing.
         group: the modality, where there are several.
 
     Raises:
@@ -118,11 +124,19 @@ def score_case(
         predicted = np.zeros_like(marked) if prediction is None else np.isin(prediction, joined)
         counts = metrics.confusion(marked, predicted)
         values = of_counts(counts, voxel_ml) | _of_shapes(marked, predicted, spacing_mm, scoring)
-        if with_probability:
-            values |= _of_probability(probability, marked)
         situation = situation_of(counts, prediction is None)
-        ruled = with_rules(values, situation, float(np.linalg.norm(size_mm)), known, scoring)
-        found.append(CaseScores(group, case, patient, label, counts, prediction is None, voxel_ml, *ruled))
+        diagonal_mm = float(np.linalg.norm(size_mm))
+        values, rules = with_rules(values, situation, diagonal_mm, known, scoring)
+        if with_probability:
+            # a map that is withheld must not be worth more than a poor one
+            situation = "prediction_missing" if probability is None else situation
+            ranked, ranked_rules = with_rules(
+                _of_probability(probability, marked), situation, diagonal_mm, known, scoring
+            )
+            values, rules = values | ranked, rules | ranked_rules
+        found.append(
+            CaseScores(group, case, patient, label, counts, prediction is None, voxel_ml, values, rules)
+        )
     return found
 
 
@@ -130,8 +144,7 @@ def of_patients(scores: Sequence[CaseScores], scoring: Scoring) -> list[CaseScor
     """One row for every patient and class: the unit of all statistics.
 
     Overlap is that of all voxels of the patient's cases counted together, volumes are added up, and
-    everything else is the mean over the cases in which it is defined. A rule is named where it decided
-    the value in all of the cases.
+    everything else is the mean over the cases in which it is defined.
 
     Args:
         scores: of all cases.
@@ -151,9 +164,9 @@ def _together(rows: Sequence[CaseScores], scoring: Scoring) -> CaseScores:
     for name in rows[0].values:
         defined = [row.values[name] for row in rows if not math.isnan(row.values[name])]
         values[name] = math.fsum(defined) / len(defined) if defined else math.nan
-        shared = {row.rules.get(name, "") for row in rows}
-        if len(shared) == 1 and "" not in shared:
-            rules[name] = shared.pop()
+        used = {row.rules.get(name, "") for row in rows}
+        if used != {""}:
+            rules[name] = used.pop() if len(used) == 1 else IN_SOME_CASES
     true_ml, predicted_ml = (
         math.fsum(volumes) for volumes in zip(*(row.volumes_ml for row in rows), strict=True)
     )
@@ -220,7 +233,8 @@ def with_rules(
     """
     ruled, rules = {name: values[name] for name in METRICS if name in values}, {}
     for name in ruled:
-        if not spacing_known and name in NEEDS_SPACING:
+        small_left_out = scoring.min_lesion_mm3 > 0 and METRICS[name].kind == "lesion"
+        if not spacing_known and (name in NEEDS_SPACING or small_left_out):
             ruled[name], rules[name] = math.nan, NO_SPACING
             continue
         if situation is None:
@@ -229,25 +243,28 @@ def with_rules(
         if decided != "computed":
             named = {"undefined": math.nan, "diagonal": diagonal_mm}
             ruled[name], rules[name] = named[decided] if isinstance(decided, str) else decided, situation
-    return ruled, rules
+    return ruled, dict.fromkeys((name for name in ruled if math.isnan(ruled[name])), UNDEFINED) | rules
 
 
 def _of_shapes(
     truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float] | None, scoring: Scoring
 ) -> dict[str, float]:
     """Metrics of surfaces and lesions, within the box around both masks."""
+    # the surface of a single slice is its outline, not that of a slab of tissue
+    flat = tuple(axis for axis, length in enumerate(truth.shape) if length == 1)
     box = bounding_box(truth | prediction)
     truth, prediction = truth[box], prediction[box]
     spacing = spacing_mm if spacing_mm is not None else [1.0] * truth.ndim
-    return _of_surfaces(truth, prediction, spacing, scoring) | _of_lesions(
-        truth, prediction, spacing, scoring
-    )
+    planes = truth.squeeze(flat), prediction.squeeze(flat)
+    of_planes = [size for axis, size in enumerate(spacing) if axis not in flat]
+    surfaces = _of_surfaces(*planes, of_planes, scoring)
+    return surfaces | _of_lesions(truth, prediction, spacing, scoring)
 
 
 def _of_surfaces(
     truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], scoring: Scoring
 ) -> dict[str, float]:
-    names = [name for name, metric in METRICS.items() if metric.kind == "surface"]
+    names = [name for name, metric in METRICS.items() if metric.kind in ("distance", "surface")]
     if not truth.any() or not prediction.any():
         return dict.fromkeys(names, math.nan)
     distances = surface.surface_distances(truth, prediction, spacing_mm)

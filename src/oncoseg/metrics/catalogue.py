@@ -1,8 +1,8 @@
 """Every metric by name: what it means, its unit, which way is better, and what an empty mask is worth.
 
 An empty or missing mask is where published averages part ways. Here each metric has an outcome for
-each situation, chosen so that no system gains by finding less; `POLICIES` are the choices of others,
-and every outcome can be changed. Whoever applies one says so beside the value.
+each situation, chosen so that no system gains in overlap or distance by finding less; `POLICIES` are the
+choices of others, and every outcome can be changed. Whoever applies one says so beside the value.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ Policy = Mapping[tuple[str, Situation], Outcome]
 """(metric, situation) → outcome that differs from the metric's own."""
 
 
-Kind = Literal["overlap", "volume", "surface", "lesion", "ranking", "calibration"]
+Kind = Literal["overlap", "volume", "distance", "surface", "lesion", "ranking", "calibration"]
 """Families of metrics; each is computed from something else."""
 
 
@@ -58,7 +58,7 @@ def _share(definition: str, outcomes: Outcomes = _SHARE, kind: Kind = "overlap")
 
 
 def _distance(definition: str) -> Metric:
-    return Metric("surface", definition, "lower", "mm", ("undefined", "diagonal", "diagonal", "diagonal"))
+    return Metric("distance", definition, "lower", "mm", ("undefined", "diagonal", "diagonal", "diagonal"))
 
 
 METRICS: dict[str, Metric] = {
@@ -162,14 +162,19 @@ METRICS: dict[str, Metric] = {
 
 POLICIES: dict[str, dict[Kind, Outcomes]] = {
     "strict": {},
-    "brats-2023": {"overlap": (1.0, 0.0, 0.0, 0.0), "surface": (0.0, 374.0, 374.0, 374.0)},
+    "brats-2023": {
+        "overlap": (1.0, 0.0, 0.0, 0.0),
+        "surface": (1.0, 0.0, 0.0, 0.0),
+        "distance": (0.0, 374.0, 374.0, 374.0),
+    },
     "drop": {
         "overlap": ("undefined", "undefined", 0.0, "undefined"),
         "surface": ("undefined", "undefined", "undefined", "undefined"),
+        "distance": ("undefined", "undefined", "undefined", "undefined"),
     },
 }
 """Choices for whole families: ours; the challenge's; and leaving out whatever is not defined, as a mean of
-MONAI's metrics does, under which a system's mean distance improves when it misses a structure."""
+MONAI's Dice, IoU or HD95 does, under which a system's mean distance improves when it misses a structure."""
 
 
 def outcome(metric: str, situation: Situation, preset: str, changes: Policy) -> Outcome:
