@@ -293,7 +293,7 @@ def test_a_log_cut_short_keeps_its_whole_rows(tmp_path):
 def drawn(monkeypatch) -> list[Figure]:
     """The figures that were drawn, kept instead of written."""
     figures: list[Figure] = []
-    monkeypatch.setattr(curves, "_svg", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(curves, "svg_of", lambda figure: figures.append(figure) or b"")
     return figures
 
 

@@ -251,7 +251,7 @@ def _of_shapes(
 ) -> dict[str, float]:
     """Metrics of surfaces and lesions, within the box around both masks."""
     # the surface of a single slice is its outline, not that of a slab of tissue
-    flat = tuple(axis for axis, length in enumerate(truth.shape) if length == 1)
+    flat = tuple(axis for axis, length in enumerate(truth.shape) if length == 1)[-1:]
     box = bounding_box(truth | prediction)
     truth, prediction = truth[box], prediction[box]
     spacing = spacing_mm if spacing_mm is not None else [1.0] * truth.ndim
