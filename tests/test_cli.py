@@ -26,7 +26,7 @@ NAME = "unified-mri-ct"
 COMMANDS = (
     *(["recipes"], ["recipes", "show"], ["recipes", "describe"]),
     *(["inspect"], ["phantom"], ["prepare"], ["train"], ["predict"], ["evaluate"], ["compare"]),
-    *(["agreement"], ["report"], ["demo"]),
+    *(["agreement"], ["leaks"], ["report"], ["demo"]),
 )
 DATA = ["--data", "mri=some/mri", "--data", "ct=some/ct"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import data, evaluation, recipes, runs, terminal
+from oncoseg.cli import data, evaluation, leaks, recipes, runs, terminal
 from oncoseg.errors import OncosegError
 from oncoseg.stopping import Terminated, orderly_termination
 
@@ -71,6 +71,10 @@ def _make_app() -> App:
         ],
         evaluation.compare: ["oncoseg compare ours=scores/ours theirs=scores/theirs --out comparison"],
         evaluation.agreement: ["oncoseg agreement data/lidc --out scores/readers"],
+        leaks.leaks: [
+            "oncoseg leaks runs/first",
+            "oncoseg leaks --side train=data/brats --side test=data/clinic",
+        ],
         runs.report: ["oncoseg report runs/first"],
         runs.demo: ["oncoseg demo --out oncoseg-demo"],
     }

@@ -117,8 +117,8 @@ def prepare(
     terminal.say(f"Prepared store: {store}")
 
 
-def parse_data(given: Sequence[str]) -> dict[str, Path]:
-    """Read `--data NAME=PATH` flags.
+def parse_data(given: Sequence[str], flag: str = "--data") -> dict[str, Path]:
+    """Read `--data NAME=PATH` flags, or others like them.
 
     Raises:
         DataError: one without a name, or a name given twice.
@@ -128,10 +128,10 @@ def parse_data(given: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder):
             raise DataError(
-                f"Expected --data MODALITY=PATH, for example --data mri=data/lgg; got --data {text}."
+                f"Expected {flag} NAME=PATH, for example {flag} mri=data/lgg; got {flag} {text}."
             )
         if name in folders:
-            raise DataError(f"--data {name}= is given twice; one folder holds all cases of a modality.")
+            raise DataError(f"{flag} {name}= is given twice; expected one folder for each name.")
         folders[name] = Path(folder).expanduser()
     return folders
 

@@ -1,0 +1,18 @@
+"""Leakage between the sides of a split: one patient, or one image, that is on two of them.
+
+Patients are compared by their ids, images by fingerprints of a few kB. What is found looks the same;
+whether it is, the user judges.
+"""
+
+from oncoseg.leakage.fingerprints import NO_IMAGE, ImageFingerprint, fingerprint
+from oncoseg.leakage.sides import Entry, Leak, find_leaks, fingerprint_cases
+
+__all__ = [
+    "NO_IMAGE",
+    "Entry",
+    "ImageFingerprint",
+    "Leak",
+    "find_leaks",
+    "fingerprint",
+    "fingerprint_cases",
+]
