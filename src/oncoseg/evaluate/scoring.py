@@ -81,9 +81,8 @@ class CaseScores(NamedTuple):
     @property
     def volumes_ml(self) -> tuple[float, float]:
         """True and predicted volume; NaN where the voxel size is unknown."""
-        return (self.counts.tp + self.counts.fn) * self.voxel_ml, (
-            self.counts.tp + self.counts.fp
-        ) * self.voxel_ml
+        true, predicted = self.counts.tp + self.counts.fn, self.counts.tp + self.counts.fp
+        return true * self.voxel_ml, predicted * self.voxel_ml
 
 
 def score_case(
