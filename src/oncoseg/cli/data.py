@@ -127,9 +127,7 @@ def parse_data(given: Sequence[str], flag: str = "--data") -> dict[str, Path]:
     for text in given:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder):
-            raise DataError(
-                f"Expected {flag} NAME=PATH, for example {flag} mri=data/lgg; got {flag} {text}."
-            )
+            raise DataError(f"Expected {flag} NAME=PATH, for example {flag} mri=data/lgg; got {flag} {text}.")
         if name in folders:
             raise DataError(f"{flag} {name}= is given twice; expected one folder for each name.")
         folders[name] = Path(folder).expanduser()
