@@ -4,6 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from oncoseg import io
+from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.evaluate.pairs import check_labels, find_pairs, label_values, load, read_patients
 from tiny import brats_case, lidc_nodule
@@ -50,6 +52,19 @@ def test_a_data_set_gives_patients_labels_and_readers(tmp_path: Path) -> None:
     consensus = load(pair._replace(prediction=None), 0.5, False)
     assert np.count_nonzero(consensus.truth) == 2 * 25
     assert consensus.spacing_mm is None
+
+
+def test_masks_of_pictures_without_a_place_are_compared_voxel_by_voxel(tmp_path: Path) -> None:
+    lidc_nodule(tmp_path / "ct", 7)
+    (case,) = open_dataset(tmp_path / "ct").cases
+    truth = io.read(case.masks[0])
+    io.write_labels(tmp_path / "ours" / f"{case.id}.nii.gz", (truth.array[0] > 0).astype(np.uint8), truth)
+    ((pair,), _) = find_pairs(tmp_path / "ct", tmp_path / "ours")
+    found = load(pair, 0.5, False)
+    assert np.array_equal(found.truth > 0, found.prediction > 0)
+    write(tmp_path / "ours" / f"{case.id}.nii.gz", marked())
+    with pytest.raises(GeometryError, match="Expected voxels on the grid"):
+        load(pair, 0.5, False)
 
 
 def test_a_data_set_may_be_the_prediction(tmp_path: Path) -> None:

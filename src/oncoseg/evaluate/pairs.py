@@ -134,8 +134,8 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     spacing = first.spacing_mm if first.spacing_known else None
     if pair.prediction is None:
         return Loaded(truth, None, None, spacing)
-    predicted = io.read(pair.prediction)
-    probability = None if pair.probability is None else io.read(pair.probability)
+    predicted = _placed(io.read(pair.prediction), first)
+    probability = None if pair.probability is None else _placed(io.read(pair.probability), first)
     if resample:
         predicted = resample_labels(predicted, first)
         probability = None if probability is None else resample_labels(probability, first)
@@ -227,6 +227,15 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
             )
         found[case] = ImageRef((file,))
     return found
+
+
+def _placed(volume: Volume, truth: Volume) -> Volume:
+    """The volume, on the truth's grid voxel by voxel where the truth (PNG, TIFF) says nothing of its place.
+
+    Raises:
+        GeometryError: the truth holds no place, and another number of voxels.
+    """
+    return volume if truth.spacing_known else truth.with_array(volume.array)
 
 
 def _labels(volume: Volume, name: str) -> np.ndarray:
