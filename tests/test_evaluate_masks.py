@@ -1,16 +1,22 @@
 import csv
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
 from oncoseg.cli import main
+from oncoseg.cli.evaluation import MaskOptions
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.scoring import Scoring
+from oncoseg.files import SYNTHETIC_NOTE, SYNTHETIC_SENTENCE
+from oncoseg.metrics.brats import BRATS_2023
+from oncoseg.metrics.catalogue import POLICIES
+from oncoseg.report import write_evaluation
 from oncoseg.run_folder import RunFolder
 from test_pairs import GRID, marked, write
 
@@ -152,11 +158,40 @@ def test_the_command_scores_masks_and_ends_with_2_where_one_was_unusable(
     assert Scoring(policy="drop").tolerance_mm == scoring["tolerance_mm"]
 
 
+def test_the_flags_offer_every_policy_and_challenge() -> None:
+    types = get_type_hints(MaskOptions)
+    assert set(get_args(types["policy"])) == set(POLICIES)
+    assert set(get_args(types["challenge"])) == set(BRATS_2023)
+    defaults = MaskOptions(Path(), Path(), Path())
+    for field in ("tolerance_mm", "connectivity", "min_lesion_mm3", "challenge", "policy"):
+        assert getattr(defaults, field) == getattr(Scoring(), field)
+
+
+def test_phantoms_are_marked_in_every_table(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folders[0] / SYNTHETIC_NOTE).touch()
+    for name in ("one", "two"):
+        result = evaluate_masks(*folders, tmp_path / name, workers=0)
+        assert result.summary["synthetic"] is True
+        assert "Synthetic phantoms" in write_evaluation(tmp_path / name).read_text(encoding="utf-8")
+    one, two, out = (str(tmp_path / name) for name in ("one", "two", "out"))
+    assert main(["compare", one, two, "--out", out, "--metric", "dice"]) == 0
+    assert SYNTHETIC_SENTENCE in capsys.readouterr().out
+    for name in ("index.html", "summary.md", "summary.tex"):
+        assert "ynthetic phantoms" in (tmp_path / "out" / name).read_text(encoding="utf-8")
+    (folders[0] / SYNTHETIC_NOTE).unlink()
+    result = evaluate_masks(*folders, tmp_path / "real", workers=0)
+    assert result.summary["synthetic"] is False
+    assert "Synthetic" not in write_evaluation(tmp_path / "real").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ([], "Expected a run folder, or --prediction, --truth and --out"),
-        (["run", "--truth", "x"], "got both"),
+        (["run", "--truth", "x", "--prediction", "y", "--out", "z"], "got both"),
+        (["--split", "train"], "got both"),
         (["--class", "tumour"], "as in tumour=1,2,4, got 'tumour'"),
         (["--class", "tumour=0"], "above 0"),
         (["--outcome", "dise.both_empty=1"], "did you mean 'dice'"),

@@ -31,7 +31,7 @@ def test_masks_are_paired_by_name_whatever_ends_it(tmp_path: Path) -> None:
         write(tmp_path / "truth" / name, marked())
     for name in ("a.nii.gz", "a_probability.nii.gz", "c.nii.gz"):
         write(tmp_path / "ours" / name, marked())
-    pairs, without_truth = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    pairs, without_truth, _ = find_pairs(tmp_path / "truth", tmp_path / "ours")
     assert [(pair.case, pair.patient) for pair in pairs] == [("a", "a"), ("b", "b")]
     assert pairs[0].prediction.files[0].name == "a.nii.gz"
     assert pairs[0].probability.files[0].name == "a_probability.nii.gz"
@@ -42,11 +42,11 @@ def test_masks_are_paired_by_name_whatever_ends_it(tmp_path: Path) -> None:
 def test_a_data_set_gives_patients_labels_and_readers(tmp_path: Path) -> None:
     brats_case(tmp_path / "mri", 1)
     write(tmp_path / "ours" / "BraTS2021_00001.nii.gz", marked())
-    ((pair,), _) = find_pairs(tmp_path / "mri", tmp_path / "ours")
+    ((pair,), *_) = find_pairs(tmp_path / "mri", tmp_path / "ours")
     assert pair.labels[4] == "enhancing tumour"
     lidc_nodule(tmp_path / "ct", 7)
     write(tmp_path / "ours" / "LIDC-IDRI-0007_nodule-0.nii.gz", marked())
-    ((pair,), without) = find_pairs(tmp_path / "ct", tmp_path / "ours")
+    ((pair,), without, _) = find_pairs(tmp_path / "ct", tmp_path / "ours")
     assert (pair.patient, len(pair.truth)) == ("LIDC-IDRI-0007", 4)
     assert without == ["BraTS2021_00001"]
     consensus = load(pair._replace(prediction=None), 0.5, False)
@@ -59,7 +59,7 @@ def test_masks_of_pictures_without_a_place_are_compared_voxel_by_voxel(tmp_path:
     (case,) = open_dataset(tmp_path / "ct").cases
     truth = io.read(case.masks[0])
     io.write_labels(tmp_path / "ours" / f"{case.id}.nii.gz", (truth.array[0] > 0).astype(np.uint8), truth)
-    ((pair,), _) = find_pairs(tmp_path / "ct", tmp_path / "ours")
+    ((pair,), *_) = find_pairs(tmp_path / "ct", tmp_path / "ours")
     found = load(pair, 0.5, False)
     assert np.array_equal(found.truth > 0, found.prediction > 0)
     write(tmp_path / "ours" / f"{case.id}.nii.gz", marked())
@@ -69,7 +69,7 @@ def test_masks_of_pictures_without_a_place_are_compared_voxel_by_voxel(tmp_path:
 
 def test_a_data_set_may_be_the_prediction(tmp_path: Path) -> None:
     brats_case(tmp_path / "mri", 1)
-    ((pair,), _) = find_pairs(tmp_path / "mri", tmp_path / "mri")
+    ((pair,), *_) = find_pairs(tmp_path / "mri", tmp_path / "mri")
     loaded = load(pair, 0.5, False)
     assert np.array_equal(loaded.truth, loaded.prediction)
 
@@ -91,7 +91,7 @@ def test_patients_come_from_a_table(tmp_path: Path) -> None:
     table.write_text("case,patient\na,1\nb,1\nc,2\n")
     assert read_patients(table) == {"a": "1", "b": "1", "c": "2"}
     write(tmp_path / "truth" / "a.nii.gz", marked())
-    ((pair,), _) = find_pairs(tmp_path / "truth", tmp_path / "truth", read_patients(table))
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "truth", read_patients(table))
     assert pair.patient == "1"
     table.write_text("case,patient\na,1\na,2\n")
     with pytest.raises(DataError, match="case 'a' 2 patients"):
@@ -109,7 +109,7 @@ def loaded(
 ) -> object:
     write(tmp_path / "truth" / "a.nii.gz", marked())
     write(tmp_path / "ours" / "a.nii.gz", prediction, affine)
-    ((pair,), _) = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "ours")
     return load(pair, 0.5, resample)
 
 

@@ -28,6 +28,10 @@ SYNTHETIC_NOTE = "SYNTHETIC.txt"
 """A file of this name says that the images in and below its folder were made up and show no patient."""
 
 
+SYNTHETIC_SENTENCE = "These are synthetic phantoms: the figures say nothing about patients."
+"""Stands with every table that phantoms have a part in."""
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, delete it on failure.

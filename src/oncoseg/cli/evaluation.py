@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,29 +18,51 @@ NAMED_OUTCOMES = ("undefined", "computed", "diagonal")
 """What an outcome may be besides a number; see oncoseg.metrics.catalogue.Outcome."""
 
 
+@dataclass(frozen=True)
+class MaskOptions:
+    """Flags for masks of any origin; a run needs none of them."""
+
+    prediction: Path
+    """A folder of predicted masks (NIfTI named as the truth's cases), or a data set."""
+    truth: Path
+    """A data set, or a folder of true masks (NIfTI)."""
+    out: Path
+    """The folder for the tables; a new one."""
+    classes: Annotated[list[str] | None, Parameter(name="--class")] = None
+    """NAME=VALUES, as in tumour=1,2,4; may be repeated. Every label alone when left out."""
+    patients: Path | None = None
+    """A CSV file with the columns case and patient, where one patient has several cases."""
+    policy: Literal["strict", "brats-2023", "drop"] = "strict"
+    """What empty and missing masks are worth."""
+    outcome: list[str] | None = None
+    """METRIC.SITUATION=VALUE, as in dice.both_empty=1, in place of the policy's; may be repeated."""
+    tolerance_mm: float = 2.0
+    """Of the surface Dice."""
+    connectivity: Literal[6, 18, 26] = 26
+    """Neighbours that join a voxel to a lesion."""
+    min_lesion_mm3: float = 0.0
+    """Smaller lesions are not counted, true or predicted."""
+    challenge: Literal["GLI", "SSA", "MEN", "PED", "MET"] = "GLI"
+    """Whose rules the BraTS 2023 lesion-wise scores follow."""
+    consensus: float = 0.5
+    """Share of several readers that must mark a voxel."""
+    resample: bool = False
+    """Bring predictions from other grids onto the truth's, by nearest neighbour."""
+    trained_on: Path | None = None
+    """The run folder whose network made the predictions; patients that it has seen are refused."""
+    workers: int | None = None
+    """Processes; one per processor when left out."""
+
+
 def evaluate(
     run: Path | None = None,
     /,
     *,
-    split: str = "test",
+    split: str | None = None,
     data: list[str] | None = None,
     threshold: float | None = None,
     flips: bool = False,
-    prediction: Path | None = None,
-    truth: Path | None = None,
-    out: Path | None = None,
-    classes: Annotated[list[str] | None, Parameter(name="--class")] = None,
-    patients: Path | None = None,
-    policy: Literal["strict", "brats-2023", "drop"] = "strict",
-    outcome: list[str] | None = None,
-    tolerance_mm: float = 2.0,
-    connectivity: Literal[6, 18, 26] = 26,
-    min_lesion_mm3: float = 0.0,
-    challenge: Literal["GLI", "SSA", "MEN", "PED", "MET"] = "GLI",
-    consensus: float = 0.5,
-    resample: bool = False,
-    trained_on: Path | None = None,
-    workers: int | None = None,
+    masks: Annotated[MaskOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Compare predictions with the truth: a run's, on patients it was not trained on, or any masks.
 
@@ -48,62 +71,63 @@ def evaluate(
 
     Args:
         run: The run folder with the trained network.
-        split: test, validation or train.
+        split: test (when left out), validation or train.
         data: MODALITY=PATH, where a data set has moved since training.
         threshold: Probability from which a voxel is tumour, in place of the run's.
         flips: Average over the four mirror images of each slice; four times as slow.
-        prediction: A folder of predicted masks (NIfTI named as the truth's cases), or a data set.
-        truth: A data set, or a folder of true masks (NIfTI).
-        out: The folder for the tables; a new one.
-        classes: NAME=VALUES, as in tumour=1,2,4; may be repeated. Every label alone when left out.
-        patients: A CSV file with the columns case and patient, where one patient has several cases.
-        policy: What empty and missing masks are worth.
-        outcome: METRIC.SITUATION=VALUE, as in dice.both_empty=1, in place of the policy's; may be repeated.
-        tolerance_mm: Of the surface Dice.
-        connectivity: Neighbours that join a voxel to a lesion.
-        min_lesion_mm3: Smaller lesions are not counted, true or predicted.
-        challenge: Whose rules the BraTS 2023 lesion-wise scores follow.
-        consensus: Share of several readers that must mark a voxel.
-        resample: Bring predictions from other grids onto the truth's, by nearest neighbour.
-        trained_on: The run folder whose network made the predictions; patients that it has seen are refused.
-        workers: Processes; one per processor when left out.
+        masks: Flags for masks of any origin.
     """
-    if run is not None and (prediction is not None or truth is not None):
-        raise RunError("Expected either a run folder or --prediction and --truth, got both; leave one out.")
-    if run is not None:
-        _evaluate_run(run, split, parse_data(data or []), prediction_changes(threshold, flips))
-        return
-    if prediction is None or truth is None or out is None:
+    if run is not None and masks is None:
+        _evaluate_run(run, split or "test", parse_data(data or []), prediction_changes(threshold, flips))
+    elif masks is None:
         raise RunError(
             "Expected a run folder, or --prediction, --truth and --out for masks of any origin; see "
             "`oncoseg evaluate --help`."
         )
+    elif run is not None or split or data or threshold is not None or flips:
+        raise RunError(
+            "Expected a run folder with --split, --data, --threshold or --flips, or masks with the flags for "
+            "masks; got both. Leave one kind out."
+        )
+    else:
+        _evaluate_masks(masks)
+
+
+def _evaluate_masks(masks: MaskOptions) -> None:
     from oncoseg.evaluate.masks import evaluate_masks
     from oncoseg.evaluate.pairs import read_patients
     from oncoseg.evaluate.scoring import Scoring
     from oncoseg.report import write_evaluation
 
-    scoring = Scoring(tolerance_mm, connectivity, min_lesion_mm3, challenge, policy, _outcomes(outcome or []))
+    scoring = Scoring(
+        masks.tolerance_mm,
+        masks.connectivity,
+        masks.min_lesion_mm3,
+        masks.challenge,
+        masks.policy,
+        _outcomes(masks.outcome or []),
+    )
     with terminal.progress("scoring cases") as progress:
         result = evaluate_masks(
-            truth,
-            prediction,
-            out,
-            classes=_classes(classes or []) or None,
-            patients=read_patients(patients) if patients else None,
+            masks.truth,
+            masks.prediction,
+            masks.out,
+            classes=_classes(masks.classes or []) or None,
+            patients=read_patients(masks.patients) if masks.patients else None,
             scoring=scoring,
-            share=consensus,
-            resample=resample,
-            trained_on=trained_on,
-            workers=workers,
+            share=masks.consensus,
+            resample=masks.resample,
+            trained_on=masks.trained_on,
+            workers=masks.workers,
             progress=progress,
         )
     print_mask_scores(result.summary)
     terminal.say(f"Evaluation: {write_evaluation(result.folder)}")
     if result.failures:
+        case, why = next(iter(result.failures.items()))
         raise DataError(
             f"{len(result.failures)} predictions could not be used and count as missing (summary.json lists "
-            f"all), the first: {next(f'{case}: {why}' for case, why in result.failures.items())}"
+            f"all), the first: {case}: {why}"
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncoseg.cli import terminal
+from oncoseg.files import SYNTHETIC_SENTENCE
 
 if TYPE_CHECKING:
     from oncoseg.evaluate.compare import Contest
@@ -44,7 +45,7 @@ def print_scores(folder: Path) -> None:
     title = f"Scores on the {summary['split']} set ({used})"
     terminal.print_table(title, ("modality", "averaging", *UNITS, *names), rows, right=3)
     if summary["synthetic"]:
-        terminal.say("These are synthetic phantoms: the figures say nothing about patients.")
+        terminal.say(SYNTHETIC_SENTENCE)
     if any(score["low"] is not None for row in summary["table"] for score in row["scores"].values()):
         terminal.say(f"In brackets: {summary['confidence']:.0%} interval over patients.")
     else:
@@ -73,6 +74,8 @@ def print_mask_scores(summary: Mapping[str, Any]) -> None:
     ]
     columns = ("class", "metric", "mean over patients", "median", "n", "patients by rule")
     terminal.print_table(f"Scores of {summary['patients']} patients", columns, rows)
+    if summary["synthetic"]:
+        terminal.say(SYNTHETIC_SENTENCE)
     if all(row["low"] is None for row in summary["table"]):
         terminal.say("No intervals: there are too few patients.")
     else:
@@ -136,6 +139,8 @@ def print_contest(contest: "Contest") -> None:
         for system, variation in part.variation.items():
             terminal.say(f"  {system}: {variation.sentence}")
         terminal.say("")
+    if contest.synthetic:
+        terminal.say(SYNTHETIC_SENTENCE)
     terminal.say(
         "In brackets: 95 % interval over patients. First in: share of bootstrap samples of the patients in "
         "which the system is first."

@@ -36,10 +36,10 @@ def open_dataset(path: Path, layout: str | None = None) -> Scan:
     scan = DATASETS[name].scan(path)
     if not scan.cases:
         raise DataError(f"No case was found in {path}. Expected the layout {name}: {DATASETS[name].title}.")
-    return replace(scan, synthetic=_has_synthetic_note(path, scan.cases))
+    return replace(scan, synthetic=has_synthetic_note(path, scan.cases))
 
 
-def _has_synthetic_note(path: Path, cases: Iterable[Case]) -> bool:
+def has_synthetic_note(path: Path, cases: Iterable[Case] = ()) -> bool:
     """Whether the note lies in the folder, in its parent, or on the way to any case's images."""
     roots = {path.absolute(), path.resolve()}
     folders = roots | {root.parent for root in roots}

@@ -12,7 +12,7 @@ from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError
 from oncoseg.evaluate.masks import Result, summarise, write
-from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_case
+from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, of_patients, score_case
 from oncoseg.files import new_folder
 from oncoseg.labels import consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
@@ -21,9 +21,6 @@ from oncoseg.volume import check_same_grid
 PAIRS, BOTH_MARKED, ONE_AGAINST_OTHERS = "reader-pair", "pair-both-marked", "one-against-others"
 """Groups: every two readers; those of them who both marked something in the case, which leaves out that
 a reader saw nothing; and every reader against the consensus of the others."""
-
-TUMOUR = "tumour"
-"""The class: every label together."""
 
 GIB_PER_PROCESS = 1.0
 """What a process needs, with the masks of all readers of a case."""
@@ -58,7 +55,8 @@ def reader_agreement(
         RunError: `out` holds something or cannot be written.
     """
     chosen = scoring or Scoring()
-    cases = [case for case in open_dataset(data).cases if len(case.masks) > 1]
+    scan = open_dataset(data)
+    cases = [case for case in scan.cases if len(case.masks) > 1]
     if not cases:
         raise DataError(f"No case in {data} has the masks of several readers; expected two or more.")
     out = new_folder(out, "The folder of the agreement")
@@ -72,11 +70,8 @@ def reader_agreement(
             progress(done, len(cases))
     scores = [row for case in cases for row in found[case.id]]
     of_each = of_patients(scores, chosen)
-    summary = summarise(of_each, chosen, {TUMOUR: [1]}) | {
-        "cases": len(cases),
-        "failures": {},
-        "without_truth": [],
-    }
+    summary = summarise(of_each, chosen, {TUMOUR: [1]})
+    summary |= {"cases": len(cases), "failures": {}, "without_truth": [], "synthetic": scan.synthetic}
     write(out, scores, of_each, summary)
     return Result(out, scores, of_each, summary, {}, [])
 

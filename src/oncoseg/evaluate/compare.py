@@ -21,16 +21,13 @@ from oncoseg.comparisons import (
 from oncoseg.errors import DataError, nearest
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.long_table import Row
-from oncoseg.files import atomic_file, new_folder, write_json, write_text
+from oncoseg.files import SYNTHETIC_SENTENCE, atomic_file, new_folder, write_json, write_text
 from oncoseg.metrics.catalogue import METRICS
 from oncoseg.statistics import Summary, summarise
 
 TESTED = ("dice", "surface_dice", "hd95_max_mm", "lesion_f1")
 """Metrics that are compared unless others are named: overlap, boundary, distance, lesions. Every further
 one makes the correction for many tests harsher."""
-
-SAME = ("classes", "scoring")
-"""Parts of the summaries that must agree, or the values would mean different things."""
 
 
 class Part(NamedTuple):
@@ -63,10 +60,12 @@ class Contest(NamedTuple):
     Attributes:
         systems: their names.
         parts: one per group, class and metric.
+        synthetic: whether any of them was scored on phantoms.
     """
 
     systems: list[str]
     parts: list[Part]
+    synthetic: bool
 
 
 def compare(
@@ -96,7 +95,8 @@ def compare(
         system: [given] if isinstance(given, Path) else list(given) for system, given in folders.items()
     }
     every = [folder for several in trainings.values() for folder in several]
-    _check_alike({str(folder): _summary(folder) for folder in every})
+    summaries = {str(folder): _summary(folder) for folder in every}
+    _check_alike(summaries)
     tables = {
         system: [_values(long_table.read(folder)) for folder in several]
         for system, several in trainings.items()
@@ -120,7 +120,7 @@ def compare(
         )
     family = iter(as_family([one for part in parts for one in part.comparisons]))
     parts = [part._replace(comparisons=[next(family) for _ in part.comparisons]) for part in parts]
-    return Contest(list(folders), parts)
+    return Contest(list(folders), parts, any(found.get("synthetic", False) for found in summaries.values()))
 
 
 def write(contest: Contest, out: Path) -> Path:
@@ -145,6 +145,7 @@ def as_json(contest: Contest) -> dict[str, Any]:
     found: dict[str, Any] = _without_nan(
         {
             "systems": contest.systems,
+            "synthetic": contest.synthetic,
             "parts": [
                 {
                     "group": part.group,
@@ -178,7 +179,8 @@ def heading(part: Part) -> str:
 def markdown(contest: Contest) -> str:
     """Means with intervals, one row per system and one column per part; then every comparison's sentence."""
     columns = [heading(part) for part in contest.parts]
-    lines = [f"| system | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
+    lines = [f"**{SYNTHETIC_SENTENCE}**", ""] if contest.synthetic else []
+    lines += [f"| system | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
     for system in contest.systems:
         cells = [words(part.summaries[system]) for part in contest.parts]
         lines.append(f"| {system} | {' | '.join(cells)} |")
@@ -192,7 +194,8 @@ def markdown(contest: Contest) -> str:
 def latex(contest: Contest) -> str:
     """The same table as a LaTeX tabular."""
     columns = " & ".join(_escaped(heading(part)) for part in contest.parts)
-    lines = [
+    lines = [f"% {SYNTHETIC_SENTENCE}"] if contest.synthetic else []
+    lines += [
         f"\\begin{{tabular}}{{l{'r' * len(contest.parts)}}}",
         "\\hline",
         f"system & {columns} \\\\",
@@ -240,12 +243,11 @@ def _summary(folder: Path) -> dict[str, Any]:
 def _check_alike(summaries: Mapping[str, Mapping[str, Any]]) -> None:
     (first, known), *others = summaries.items()
     for system, summary in others:
-        for part in SAME:
-            if summary.get(part) != known.get(part):
-                raise DataError(
-                    f"{first} and {system} were evaluated with different {part}: {known.get(part)} and "
-                    f"{summary.get(part)}. Evaluate both in the same way."
-                )
+        if summary.get("scoring") != known.get("scoring"):
+            raise DataError(
+                f"{first} and {system} were evaluated with different scoring: {known.get('scoring')} and "
+                f"{summary.get('scoring')}. Evaluate both in the same way."
+            )
 
 
 def _values(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, float]]:

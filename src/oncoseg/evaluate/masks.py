@@ -1,7 +1,6 @@
 """Scoring predictions of any origin against their truth, case by case in several processes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from oncoseg import io, statistics
 from oncoseg.errors import DataError, OncosegError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
-from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_case
+from oncoseg.evaluate.scoring import CaseScores, Scoring, as_json, of_patients, score_case
 from oncoseg.files import new_folder, write_json
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
@@ -94,7 +93,7 @@ def evaluate_masks(
         RunError: `out` holds something or cannot be written.
     """
     chosen = scoring or Scoring()
-    pairs, without_truth = find_pairs(truth, prediction, patients)
+    pairs, without_truth, synthetic = find_pairs(truth, prediction, patients)
     if trained_on is not None:
         check_unseen(pairs, RunFolder(trained_on).split())
     out = new_folder(out, "The evaluation folder")
@@ -112,6 +111,7 @@ def evaluate_masks(
     of_each = of_patients(cases, chosen)
     summary = summarise(of_each, chosen, {name: list(values) for name, values in classes.items()})
     summary |= {"cases": len(pairs), "failures": failures, "without_truth": without_truth}
+    summary |= {"synthetic": synthetic}
     write(out, cases, of_each, summary)
     return Result(out, cases, of_each, summary, failures, without_truth)
 
@@ -165,8 +165,7 @@ def summarise(
         "format_version": FORMAT_VERSION,
         "classes": {name: list(values) for name, values in classes.items()},
         "patients": len({row.patient for row in patients}),
-        "scoring": asdict(scoring)
-        | {"outcomes": {f"{m}.{s}": value for (m, s), value in scoring.outcomes.items()}},
+        "scoring": as_json(scoring),
         "policy": {
             name: {s: outcome(name, s, scoring.policy, scoring.outcomes) for s in SITUATIONS}
             for name in names

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg import io
-from oncoseg.datasets import open_dataset
+from oncoseg.datasets import has_synthetic_note, open_dataset
 from oncoseg.errors import DataError
 from oncoseg.io import NIFTI_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
@@ -46,6 +46,20 @@ class Pair(NamedTuple):
     probability: ImageRef | None = None
 
 
+class Pairs(NamedTuple):
+    """What two folders hold.
+
+    Attributes:
+        pairs: one for every case of the truth.
+        without_truth: predictions that no truth belongs to.
+        synthetic: whether a note beside the truth or the predictions says that they show no patient.
+    """
+
+    pairs: list[Pair]
+    without_truth: list[str]
+    synthetic: bool
+
+
 class Loaded(NamedTuple):
     """One case's voxels, on the truth's grid.
 
@@ -62,9 +76,7 @@ class Loaded(NamedTuple):
     spacing_mm: tuple[float, float, float] | None
 
 
-def find_pairs(
-    truth: Path, prediction: Path, patients: Mapping[str, str] | None = None
-) -> tuple[list[Pair], list[str]]:
+def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None = None) -> Pairs:
     """Pair the masks of two folders by their names.
 
     Args:
@@ -72,9 +84,6 @@ def find_pairs(
             of a case's id.
         prediction: likewise.
         patients: case → patient, for plain folders; a case that is not listed is a patient of its own.
-
-    Returns:
-        A pair for every case of the truth, and the predictions that have no truth.
 
     Raises:
         DataError: a folder without masks, two masks of one case, or no case that is in both.
@@ -91,7 +100,8 @@ def find_pairs(
         Pair(case.case, case.patient, case.truth, case.labels, predicted.get(name), maps.get(name))
         for name, case in sorted(known.items())
     ]
-    return pairs, sorted(predicted.keys() - known.keys())
+    synthetic = has_synthetic_note(truth) or has_synthetic_note(prediction)
+    return Pairs(pairs, sorted(predicted.keys() - known.keys()), synthetic)
 
 
 def read_patients(path: Path) -> dict[str, str]:

@@ -54,6 +54,7 @@ class Evaluation:
         prediction: how the probabilities were computed (recipe's `prediction`, precision, device).
         data: group → fingerprint of the images and masks that were read.
         synthetic: whether phantoms are among the cases.
+        scoring: how the tables of all metrics beside it were made.
     """
 
     threshold: float
@@ -69,6 +70,7 @@ class Evaluation:
     prediction: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
+    scoring: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self, group: str, averaging: str = "patient") -> TableRow:
         """The table's row of a modality (or `all`) under an averaging."""
@@ -95,6 +97,7 @@ class Evaluation:
             "weights": self.weights,
             "synthetic": self.synthetic,
             "data": dict(self.data),
+            "scoring": dict(self.scoring),
             "prediction": dict(self.prediction),
             "threshold": self.threshold,
             "confidence": CONFIDENCE,

@@ -11,16 +11,13 @@ from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.result import evaluate_predictions
-from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_case
+from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, as_json, of_patients, score_case
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
 
 SCORING = Scoring()
 """How the table of all metrics is made beside the paper's own."""
-
-TUMOUR = "tumour"
-"""The only class: every class of the network together."""
 
 Progress = Callable[[int, int], None]
 """Called with (cases done, cases in all) before the first case and after each."""
@@ -64,6 +61,7 @@ def evaluate_run(
         | {"precision": predictor.precision, "device": predictor.device.type},
         data=_fingerprints(cases),
         synthetic=synthetic,
+        scoring=as_json(SCORING),
     )
     out = run / "evaluation" / split
     (out / "summary.json").unlink(missing_ok=True)

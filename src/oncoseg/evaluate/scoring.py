@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from oncoseg.metrics import brats, calibration, lesion_matches, lesions, ranking
 from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome
 from oncoseg.metrics.overlap import Confusion
 from oncoseg.volume import MM3_PER_ML
+
+TUMOUR = "tumour"
+"""The class where every label counts together."""
 
 NO_SPACING = "no_spacing"
 """The rule that leaves a metric in mm or ml undefined where the images hold no voxel size."""
@@ -41,7 +44,7 @@ class Scoring:
         connectivity: neighbours of a voxel that join it to a lesion, 6, 18 or 26.
         min_lesion_mm3: smaller lesions are left out of lesion counts, in truth and prediction alike.
         challenge: a name in brats.BRATS_2023, for its dilation and its smallest lesion.
-        policy: a name in metrics.POLICIES, for empty and missing masks.
+        policy: a name in catalogue.POLICIES, for empty and missing masks.
         outcomes: (metric, situation) → what differs from it.
     """
 
@@ -51,6 +54,12 @@ class Scoring:
     challenge: str = "GLI"
     policy: str = "strict"
     outcomes: Policy = field(default_factory=dict)
+
+
+def as_json(scoring: Scoring) -> dict[str, Any]:
+    """The choices as JSON can hold them."""
+    outcomes = {f"{metric}.{situation}": value for (metric, situation), value in scoring.outcomes.items()}
+    return asdict(scoring) | {"outcomes": outcomes}
 
 
 class CaseScores(NamedTuple):

@@ -29,7 +29,12 @@ def write_comparison(contest: Contest, folder: Path) -> Path:
         }
         for part, plot in zip(contest.parts, plots, strict=True)
     ]
-    write_text(path, pages.render("comparison.html.jinja", systems=contest.systems, parts=parts))
+    write_text(
+        path,
+        pages.render(
+            "comparison.html.jinja", systems=contest.systems, synthetic=contest.synthetic, parts=parts
+        ),
+    )
     return path
 
 

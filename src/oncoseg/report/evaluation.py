@@ -38,7 +38,12 @@ def write_evaluation(folder: Path) -> Path:
     write_text(
         path,
         pages.render(
-            "evaluation.html.jinja", summary=summary, parts=parts, situations=SITUATIONS, listed=LISTED
+            "evaluation.html.jinja",
+            summary=summary,
+            synthetic=summary["synthetic"],
+            parts=parts,
+            situations=SITUATIONS,
+            listed=LISTED,
         ),
     )
     return path
