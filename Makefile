@@ -43,7 +43,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.created
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.created
 	@echo "Installing oncoseg and its development tools into $(VENV) (some minutes the first time) ..."
-	@$(PIP) -e '.[tensorboard,dev]'
+	@$(PIP) -e '.[codecs,formats,tensorboard,dev]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.created:

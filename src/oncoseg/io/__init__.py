@@ -25,12 +25,18 @@ class ImageRef:
     """Where one single-channel image or mask lies on disk.
 
     Attributes:
-        files: one file that holds a volume, or one 2D image per axial slice, from first to last.
+        files: one file that holds a volume, or one 2D image or DICOM instance per slice, in the order of
+            the third axis; or the files of an annotation (RTSTRUCT, DICOM SEG, LIDC XML).
         component: which component of a colour image (0 red, 1 green, 2 blue); None for grey ones.
+        grid_of: of an annotation, the files of the DICOM series on whose grid it is read; else empty.
+        structures: of an annotation, (name of a structure or segment, label value that it gets); where
+            two overlap the later one is kept.
     """
 
     files: tuple[Path, ...]
     component: int | None = None
+    grid_of: tuple[Path, ...] = ()
+    structures: tuple[tuple[str, int], ...] = ()
 
 
 def read(ref: ImageRef) -> "Volume":
