@@ -13,7 +13,10 @@ from oncoseg.errors import DataError, nearest
 if TYPE_CHECKING:
     from oncoseg.inspect import CaseRow
 
-PREPARE_FLAGS = ("data", "only", "store", "workers", "memory-gib", "help", "debug")
+PREPARE_FLAGS = (
+    *("data", "only", "store", "workers", "memory-gib", "accept-implausible"),
+    *("help", "debug"),
+)
 """The flags of `prepare` besides a recipe's fields."""
 
 
@@ -75,6 +78,7 @@ def prepare(
     store: Path | None = None,
     workers: int | None = None,
     memory_gib: float | None = None,
+    accept_implausible: bool = False,
     **fields: Fields,
 ) -> None:
     """Prepare a recipe's slices ahead of training; what the store holds already is not done again.
@@ -88,6 +92,8 @@ def prepare(
         store: The prepared store; in your cache folder when left out.
         workers: Processes; one per processor when left out, or fewer if memory is short.
         memory_gib: Memory for all of them together; half of what is free, at most 8, when left out.
+        accept_implausible: Take images that cannot be what they are said to be, such as a CT without
+            Hounsfield units.
         **fields: Fields of the recipe, such as --preparation.slice-size [96,96].
     """
     from oncoseg import training_data
@@ -102,7 +108,8 @@ def prepare(
     for name, folder in folders.items():
         if name not in chosen.modalities:
             training_data.check_modalities(chosen, folders)
-        settings = Settings.of(chosen.modalities[name], chosen.classes, chosen.preparation)
+        modality = chosen.modalities[name]
+        settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
         scan = open_dataset(folder)
         terminal.note_problems(name, scan.problems)
         cases = [case for case in scan.cases if case.masks]
