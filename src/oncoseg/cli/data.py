@@ -51,21 +51,29 @@ def inspect(
         terminal.note(f"Written: {json}")
 
 
-def phantom(kind: str, out: Path, /, *, cases: int = 12, seed: int = 0) -> None:
+def phantom(
+    kind: str, out: Path, /, *, cases: int = 12, seed: int = 0, size: tuple[int, int, int] | None = None
+) -> None:
     """Make synthetic studies: patterns that look like tumours in scans and are of no patient.
 
     Args:
-        kind: brain-mri or lung-ct.
+        kind: brain-mri, lung-ct, liver-ct or vessel-ct.
         out: The folder to make.
         cases: How many patients.
         seed: The same seed gives the same studies.
+        size: Voxels along the three axes, such as 512 512 300 for a real CT's; small when left out.
     """
-    from oncoseg.phantom import PHANTOMS
+    from oncoseg.phantom import PHANTOMS, SIZED
 
     if kind not in PHANTOMS:
         raise DataError(f"Unknown kind of phantom {kind!r}; {nearest(kind, PHANTOMS)}")
+    if size is not None and kind not in SIZED:
+        raise DataError(f"The phantom {kind} has one size; --size is for {', '.join(SIZED)}.")
     with terminal.progress(f"making {kind} phantoms") as progress:
-        PHANTOMS[kind](out, cases, seed, progress)
+        if size is None:
+            PHANTOMS[kind](out, cases, seed, progress)
+        else:
+            SIZED[kind](out, cases, seed, progress, size)
     terminal.say(f"{cases} {kind} phantoms in {out} (synthetic, no patient's data)")
 
 
