@@ -108,10 +108,10 @@ def test_an_image_unlike_the_training_is_remarked_upon() -> None:
     assert unlike(look(volume(voxels), {"CT": voxels}), trained) == []
     thick = look(volume(voxels, np.diag([-0.8, -0.8, 8.0, 1.0])), {"CT": voxels})
     assert [doubt.text.split(" is")[0] for doubt in unlike(thick, trained)] == ["The distance of slices (mm)"]
-    lung = np.where(voxels > 0, -850, voxels)
-    (doubt,) = unlike(look(volume(lung), {"CT": lung}), trained)
-    assert doubt.text.startswith("The share of air and lung of CT is 100%")
-    assert not doubt.refused
+    lung = np.where(voxels > -900, -850, voxels)
+    listed = unlike(look(volume(lung), {"CT": lung}), trained)
+    assert listed[0].text.startswith("The share of air and lung of CT is 100%")
+    assert not any(doubt.refused for doubt in listed)
     assert unlike(thick, {}) == [], "a run that does not say is compared with nothing"
 
 

@@ -50,7 +50,7 @@ CT_AIR_RANGE = (-1100.0, -850.0)
 VOXEL_MM = (0.01, 15.0)
 """Smallest and largest plausible distance of voxels."""
 
-EXTENT_MM = (2.0, 2500.0)
+EXTENT_MM = (1.0, 2500.0)
 """Smallest and largest plausible length of an image along any axis across the slices."""
 
 BACKGROUND = 0.05
@@ -231,7 +231,7 @@ def _ct(values: Channel, in_hounsfield: bool) -> list[Doubt]:
             "RescaleIntercept. Convert the DICOM files again, or subtract 1024."
         )
         return [Doubt("not-hounsfield", in_hounsfield, text)]
-    if values.largest > METAL_HU or values.high - values.low < 1:
+    if max(values.largest, -values.smallest) > METAL_HU or values.high - values.low < 1:
         text = f"{expected}, got {extremes}. Convert the DICOM files again."
         return [Doubt("not-hounsfield", in_hounsfield, text)]
     if values.smallest > NO_AIR_HU:
