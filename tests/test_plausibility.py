@@ -6,10 +6,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from oncoseg.phantom.liver_ct import LIVER, synthesise
 
 from oncoseg import datasets, io, plausibility
 from oncoseg.cli import main
+from oncoseg.phantom.liver_ct import LIVER, synthesise
 from oncoseg.plausibility import Look, doubts, look, summarise, unlike
 from oncoseg.volume import Volume
 
