@@ -5,16 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from oncoseg import datasets, predict
+from oncoseg import datasets, metrics, predict
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.evaluate.run import evaluate_run
+from oncoseg.evaluate.scoring import Scoring, of_counts, with_rules
+from oncoseg.evaluate.table import EMPTY_RULE
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
-from oncoseg.metrics.catalogue import METRICS
+from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Modality, Published, Recipe
 from oncoseg.run_folder import RunFolder
@@ -337,3 +341,24 @@ def test_another_threshold_may_be_asked_for(run):
     folder, _, _ = run
     written = evaluate_run(folder.path, changes={"prediction.threshold": 0.25})
     assert json.loads((written / "summary.json").read_text())["threshold"] == 0.25
+
+
+# the rule for empty masks
+
+
+def test_the_words_on_empty_masks_say_what_the_catalogue_decides():
+    assert "Dice, IoU, F1 and precision are 0" in EMPTY_RULE
+    for name in ("dice", "iou", "f1", "precision"):
+        decided = [outcome(name, situation, "strict", {}) for situation in SITUATIONS[:3]]
+        assert decided == ["undefined", 0, 0]
+    assert "Recall and AUC need tumour" in EMPTY_RULE
+    for name in ("recall", "auc"):
+        assert [outcome(name, s, "strict", {}) for s in SITUATIONS[:2]] == ["undefined", "undefined"]
+
+
+@given(*[st.integers(0, 2)] * 4)
+def test_the_table_and_the_tables_of_all_metrics_score_alike(tp, fp, fn, tn):
+    counts = metrics.Confusion(tp, fp, fn, tn)
+    values, _ = with_rules(of_counts(counts, 1.0), metrics.situation_of(counts), 1.0, True, Scoring())
+    for name in metrics.SCORES:
+        assert metrics.score(name, counts) == pytest.approx(values[name], nan_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from oncoseg import metrics
 from oncoseg.metrics import brats, calibration, lesion_matches, lesions, ranking, surface
-from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome
+from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome, situation_of, worth
 from oncoseg.metrics.overlap import Confusion
 from oncoseg.volume import MM3_PER_ML
 
@@ -194,15 +194,6 @@ def _together(rows: Sequence[CaseScores], scoring: Scoring) -> CaseScores:
     )
 
 
-def situation_of(counts: Confusion, missing: bool) -> Situation | None:
-    """Which rule for empty and missing masks applies, if any."""
-    if missing:
-        return "prediction_missing"
-    if counts.truth_empty:
-        return "both_empty" if counts.prediction_empty else "truth_empty"
-    return "prediction_empty" if counts.prediction_empty else None
-
-
 def of_counts(counts: Confusion, voxel_ml: float) -> dict[str, float]:
     """Metrics of overlap and volume, from the voxels of a case or of several together."""
     true_ml, predicted_ml = (counts.tp + counts.fn) * voxel_ml, (counts.tp + counts.fp) * voxel_ml
@@ -249,8 +240,7 @@ def with_rules(
             continue
         decided = outcome(name, situation, scoring.policy, scoring.outcomes)
         if decided != "computed":
-            named = {"undefined": math.nan, "diagonal": diagonal_mm}
-            ruled[name], rules[name] = named[decided] if isinstance(decided, str) else decided, situation
+            ruled[name], rules[name] = worth(decided, ruled[name], diagonal_mm), situation
     return ruled, dict.fromkeys((name for name in ruled if math.isnan(ruled[name])), UNDEFINED) | rules
 
 

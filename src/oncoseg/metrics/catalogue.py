@@ -5,8 +5,11 @@ each situation, chosen so that no system gains in overlap or distance by finding
 choices of others, and every outcome can be changed. Whoever applies one says so beside the value.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
+
+from oncoseg.metrics.overlap import SCORES, Confusion
 
 Situation = Literal["both_empty", "truth_empty", "prediction_empty", "prediction_missing"]
 """In which a metric may have no meaning of its own; missing is a file that is not there or unusable."""
@@ -176,6 +179,18 @@ POLICIES: dict[str, dict[Kind, Outcomes]] = {
 """Choices for whole families: ours; the challenge's; and leaving out whatever is not defined, as a mean of
 MONAI's Dice, IoU or HD95 does, under which a system's mean distance improves when it misses a structure."""
 
+BOTH_EMPTY_IS_ONE: Policy = {(name, "both_empty"): 1.0 for name in SCORES}
+"""Much published code's choice for slices: a rightly empty one is perfect."""
+
+
+def situation_of(counts: Confusion, missing: bool = False) -> Situation | None:
+    """Which rule for empty and missing masks applies, if any."""
+    if missing:
+        return "prediction_missing"
+    if counts.truth_empty:
+        return "both_empty" if counts.prediction_empty else "truth_empty"
+    return "prediction_empty" if counts.prediction_empty else None
+
 
 def outcome(metric: str, situation: Situation, preset: str, changes: Policy) -> Outcome:
     """What a metric is worth in a situation: the user's change, else the preset's choice, else its own.
@@ -192,3 +207,29 @@ def outcome(metric: str, situation: Situation, preset: str, changes: Policy) -> 
     index = SITUATIONS.index(situation)
     own = known.outcomes[index]
     return own if own == "computed" else POLICIES[preset].get(known.kind, known.outcomes)[index]
+
+
+def worth(decided: Outcome, computed: float, diagonal_mm: float = math.nan) -> float:
+    """An outcome as a number; NaN where undefined.
+
+    Args:
+        decided: as `outcome` gives it.
+        computed: the formula's own value.
+        diagonal_mm: of the image.
+    """
+    if not isinstance(decided, str):
+        return decided
+    return {"undefined": math.nan, "computed": computed, "diagonal": diagonal_mm}[decided]
+
+
+def score(name: str, counts: Confusion, changes: Policy | None = None) -> float:
+    """A score of overlap under the strict policy; NaN where it is undefined.
+
+    Args:
+        name: a name in SCORES.
+        counts: of one slice, patient or set.
+        changes: of the policy, such as BOTH_EMPTY_IS_ONE.
+    """
+    situation = situation_of(counts)
+    decided = "computed" if situation is None else outcome(name, situation, "strict", changes or {})
+    return worth(decided, SCORES[name](counts))
