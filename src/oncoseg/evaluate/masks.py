@@ -10,7 +10,7 @@ from oncoseg.errors import DataError, OncosegError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
 from oncoseg.evaluate.scoring import CaseScores, Scoring, as_json, of_patients, score_case
-from oncoseg.files import new_folder, write_json
+from oncoseg.files import new_folder, without_nan, write_json
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 from oncoseg.processes import processes_within, run_each
@@ -156,7 +156,7 @@ def summarise(
                     "group": group,
                     "class": label,
                     "metric": name,
-                    **_numbers(statistics.summarise([row.values[name] for row in rows])),
+                    **without_nan(statistics.summarise([row.values[name] for row in rows])._asdict()),
                     "rules": {rule: touched.count(rule) for rule in dict.fromkeys(touched) if rule},
                 }
             )
@@ -249,7 +249,3 @@ def _voxels(ref: ImageRef) -> int:
         return io.voxel_bytes(ref)
     except DataError:
         return 0  # reading it will say what is wrong
-
-
-def _numbers(summary: statistics.Summary) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in summary._asdict().items()}

@@ -1,6 +1,7 @@
 """`Evaluation`: the tables, curves and pictures of one set of predictions, and its files."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +19,12 @@ from oncoseg.evaluate.table import (
     by_score,
     histogram,
     table,
-    without_nan,
 )
 from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
-from oncoseg.files import atomic_file, write_json
+from oncoseg.files import atomic_file, without_nan, write_json
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Published
-from oncoseg.statistics import CONFIDENCE, Summary
+from oncoseg.statistics import CONFIDENCE
 
 FORMAT_VERSION = 2
 """Version of the evaluation's files."""
@@ -155,11 +155,12 @@ def _curve(patients: list[PatientTally]) -> dict[str, Any]:
     area, error = metrics.roc_auc(voxels), metrics.roc_auc_error(voxels)
     words = {
         "confusion": counts._asdict(),
-        "auc": without_nan(area),
-        "auc_error": without_nan(error),
-        "average_precision": without_nan(metrics.average_precision(voxels)),
+        "auc": area,
+        "auc_error": error,
+        "average_precision": metrics.average_precision(voxels),
     }
-    return words if without_nan(area) is None else words | {"points": _points(metrics.roc_curve(voxels))}
+    points = {} if math.isnan(area) else {"points": _points(metrics.roc_curve(voxels))}
+    return dict(without_nan(words | points))
 
 
 def _points(curve: metrics.Roc) -> dict[str, list[float]]:
@@ -176,21 +177,12 @@ def _points(curve: metrics.Roc) -> dict[str, list[float]]:
 
 
 def _table_row(row: TableRow) -> dict[str, Any]:
-    return row._asdict() | {"scores": {name: _summary_words(s) for name, s in row.scores.items()}}
-
-
-def _summary_words(summary: Summary) -> dict[str, Any]:
-    numbers = {
-        name: without_nan(getattr(summary, name))
-        for name in ("mean", "median", "low", "high", "median_low", "median_high")
-    }
-    return numbers | {"n": summary.n, "undefined": summary.undefined, "note": summary.note}
+    return row._asdict() | {"scores": {name: summary._asdict() for name, summary in row.scores.items()}}
 
 
 def _panel_words(panel: Panel) -> dict[str, Any]:
     pictures = {"image", "truth", "prediction"}
-    words = {name: value for name, value in panel._asdict().items() if name not in pictures}
-    return words | {name: without_nan(words[name]) for name in ("patient_dice", "slice_dice")}
+    return {name: value for name, value in panel._asdict().items() if name not in pictures}
 
 
 def _patient_row(patient: PatientTally) -> dict[str, Any]:
