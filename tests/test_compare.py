@@ -130,6 +130,26 @@ def test_trainings_of_one_system_are_averaged_and_their_spread_is_told(
         compare({"good": folders["good"], "several": [worse, few]})
 
 
+def test_a_folder_is_taken_once_only(folders: dict[str, Path]) -> None:
+    with pytest.raises(DataError, match="good and again are the same folder"):
+        compare({"good": folders["good"], "again": folders["good"]})
+    with pytest.raises(DataError, match="are the same folder"):
+        compare({"bad": folders["bad"], "twice": [folders["good"], folders["same"], folders["good"]]})
+
+
+def test_scores_on_the_training_side_are_said_to_be(folders: dict[str, Path], tmp_path: Path) -> None:
+    scoring = {"policy": "strict"}
+    for name, split in (("good", "train"), ("bad", "validation"), ("same", "test")):
+        summary = {"classes": {"tumour": [1]}, "scoring": scoring, "split": split}
+        write_json(folders[name] / "summary.json", summary)
+    remarks = compare(folders).remarks
+    assert [remark.partition(":")[0] for remark in remarks[:2]] == [
+        "good was scored on the train side of its split",
+        "bad was scored on the validation side of its split",
+    ]
+    assert len(remarks) == 3  # and these tables tell nothing of the truth
+
+
 def test_the_command_takes_folders_and_runs(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,6 +141,8 @@ def print_contest(contest: "Contest") -> None:
         terminal.say("")
     if contest.synthetic:
         terminal.say(SYNTHETIC_SENTENCE)
+    for remark in contest.remarks:
+        terminal.say(remark)
     terminal.say(
         "In brackets: 95 % interval over patients. First in: share of bootstrap samples of the patients in "
         "which the system is first."

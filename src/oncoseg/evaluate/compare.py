@@ -21,6 +21,7 @@ from oncoseg.comparisons import (
 from oncoseg.errors import DataError, nearest
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.long_table import Row
+from oncoseg.evaluate.truths import check_same_truths, read_scored
 from oncoseg.files import SYNTHETIC_SENTENCE, atomic_file, new_folder, without_nan, write_json, write_text
 from oncoseg.metrics.catalogue import METRICS
 from oncoseg.statistics import Summary, summarise
@@ -61,11 +62,13 @@ class Contest(NamedTuple):
         systems: their names.
         parts: one per group, class and metric.
         synthetic: whether any of them was scored on phantoms.
+        remarks: what the reader of the results has to know besides.
     """
 
     systems: list[str]
     parts: list[Part]
     synthetic: bool
+    remarks: list[str]
 
 
 def compare(
@@ -87,15 +90,16 @@ def compare(
         seed: of bootstrap and permutations.
 
     Raises:
-        DataError: a folder that is no evaluation, an unknown metric or reference, evaluations with other
-            settings or, without `common_only`, of other patients; or nothing that all have.
+        DataError: a folder that is no evaluation, or is named twice; an unknown metric or reference;
+            evaluations with other settings, against other truths or, without `common_only`, of other
+            patients; or nothing that all have.
     """
     _check_names(folders, metrics, reference)
     trainings = {
         system: [given] if isinstance(given, Path) else list(given) for system, given in folders.items()
     }
-    every = [folder for several in trainings.values() for folder in several]
-    summaries = {str(folder): _summary(folder) for folder in every}
+    every = _named(trainings)
+    summaries = {name: _summary(folder) for name, folder in every.items()}
     _check_alike(summaries)
     tables = {
         system: [_values(long_table.read(folder)) for folder in several]
@@ -120,7 +124,9 @@ def compare(
         )
     family = iter(as_family([one for part in parts for one in part.comparisons]))
     parts = [part._replace(comparisons=[next(family) for _ in part.comparisons]) for part in parts]
-    return Contest(list(folders), parts, any(found.get("synthetic", False) for found in summaries.values()))
+    remarks = _remarks(every, summaries, list(dict.fromkeys(key[:2] for key in shared)))
+    synthetic = any(found.get("synthetic", False) for found in summaries.values())
+    return Contest(list(folders), parts, synthetic, remarks)
 
 
 def write(contest: Contest, out: Path) -> Path:
@@ -146,6 +152,7 @@ def as_json(contest: Contest) -> dict[str, Any]:
         {
             "systems": contest.systems,
             "synthetic": contest.synthetic,
+            "remarks": contest.remarks,
             "parts": [
                 {
                     "group": part.group,
@@ -185,6 +192,7 @@ def markdown(contest: Contest) -> str:
         cells = [words(part.summaries[system]) for part in contest.parts]
         lines.append(f"| {system} | {' | '.join(cells)} |")
     lines += ["", "Mean over patients with its 95 % interval, and the number of patients.", ""]
+    lines += [f"- {remark}" for remark in contest.remarks]
     for part in contest.parts:
         lines += [f"- {heading(part)}: {each.sentence}" for each in part.comparisons]
         lines += [f"- {heading(part)}, {name}: {found.sentence}" for name, found in part.variation.items()]
@@ -195,6 +203,7 @@ def latex(contest: Contest) -> str:
     """The same table as a LaTeX tabular."""
     columns = " & ".join(_escaped(heading(part)) for part in contest.parts)
     lines = [f"% {SYNTHETIC_SENTENCE}"] if contest.synthetic else []
+    lines += [f"% {remark}" for remark in contest.remarks]
     lines += [
         f"\\begin{{tabular}}{{l{'r' * len(contest.parts)}}}",
         "\\hline",
@@ -227,6 +236,44 @@ def _check_names(folders: Mapping[str, object], metrics: Sequence[str], referenc
             )
     if reference is not None and reference not in folders:
         raise DataError(f"Unknown reference {reference!r}; {nearest(reference, folders)}")
+
+
+def _named(trainings: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    """Every evaluation under the name that messages call it by.
+
+    Raises:
+        DataError: one is there twice, which would pass for evidence of its own.
+    """
+    named, seen = {}, dict[Path, str]()
+    for system, several in trainings.items():
+        for folder in several:
+            name = system if len(several) == 1 else f"{system} ({folder})"
+            if (same := seen.setdefault(folder.resolve(), name)) != name or name in named:
+                raise DataError(f"{same} and {name} are the same folder, {folder}; expected different ones.")
+            named[name] = folder
+    return named
+
+
+def _remarks(
+    folders: Mapping[str, Path], summaries: Mapping[str, Mapping[str, Any]], parts: Sequence[tuple[str, str]]
+) -> list[str]:
+    """What the files say about the evaluations, and what they leave open.
+
+    Raises:
+        DataError: they were made against different truths.
+    """
+    remarks = [
+        f"{name} was scored on the {split} side of its split: the figures are too good for new patients."
+        for name, summary in summaries.items()
+        if (split := summary.get("split")) in ("train", "validation")
+    ]
+    scored = {name: read_scored(folder) for name, folder in folders.items()}
+    if untold := check_same_truths(scored, parts):
+        remarks.append(
+            f"The files of {', '.join(untold)} are of an early version and do not say which truth was used, "
+            "so that it was not checked that it is the same one. Evaluate again to have it checked."
+        )
+    return remarks
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -36,8 +36,20 @@ class Row(NamedTuple):
     rule: str
 
 
-COUNTS_HEADER = ("group", "case", "patient", "class", "tp", "fp", "fn", "tn", "true_ml", "predicted_ml")
-"""Columns of counts.csv."""
+COUNTS_HEADER = (
+    "group",
+    "case",
+    "patient",
+    "class",
+    "tp",
+    "fp",
+    "fn",
+    "tn",
+    "true_ml",
+    "predicted_ml",
+    "truth",
+)
+"""Columns of counts.csv; the last is a fingerprint of the class in the truth, see `truths`."""
 
 HEADER = ("group", "case", "patient", "class", "metric", "value", "rule")
 """Columns of the files."""
@@ -95,7 +107,7 @@ def write_counts(folder: Path, scores: Iterable[CaseScores]) -> None:
                 "" if math.isnan(true_ml) else true_ml,
                 "" if math.isnan(predicted_ml) else predicted_ml,
             )
-            writer.writerow((one.group, one.case, one.patient, one.label, *one.counts, *volumes))
+            writer.writerow((one.group, one.case, one.patient, one.label, *one.counts, *volumes, one.truth))
 
 
 def read_counts(folder: Path) -> list[dict[str, str]]:

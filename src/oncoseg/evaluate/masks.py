@@ -10,6 +10,7 @@ from oncoseg.errors import DataError, OncosegError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
 from oncoseg.evaluate.scoring import CaseScores, Scoring, as_json, of_patients, score_case
+from oncoseg.evaluate.truths import fingerprints
 from oncoseg.files import new_folder, without_nan, write_json
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
@@ -216,7 +217,8 @@ def _score_pair(
         loaded.probability,
         with_probability,
     )
-    return pair.case, _Scored(scores, failure)
+    found = fingerprints(loaded.canonical_truth, classes)
+    return pair.case, _Scored([row._replace(truth=found[row.label]) for row in scores], failure)
 
 
 def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,7 @@ from oncoseg.evaluate import long_table
 from oncoseg.evaluate.renewal import check_place
 from oncoseg.evaluate.result import FORMAT_VERSION, evaluate_predictions
 from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, as_json, of_patients, score_case
+from oncoseg.evaluate.truths import fingerprints
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
@@ -133,19 +134,22 @@ def _scored(
     predictions: Iterator[CasePrediction], threshold: float, scored: list[CaseScores]
 ) -> Iterator[CasePrediction]:
     """Pass predictions on and keep every metric of each."""
+    classes = {TUMOUR: (1,)}
     for case in predictions:
-        scored += score_case(
+        found = fingerprints(case.truth, classes)
+        rows = score_case(
             case.case_id,
             case.patient,
             case.truth,
             case.probability >= threshold,
             case.spacing_mm,
-            {TUMOUR: (1,)},
+            classes,
             SCORING,
             case.probability,
             with_probability=True,
             group=case.modality,
         )
+        scored += [row._replace(truth=found[row.label]) for row in rows]
         yield case
 
 

@@ -75,6 +75,7 @@ class CaseScores(NamedTuple):
         voxel_ml: size of a voxel in millilitres; NaN where unknown.
         values: metric → value; NaN where undefined.
         rules: metric → the situation that decided its value, or NO_SPACING, UNDEFINED or IN_SOME_CASES.
+        truth: fingerprint of the class in the truth, see `truths`; empty where it was not taken.
     """
 
     group: str
@@ -86,6 +87,7 @@ class CaseScores(NamedTuple):
     voxel_ml: float
     values: dict[str, float]
     rules: dict[str, str]
+    truth: str = ""
 
     @property
     def volumes_ml(self) -> tuple[float, float]:

@@ -32,7 +32,11 @@ def write_comparison(contest: Contest, folder: Path) -> Path:
     write_text(
         path,
         pages.render(
-            "comparison.html.jinja", systems=contest.systems, synthetic=contest.synthetic, parts=parts
+            "comparison.html.jinja",
+            systems=contest.systems,
+            synthetic=contest.synthetic,
+            remarks=contest.remarks,
+            parts=parts,
         ),
     )
     return path
