@@ -201,7 +201,7 @@ def test_phantoms_are_marked_in_every_table(
         (["--outcome", "dice.both_emtpy=1"], "did you mean 'both_empty'"),
         (["--outcome", "dice.both_empty=best"], "Expected a finite number"),
         (["--outcome", "dice.both_empty=inf"], "Expected a finite number"),
-        (["--outcome", "dice.both_empty=diagonal"], "or one of undefined, computed; got"),
+        (["--outcome", "dice.both_empty=diagonal"], "or one of undefined, computed, forfeit; got"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from oncoseg.errors import DataError
-from oncoseg.evaluate.compare import compare, markdown
+from oncoseg.evaluate.compare import compare
+from oncoseg.evaluate.contest_files import markdown
 from oncoseg.evaluate.long_table import COUNTS
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.truths import Scored, check_same_truths, fingerprints, read_scored

@@ -14,7 +14,7 @@ from oncoseg.cli.runs import kept, prediction_changes
 from oncoseg.cli.scores import print_contest, print_mask_scores, print_scores
 from oncoseg.errors import DataError, RunError
 
-NAMED_OUTCOMES = ("undefined", "computed", "diagonal")
+NAMED_OUTCOMES = ("undefined", "computed", "forfeit", "diagonal")
 """What an outcome may be besides a number; see oncoseg.metrics.catalogue.Outcome."""
 
 
@@ -224,14 +224,16 @@ def compare(
         reference: The system that every other one is compared with; every pair when left out.
         common_only: Compare on the patients that both systems have.
     """
-    from oncoseg.evaluate import compare as comparing
+    from oncoseg.evaluate.compare import TESTED
+    from oncoseg.evaluate.compare import compare as compare_all
+    from oncoseg.evaluate.contest_files import write
     from oncoseg.report import write_comparison
 
-    chosen = tuple(metric) if metric else comparing.TESTED
-    contest = comparing.compare(
+    chosen = tuple(metric) if metric else TESTED
+    contest = compare_all(
         _folders(systems, split), metrics=chosen, reference=reference, common_only=common_only
     )
-    page = write_comparison(contest, comparing.write(contest, out))
+    page = write_comparison(contest, write(contest, out))
     print_contest(contest)
     terminal.say(f"Comparison: {page}")
 

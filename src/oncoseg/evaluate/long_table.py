@@ -66,7 +66,10 @@ def rows_of(scores: Iterable[CaseScores]) -> list[Row]:
 
 def write(folder: Path, name: str, rows: Sequence[Row]) -> None:
     """Write FOLDER/NAME.csv and FOLDER/NAME.parquet; an undefined value is empty, or null."""
-    with atomic_file(folder / f"{name}.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_file(folder / f"{name}.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(HEADER)
         writer.writerows((*row[:5], "" if math.isnan(row.value) else row.value, row.rule) for row in rows)
@@ -98,7 +101,10 @@ def read(folder: Path, name: str = PATIENTS) -> list[Row]:
 
 def write_counts(folder: Path, scores: Iterable[CaseScores]) -> None:
     """Write FOLDER/counts.csv: voxels and volumes of every case and class."""
-    with atomic_file(folder / f"{COUNTS}.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_file(folder / f"{COUNTS}.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(COUNTS_HEADER)
         for one in scores:

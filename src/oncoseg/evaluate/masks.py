@@ -1,5 +1,6 @@
 """Scoring predictions of any origin against their truth, case by case in several processes."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from oncoseg import io, statistics
 from oncoseg.errors import DataError, OncosegError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
-from oncoseg.evaluate.scoring import CaseScores, Scoring, as_json, of_patients, score_case
+from oncoseg.evaluate.scoring import FORFEITED, CaseScores, Scoring, as_json, of_patients, score_case
 from oncoseg.evaluate.truths import fingerprints
 from oncoseg.files import new_folder, without_nan, write_json
 from oncoseg.io import ImageRef
@@ -157,7 +158,7 @@ def summarise(
                     "group": group,
                     "class": label,
                     "metric": name,
-                    **without_nan(statistics.summarise([row.values[name] for row in rows])._asdict()),
+                    **without_nan(_summary_of([row.values[name] for row in rows], touched)._asdict()),
                     "rules": {rule: touched.count(rule) for rule in dict.fromkeys(touched) if rule},
                 }
             )
@@ -232,6 +233,13 @@ def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tup
     if not found - {0}:
         raise DataError("No truth holds any label; expected some tumour. Say what counts with --class.")
     return {f"label-{value}": (value,) for value in sorted(found - {0})}
+
+
+def _summary_of(values: Sequence[float], rules: Sequence[str]) -> statistics.Summary:
+    if FORFEITED in rules:
+        nothing = [math.nan] * len(values)
+        return statistics.plain_summary(nothing, f"no mean: {rules.count(FORFEITED)} patients lack a file")
+    return statistics.summarise(values)
 
 
 def _values_in(share: float, pair: Pair) -> list[int]:

@@ -30,11 +30,13 @@ class Scored(NamedTuple):
         patient: whose it is.
         truth: fingerprint of the truth; empty where unknown.
         true_ml: its volume; NaN where unknown.
+        empty: whether the truth marks no voxel.
     """
 
     patient: str
     truth: str
     true_ml: float = math.nan
+    empty: bool = False
 
 
 def in_canonical(labels: np.ndarray, like: Volume) -> np.ndarray:
@@ -77,8 +79,12 @@ def read_scored(folder: Path) -> dict[Part, dict[str, Scored]]:
     found: dict[Part, dict[str, Scored]] = {}
     try:
         for row in read_counts(folder):
-            scored = Scored(row["patient"], row.get("truth") or "", float(row["true_ml"] or "nan"))
-            found.setdefault((row["group"], row["class"]), {})[row["case"]] = scored
+            found.setdefault((row["group"], row["class"]), {})[row["case"]] = Scored(
+                row["patient"],
+                row.get("truth") or "",
+                float(row["true_ml"] or "nan"),
+                int(row["tp"]) + int(row["fn"]) == 0,
+            )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"The table {folder / COUNTS}.csv is damaged ({type(error).__name__}: {error}). Evaluate again."

@@ -1,8 +1,9 @@
 """Every metric by name: what it means, its unit, which way is better, and what an empty mask is worth.
 
 An empty or missing mask is where published averages part ways. Here each metric has an outcome for
-each situation, chosen so that no system gains in overlap or distance by finding less; `POLICIES` are the
-choices of others, and every outcome can be changed. Whoever applies one says so beside the value.
+each situation, chosen so that no system gains in overlap or distance by finding less, nor in anything by
+withholding a file; `POLICIES` are the choices of others, and every outcome can be changed. Whoever applies
+one says so beside the value.
 """
 
 import math
@@ -16,9 +17,10 @@ Situation = Literal["both_empty", "truth_empty", "prediction_empty", "prediction
 
 SITUATIONS: tuple[Situation, ...] = ("both_empty", "truth_empty", "prediction_empty", "prediction_missing")
 
-Outcome = float | Literal["undefined", "computed", "diagonal"]
+Outcome = float | Literal["undefined", "computed", "diagonal", "forfeit"]
 """A value; or NaN, left out of means and counted; or the formula's own value, a missing prediction taken
-for an empty one; or the length of the image's diagonal in mm, the largest distance that there can be."""
+for an empty one; or the length of the image's diagonal in mm, the largest distance that there can be; or
+the loss of the metric's mean over all patients, where no value is bad enough for what may be missing."""
 
 Outcomes = tuple[Outcome, Outcome, Outcome, Outcome]
 """Of the situations, in the order of SITUATIONS."""
@@ -90,7 +92,7 @@ METRICS: dict[str, Metric] = {
         "|predicted − true volume| / true volume.",
         "lower",
         "",
-        ("undefined", "undefined", "computed", 1.0),
+        ("undefined", "undefined", "computed", "forfeit"),
     ),
     "hausdorff_mm": _distance("Largest distance from a boundary voxel of one mask to the other's boundary."),
     "hd95_pooled_mm": _distance(
@@ -118,7 +120,14 @@ METRICS: dict[str, Metric] = {
         "Predicted lesions that match no true one, per case.",
         "lower",
         "lesions",
-        ("computed", "computed", "computed", "undefined"),
+        ("computed", "computed", "computed", "forfeit"),
+    ),
+    "false_alarm": Metric(
+        "lesion",
+        "1 where some predicted lesion matches no true one, else 0; of a patient, the share of such cases.",
+        "lower",
+        "",
+        ("computed", "computed", "computed", 1.0),
     ),
     "panoptic_quality": _share(
         "Σ IoU of matched lesions / (TP + ½·FP + ½·FN) of lesions, matched one to one at IoU > 0.5.",
@@ -210,7 +219,7 @@ def outcome(metric: str, situation: Situation, preset: str, changes: Policy) -> 
 
 
 def worth(decided: Outcome, computed: float, diagonal_mm: float = math.nan) -> float:
-    """An outcome as a number; NaN where undefined.
+    """An outcome as a number; NaN where undefined or forfeited.
 
     Args:
         decided: as `outcome` gives it.
@@ -219,7 +228,7 @@ def worth(decided: Outcome, computed: float, diagonal_mm: float = math.nan) -> f
     """
     if not isinstance(decided, str):
         return decided
-    return {"undefined": math.nan, "computed": computed, "diagonal": diagonal_mm}[decided]
+    return {"computed": computed, "diagonal": diagonal_mm}.get(decided, math.nan)
 
 
 def score(name: str, counts: Confusion, changes: Policy | None = None) -> float:
