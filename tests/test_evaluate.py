@@ -134,6 +134,8 @@ def test_files_hold_everything_and_need_no_pickle(tmp_path):
         "per_patient.csv",
         "per_slice.csv",
         "summary.json",
+        "summary.md",
+        "summary.tex",
     ]
     with (tmp_path / "per_patient.csv").open() as file:
         a, b, _ = csv.DictReader(file)

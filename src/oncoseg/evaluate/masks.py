@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from oncoseg import io, statistics
 from oncoseg.errors import DataError, OncosegError
-from oncoseg.evaluate import long_table
+from oncoseg.evaluate import long_table, summary_tables
 from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
 from oncoseg.evaluate.scoring import FORFEITED, CaseScores, Scoring, as_json, of_patients, score_case
 from oncoseg.evaluate.truths import fingerprints
@@ -181,10 +181,11 @@ def summarise(
 def write(
     folder: Path, cases: Sequence[CaseScores], patients: Sequence[CaseScores], summary: Mapping[str, Any]
 ) -> None:
-    """Write the tables of cases and patients, and last summary.json."""
+    """Write the tables of cases and patients, those for papers, and last summary.json."""
     long_table.write(folder, long_table.CASES, long_table.rows_of(cases))
     long_table.write(folder, long_table.PATIENTS, long_table.rows_of(patients))
     long_table.write_counts(folder, cases)
+    summary_tables.write_tables(folder, summary_tables.of_masks(summary))
     write_json(folder / "summary.json", summary)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from oncoseg import metrics
+from oncoseg.evaluate import summary_tables
 from oncoseg.evaluate.panels import Panel, choose
 from oncoseg.evaluate.table import (
     AVERAGINGS,
@@ -77,7 +78,7 @@ class Evaluation:
         return next(row for row in self.table if (row.group, row.averaging) == (group, averaging))
 
     def write(self, folder: Path) -> Path:
-        """Write summary.json, per_patient.csv, per_slice.csv, curves.json and panels.npz.
+        """Write summary.json, .md and .tex, per_patient.csv, per_slice.csv, curves.json and panels.npz.
 
         An earlier summary is removed first and the new one written last, so that a folder with a
         summary is always complete.
@@ -87,7 +88,9 @@ class Evaluation:
         _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
         write_json(folder / "curves.json", self.curves)
         _write_panels(folder / "panels.npz", self.panels)
-        write_json(folder / "summary.json", self._summary())
+        summary = without_nan(self._summary())
+        summary_tables.write_tables(folder, summary_tables.of_run(summary))
+        write_json(folder / "summary.json", summary)
         return folder
 
     def _summary(self) -> dict[str, Any]:
