@@ -5,16 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from oncoseg import datasets, predict
+from oncoseg import datasets, metrics, predict
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.evaluate.run import evaluate_run
+from oncoseg.evaluate.scoring import Scoring, of_counts, with_rules
+from oncoseg.evaluate.table import EMPTY_RULE
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
-from oncoseg.metrics.catalogue import METRICS
+from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Modality, Published, Recipe
 from oncoseg.run_folder import RunFolder
@@ -130,6 +134,8 @@ def test_files_hold_everything_and_need_no_pickle(tmp_path):
         "per_patient.csv",
         "per_slice.csv",
         "summary.json",
+        "summary.md",
+        "summary.tex",
     ]
     with (tmp_path / "per_patient.csv").open() as file:
         a, b, _ = csv.DictReader(file)
@@ -243,7 +249,8 @@ def test_how_the_probabilities_were_made_is_kept(run):
     folder, _, _ = run
     summary = json.loads((evaluate_run(folder.path) / "summary.json").read_text())
     assert summary["prediction"]["flips"] is False
-    written = evaluate_run(folder.path, changes={"prediction.flips": True, "prediction.threshold": 0.6})
+    changes = {"prediction.flips": True, "prediction.threshold": 0.6}
+    written = evaluate_run(folder.path, changes=changes, replace=True)
     summary = json.loads((written / "summary.json").read_text())
     assert (summary["prediction"]["flips"], summary["threshold"]) == (True, 0.6)
     assert (summary["prediction"]["precision"], summary["prediction"]["device"]) == ("32-true", "cpu")
@@ -256,7 +263,8 @@ def test_the_evaluated_files_have_a_fingerprint(run, tmp_path):
     for content in (b"one", b"two", b"one"):
         image.write_bytes(content)
         found[3] = described("c4", "p3", image=ImageRef((image,)))
-        seen.append(json.loads((evaluate_run(folder.path) / "summary.json").read_text())["data"]["mri"])
+        written = evaluate_run(folder.path, replace=True)
+        seen.append(json.loads((written / "summary.json").read_text())["data"]["mri"])
     assert seen[0] == seen[2] != seen[1]
 
 
@@ -284,6 +292,60 @@ def test_evaluating_again_replaces_the_files(run):
     (written / "summary.json").write_text("old")
     evaluate_run(folder.path)
     assert json.loads((written / "summary.json").read_text())["split"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights", "words"),
+    [
+        ({"prediction.threshold": 0.3}, b"weights", "threshold was 0.5, is now 0.3"),
+        ({"prediction.flips": True}, b"weights", "flips was False, is now True"),
+        ({}, b"trained on", "the weights have changed"),
+    ],
+)
+def test_another_evaluation_is_not_overwritten_without_a_word(run, tmp_path, changes, weights, words):
+    folder, _, _ = run
+    written = evaluate_run(folder.path)
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+    folder.model.write_bytes(weights)
+    with pytest.raises(RunError, match=rf"holds another evaluation: {words}\. To keep both.*--replace"):
+        evaluate_run(folder.path, changes=changes)
+    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
+    other = evaluate_run(folder.path, changes=changes, out=tmp_path / "other")
+    assert other == tmp_path / "other"
+    assert {path.name for path in other.iterdir()} == set(before)
+    assert evaluate_run(folder.path, changes=changes, out=other) == other  # the same again renews it
+    with pytest.raises(RunError, match="holds another evaluation"):
+        evaluate_run(folder.path, changes={"prediction.threshold": 0.7}, out=other)
+    assert evaluate_run(folder.path, changes=changes, replace=True) == written
+    summary = json.loads((written / "summary.json").read_text())
+    assert summary["weights"] == sha256_of_file(folder.model)
+
+
+def test_changed_images_are_another_evaluation(run, tmp_path):
+    folder, _, found = run
+    evaluate_run(folder.path)
+    image = tmp_path / "image.nii"
+    image.write_bytes(b"other")
+    found[3] = described("c4", "p3", image=ImageRef((image,)))
+    with pytest.raises(RunError, match="the images or masks of mri have changed"):
+        evaluate_run(folder.path)
+
+
+def test_how_many_slices_are_computed_at_a_time_is_no_other_evaluation(run):
+    folder, _, _ = run
+    evaluate_run(folder.path)
+    evaluate_run(folder.path, changes={"prediction.batch_size": 3})
+
+
+def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
+    folder, _, _ = run
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(RunError, match="not empty"):
+        evaluate_run(folder.path, out=tmp_path / "mine")
+    (tmp_path / "mine" / "summary.json").write_text('{"format_version": 1, "classes": {}}')
+    with pytest.raises(RunError, match="made by another version of oncoseg, or of masks"):
+        evaluate_run(folder.path, out=tmp_path / "mine")
 
 
 def test_a_case_that_is_gone_is_named(run):
@@ -337,3 +399,24 @@ def test_another_threshold_may_be_asked_for(run):
     folder, _, _ = run
     written = evaluate_run(folder.path, changes={"prediction.threshold": 0.25})
     assert json.loads((written / "summary.json").read_text())["threshold"] == 0.25
+
+
+# the rule for empty masks
+
+
+def test_the_words_on_empty_masks_say_what_the_catalogue_decides():
+    assert "Dice, IoU, F1 and precision are 0" in EMPTY_RULE
+    for name in ("dice", "iou", "f1", "precision"):
+        decided = [outcome(name, situation, "strict", {}) for situation in SITUATIONS[:3]]
+        assert decided == ["undefined", 0, 0]
+    assert "Recall and AUC need tumour" in EMPTY_RULE
+    for name in ("recall", "auc"):
+        assert [outcome(name, s, "strict", {}) for s in SITUATIONS[:2]] == ["undefined", "undefined"]
+
+
+@given(*[st.integers(0, 2)] * 4)
+def test_the_table_and_the_tables_of_all_metrics_score_alike(tp, fp, fn, tn):
+    counts = metrics.Confusion(tp, fp, fn, tn)
+    values, _ = with_rules(of_counts(counts, 1.0), metrics.situation_of(counts), 1.0, True, Scoring())
+    for name in metrics.SCORES:
+        assert metrics.score(name, counts) == pytest.approx(values[name], nan_ok=True)

@@ -172,6 +172,21 @@ def test_changed_weights_are_noticed(tmp_path):
     assert "The weights have changed since" in read_run(folder.path).notices[0].text
 
 
+def test_an_evaluation_that_lies_elsewhere_is_shown_beside_itself(tmp_path):
+    folder = make_run(tmp_path / "run")
+    finish_run(folder)
+    other = tmp_path / "other"
+    evaluated = evaluate_predictions([prediction("m9", "mri", 2)], 0.25)
+    replace(evaluated, split="validation", weights="").write(other)
+    page = write_report(folder.path, other)
+    assert page == other / "report" / "index.html"
+    assert "These are patients of the validation side" in Page(page.read_text(encoding="utf-8")).plain
+    assert not (folder.path / "report").exists()
+    (other / "summary.json").write_text('{"format_version": 1}')
+    with pytest.raises(RunError, match=f"of masks, not of a run.*--out {other} --replace"):
+        write_report(folder.path, other)
+
+
 def test_the_confusion_matrix_has_its_counts_in_their_places(complete):
     # MRI: of 5 × 16 voxels 4 × (4 + 3 + 3 + 2 + 4) found, none marked wrongly, 5 × 224 of background
     assert "Tumour 80.0 % 64 20.0 % 16 Background 0.000 % 0 100.000 % 1 120" in complete.plain

@@ -1,5 +1,6 @@
 """Scoring predictions of any origin against their truth, case by case in several processes."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any, NamedTuple
 
 from oncoseg import io, statistics
 from oncoseg.errors import DataError, OncosegError
-from oncoseg.evaluate import long_table
+from oncoseg.evaluate import long_table, summary_tables
 from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
-from oncoseg.evaluate.scoring import CaseScores, Scoring, as_json, of_patients, score_case
-from oncoseg.files import new_folder, write_json
+from oncoseg.evaluate.scoring import FORFEITED, CaseScores, Scoring, as_json, of_patients, score_case
+from oncoseg.evaluate.truths import fingerprints
+from oncoseg.files import new_folder, without_nan, write_json
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 from oncoseg.processes import processes_within, run_each
@@ -156,7 +158,7 @@ def summarise(
                     "group": group,
                     "class": label,
                     "metric": name,
-                    **_numbers(statistics.summarise([row.values[name] for row in rows])),
+                    **without_nan(_summary_of([row.values[name] for row in rows], touched)._asdict()),
                     "rules": {rule: touched.count(rule) for rule in dict.fromkeys(touched) if rule},
                 }
             )
@@ -179,10 +181,11 @@ def summarise(
 def write(
     folder: Path, cases: Sequence[CaseScores], patients: Sequence[CaseScores], summary: Mapping[str, Any]
 ) -> None:
-    """Write the tables of cases and patients, and last summary.json."""
+    """Write the tables of cases and patients, those for papers, and last summary.json."""
     long_table.write(folder, long_table.CASES, long_table.rows_of(cases))
     long_table.write(folder, long_table.PATIENTS, long_table.rows_of(patients))
     long_table.write_counts(folder, cases)
+    summary_tables.write_tables(folder, summary_tables.of_masks(summary))
     write_json(folder / "summary.json", summary)
 
 
@@ -216,7 +219,8 @@ def _score_pair(
         loaded.probability,
         with_probability,
     )
-    return pair.case, _Scored(scores, failure)
+    found = fingerprints(loaded.canonical_truth, classes)
+    return pair.case, _Scored([row._replace(truth=found[row.label]) for row in scores], failure)
 
 
 def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tuple[int, ...]]:
@@ -230,6 +234,13 @@ def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tup
     if not found - {0}:
         raise DataError("No truth holds any label; expected some tumour. Say what counts with --class.")
     return {f"label-{value}": (value,) for value in sorted(found - {0})}
+
+
+def _summary_of(values: Sequence[float], rules: Sequence[str]) -> statistics.Summary:
+    if FORFEITED in rules:
+        nothing = [math.nan] * len(values)
+        return statistics.plain_summary(nothing, f"no mean: {rules.count(FORFEITED)} patients lack a file")
+    return statistics.summarise(values)
 
 
 def _values_in(share: float, pair: Pair) -> list[int]:
@@ -249,7 +260,3 @@ def _voxels(ref: ImageRef) -> int:
         return io.voxel_bytes(ref)
     except DataError:
         return 0  # reading it will say what is wrong
-
-
-def _numbers(summary: statistics.Summary) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in summary._asdict().items()}

@@ -12,6 +12,7 @@ import numpy as np
 from oncoseg import io
 from oncoseg.datasets import has_synthetic_note, open_dataset
 from oncoseg.errors import DataError
+from oncoseg.evaluate.truths import in_canonical
 from oncoseg.io import NIFTI_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
 from oncoseg.volume import Volume, check_same_grid
@@ -68,12 +69,14 @@ class Loaded(NamedTuple):
         prediction: likewise; None where there is none.
         probability: float32; None where there is none.
         spacing_mm: None where the truth's file holds no voxel size.
+        canonical_truth: the truth, its axes turned nearest to R, A, S.
     """
 
     truth: np.ndarray
     prediction: np.ndarray | None
     probability: np.ndarray | None
     spacing_mm: tuple[float, float, float] | None
+    canonical_truth: np.ndarray
 
 
 def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None = None) -> Pairs:
@@ -142,8 +145,9 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     first = next(iter(readers.values()))
     truth = consensus([_labels(volume, name) for name, volume in readers.items()], share)
     spacing = first.spacing_mm if first.spacing_known else None
+    canonical = in_canonical(truth, first)
     if pair.prediction is None:
-        return Loaded(truth, None, None, spacing)
+        return Loaded(truth, None, None, spacing, canonical)
     predicted = _placed(io.read(pair.prediction), first)
     probability = None if pair.probability is None else _placed(io.read(pair.probability), first)
     if resample:
@@ -153,7 +157,7 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     if probability is not None:
         check_same_grid({"truth": first, "probability": probability})
     scores = None if probability is None else _probabilities(probability)
-    return Loaded(truth, _labels(predicted, "prediction"), scores, spacing)
+    return Loaded(truth, _labels(predicted, "prediction"), scores, spacing, canonical)
 
 
 def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:

@@ -1,6 +1,7 @@
 """`Evaluation`: the tables, curves and pictures of one set of predictions, and its files."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from oncoseg import metrics
+from oncoseg.evaluate import summary_tables
 from oncoseg.evaluate.panels import Panel, choose
 from oncoseg.evaluate.table import (
     AVERAGINGS,
@@ -18,13 +20,12 @@ from oncoseg.evaluate.table import (
     by_score,
     histogram,
     table,
-    without_nan,
 )
 from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
-from oncoseg.files import atomic_file, write_json
+from oncoseg.files import atomic_file, without_nan, write_json
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Published
-from oncoseg.statistics import CONFIDENCE, Summary
+from oncoseg.statistics import CONFIDENCE
 
 FORMAT_VERSION = 2
 """Version of the evaluation's files."""
@@ -77,7 +78,7 @@ class Evaluation:
         return next(row for row in self.table if (row.group, row.averaging) == (group, averaging))
 
     def write(self, folder: Path) -> Path:
-        """Write summary.json, per_patient.csv, per_slice.csv, curves.json and panels.npz.
+        """Write summary.json, .md and .tex, per_patient.csv, per_slice.csv, curves.json and panels.npz.
 
         An earlier summary is removed first and the new one written last, so that a folder with a
         summary is always complete.
@@ -87,7 +88,9 @@ class Evaluation:
         _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
         write_json(folder / "curves.json", self.curves)
         _write_panels(folder / "panels.npz", self.panels)
-        write_json(folder / "summary.json", self._summary())
+        summary = without_nan(self._summary())
+        summary_tables.write_tables(folder, summary_tables.of_run(summary))
+        write_json(folder / "summary.json", summary)
         return folder
 
     def _summary(self) -> dict[str, Any]:
@@ -155,11 +158,12 @@ def _curve(patients: list[PatientTally]) -> dict[str, Any]:
     area, error = metrics.roc_auc(voxels), metrics.roc_auc_error(voxels)
     words = {
         "confusion": counts._asdict(),
-        "auc": without_nan(area),
-        "auc_error": without_nan(error),
-        "average_precision": without_nan(metrics.average_precision(voxels)),
+        "auc": area,
+        "auc_error": error,
+        "average_precision": metrics.average_precision(voxels),
     }
-    return words if without_nan(area) is None else words | {"points": _points(metrics.roc_curve(voxels))}
+    points = {} if math.isnan(area) else {"points": _points(metrics.roc_curve(voxels))}
+    return dict(without_nan(words | points))
 
 
 def _points(curve: metrics.Roc) -> dict[str, list[float]]:
@@ -176,21 +180,12 @@ def _points(curve: metrics.Roc) -> dict[str, list[float]]:
 
 
 def _table_row(row: TableRow) -> dict[str, Any]:
-    return row._asdict() | {"scores": {name: _summary_words(s) for name, s in row.scores.items()}}
-
-
-def _summary_words(summary: Summary) -> dict[str, Any]:
-    numbers = {
-        name: without_nan(getattr(summary, name))
-        for name in ("mean", "median", "low", "high", "median_low", "median_high")
-    }
-    return numbers | {"n": summary.n, "undefined": summary.undefined, "note": summary.note}
+    return row._asdict() | {"scores": {name: summary._asdict() for name, summary in row.scores.items()}}
 
 
 def _panel_words(panel: Panel) -> dict[str, Any]:
     pictures = {"image", "truth", "prediction"}
-    words = {name: value for name, value in panel._asdict().items() if name not in pictures}
-    return words | {name: without_nan(words[name]) for name in ("patient_dice", "slice_dice")}
+    return {name: value for name, value in panel._asdict().items() if name not in pictures}
 
 
 def _patient_row(patient: PatientTally) -> dict[str, Any]:

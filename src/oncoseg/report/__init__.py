@@ -19,7 +19,7 @@ FIGURE_SUFFIXES = (".png", ".svg")
 """Ends of the names of the figures beside the page."""
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, evaluation: Path | None = None) -> Path:
     """Write RUN/report/index.html, and beside it its figures as files of their own, for slides.
 
     These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`), `roc.svg`,
@@ -27,16 +27,21 @@ def write_report(run: Path) -> Path:
     run does not have yet (an evaluation, finished training) is left out, and the page says which
     command makes it.
 
+    Args:
+        run: the run folder.
+        evaluation: a folder that `evaluate_run` wrote elsewhere, to show in place of the run's own; the
+            report is then EVALUATION/report/index.html.
+
     Returns:
         The page's path. It needs no other file and no network.
 
     Raises:
         RunError: not a run folder, damaged, or it cannot be written.
     """
-    contents = read_run(run)
+    contents = read_run(run, evaluation)
     panels = contents.evaluation.panels if contents.evaluation else []
     plots = _plots(contents)
-    path = run / "report" / "index.html"
+    path = (evaluation or run) / "report" / "index.html"
     write_text(path, _page(contents, plots, panels))
     for curve in chain.from_iterable(plots.values()):
         write_bytes(path.with_name(f"{curve.name}.svg"), curve.svg)
