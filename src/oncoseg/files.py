@@ -104,6 +104,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def user_cache() -> Path:
+    """Where this program keeps what it can make again: in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oncoseg"
+
+
 def existing_folder(path: Path) -> Path:
     """Make `path` if it is not there.
 
