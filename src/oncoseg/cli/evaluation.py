@@ -28,6 +28,8 @@ class MaskOptions:
     """A data set, or a folder of true masks (NIfTI)."""
     out: Path
     """The folder for the tables; a new one."""
+    images: Path | None = None
+    """A data set, or a folder of images named as the cases, for the pictures; the truth's when left out."""
     classes: Annotated[list[str] | None, Parameter(name="--class")] = None
     """NAME=VALUES, as in tumour=1,2,4; may be repeated. Every label alone when left out."""
     patients: Path | None = None
@@ -112,6 +114,7 @@ def _evaluate_masks(masks: MaskOptions) -> None:
             masks.truth,
             masks.prediction,
             masks.out,
+            images=masks.images,
             classes=_classes(masks.classes or []) or None,
             patients=read_patients(masks.patients) if masks.patients else None,
             scoring=scoring,

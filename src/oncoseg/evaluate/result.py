@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from oncoseg import metrics
-from oncoseg.evaluate.panels import Panel, choose
+from oncoseg.evaluate.choosing import choose
+from oncoseg.evaluate.panels import Panel, write_panels
 from oncoseg.evaluate.table import (
     AVERAGINGS,
     DEFINITIONS,
@@ -26,7 +27,7 @@ from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Published
 from oncoseg.statistics import CONFIDENCE, Summary
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the evaluation's files."""
 
 CURVE_POINTS = 400
@@ -86,8 +87,8 @@ class Evaluation:
         _write_csv(folder / "per_patient.csv", [_patient_row(patient) for patient in self.patients])
         _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
         write_json(folder / "curves.json", self.curves)
-        _write_panels(folder / "panels.npz", self.panels)
-        write_json(folder / "summary.json", self._summary())
+        shown = write_panels(folder, self.panels)
+        write_json(folder / "summary.json", self._summary() | {"panels": shown})
         return folder
 
     def _summary(self) -> dict[str, Any]:
@@ -107,7 +108,6 @@ class Evaluation:
             "averagings": AVERAGINGS,
             "table": [_table_row(row) for row in self.table],
             "published": [row.model_dump() for row in self.published],
-            "panels": [_panel_words(panel) for panel in self.panels],
         }
 
 
@@ -132,7 +132,6 @@ def evaluate_predictions(
     """
     counted = tally(predictions, threshold)
     patients = sorted(counted.patients.values(), key=lambda p: (counted.groups.index(p.modality), p.patient))
-    shown = [(patient.candidate, patient.dice) for patient in patients if patient.candidate is not None]
     return Evaluation(
         threshold,
         seed,
@@ -140,9 +139,17 @@ def evaluate_predictions(
         patients,
         counted.slices,
         _curves(counted),
-        choose(shown, counted.false_alarms),
+        _panels(counted),
         tuple(published),
     )
+
+
+def _panels(counted: Tally) -> list[Panel]:
+    views = counted.views()
+    return [
+        Panel(one.group, one.label, roles, one.patient, one.dice, views[one.shown])
+        for roles, one in choose(counted.candidates(), counted.largest_errors())
+    ]
 
 
 def _curves(counted: Tally) -> dict[str, dict[str, Any]]:
@@ -187,12 +194,6 @@ def _summary_words(summary: Summary) -> dict[str, Any]:
     return numbers | {"n": summary.n, "undefined": summary.undefined, "note": summary.note}
 
 
-def _panel_words(panel: Panel) -> dict[str, Any]:
-    pictures = {"image", "truth", "prediction"}
-    words = {name: value for name, value in panel._asdict().items() if name not in pictures}
-    return words | {name: without_nan(words[name]) for name in ("patient_dice", "slice_dice")}
-
-
 def _patient_row(patient: PatientTally) -> dict[str, Any]:
     return {
         "modality": patient.modality,
@@ -223,13 +224,3 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: "" if v != v else v for k, v in row.items()})
-
-
-def _write_panels(path: Path, panels: list[Panel]) -> None:
-    arrays = {
-        f"{name}_{index}": getattr(panel, name)
-        for index, panel in enumerate(panels)
-        for name in ("image", "truth", "prediction")
-    }
-    with atomic_file(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
