@@ -116,6 +116,8 @@ def choose_window(
     values, counts = np.unique(sampled, return_counts=True)
     inside = sampled[sampled != values[counts.argmax()]]  # the background is what is there most
     low, high = np.percentile(inside if inside.size else sampled, PERCENTILES).tolist()
+    if low == high:  # one value besides the background
+        low, high = float(values[0]), float(values[-1])
     return Window(low, high, f"grey from {low:.4g} to {high:.4g}")
 
 

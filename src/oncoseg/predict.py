@@ -68,7 +68,7 @@ class CasePrediction(NamedTuple):
     spacing_mm: tuple[float, float, float] | None
     substituted: Mapping[str, str] = MappingProxyType({})
     letters: display.Letters | None = None
-    ground: str = ""
+    ground: str = "image"
 
 
 class Predictor:

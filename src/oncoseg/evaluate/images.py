@@ -46,12 +46,13 @@ def with_images(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
         DataError: not one image of any case.
     """
     cases = {pair.case for pair in pairs}
+    found: Images = {}
     try:
-        found: Images = {case.id: dict(case.images) for case in open_dataset(folder).cases}
+        found = {case.id: dict(case.images) for case in open_dataset(folder).cases}
     except DataError:
         if not folder.is_dir():
             raise
-        found = _by_name(folder, cases)
+    found |= _by_name(folder, cases - found.keys())
     if not cases & found.keys():
         raise DataError(
             f"No image in {folder} belongs to a case. Expected images named as the cases, such as "
