@@ -53,6 +53,8 @@ def test_letters_name_what_lies_at_the_sides_of_the_picture(
         (["T1", "T1ce", "T2", "FLAIR"], "TC", "T1ce"),
         (["T1", "FLAIR"], "ET", "FLAIR"),
         (["T1", "T2"], "tumour", "T2"),
+        (["T1w", "t1gd", "T2w"], "core", "t1gd"),
+        (["T1w", "t1gd", "T2w"], "tumour", "T2w"),
         (["image 0000", "image 0001"], "tumour", "image 0000"),
     ],
 )

@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-CHANNELS = ("FLAIR", "T2", "T1ce", "T1", "CT")
+AFTER_CONTRAST = ("t1ce", "t1c", "t1gd")
+"""Names of T1 after contrast, in small letters."""
+
+CHANNELS = ("flair", "t2f", "t2", "t2w", *AFTER_CONTRAST, "t1", "t1n", "t1w", "ct")
 """The first of these that a case has is shown: a tumour with its oedema is seen best on FLAIR."""
 
 ENHANCING = ("enhanc", "necro", "core")
-"""Classes with such a word in their name are seen after contrast only, and shown on T1ce."""
+"""Classes with such a word in their name are seen after contrast only."""
 
 ENHANCING_SHORT = ("et", "tc")
 """Likewise the short names of BraTS: enhancing tumour and tumour core."""
@@ -94,8 +97,9 @@ def shown_channel(channels: Sequence[str], label: str = "") -> str:
     """
     name = label.lower()
     enhancing = name in ENHANCING_SHORT or any(word in name for word in ENHANCING)
-    wanted = ("T1ce", *CHANNELS) if enhancing else CHANNELS
-    return next((channel for channel in wanted if channel in channels), channels[0])
+    wanted = (*AFTER_CONTRAST, *CHANNELS) if enhancing else CHANNELS
+    known = {channel.lower(): channel for channel in channels}
+    return next((known[name] for name in wanted if name in known), channels[0])
 
 
 def choose_window(
@@ -109,7 +113,7 @@ def choose_window(
         spacing_mm: voxel size along each axis; None where unknown.
         channel: its name, where known; an image that is named as something else is not taken for CT.
     """
-    if channel in ("", "CT") and voxels.min() < AIR_BELOW_HU:
+    if channel.upper() in ("", "CT") and voxels.min() < AIR_BELOW_HU:
         return LUNG if _share_of_lung(voxels, marks, spacing_mm) >= LUNG_SHARE else SOFT_TISSUE
     step = math.ceil((voxels.size / MOST_SAMPLED) ** (1 / voxels.ndim))
     sampled = voxels[(slice(None, None, step),) * voxels.ndim]

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 
-from oncoseg import display, io, statistics
+from oncoseg import display, io
 from oncoseg.errors import OncosegError
 from oncoseg.evaluate.choosing import FALSE_ALARM, Candidate, choose, error_of
 from oncoseg.evaluate.images import UNNAMED
@@ -79,11 +80,12 @@ def draw(
 
 
 def _shown_classes(patients: Sequence[CaseScores]) -> set[str]:
-    dice: dict[str, list[float]] = {}
+    dice: dict[str, list[float]] = {row.label: [] for row in patients}
     for row in patients:
-        dice.setdefault(row.label, []).append(row.values["dice"])
-    means = {label: statistics.summarise(values).mean for label, values in dice.items()}
-    return set(sorted(means, key=lambda label: (math.isnan(means[label]), means[label]))[:MOST_CLASSES])
+        if not math.isnan(row.values["dice"]):
+            dice[row.label].append(row.values["dice"])
+    means = {label: fmean(values) if values else math.inf for label, values in dice.items()}
+    return set(sorted(means, key=means.__getitem__)[:MOST_CLASSES])
 
 
 def _candidates(patients: Sequence[CaseScores], cases: Sequence[CaseScores]) -> list[Candidate]:
