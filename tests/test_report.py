@@ -14,7 +14,7 @@ from PIL import Image
 
 from oncoseg.display import Letters
 from oncoseg.errors import RunError
-from oncoseg.evaluate.panels import Panel, View, view_at
+from oncoseg.evaluate.panels import IN_PREDICTION, Panel, View, view_at
 from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Recipe
@@ -448,6 +448,17 @@ def test_close_ups_stay_inside_the_image_and_hold_the_mask():
     assert columns[1] == 80
     assert rows[1] - rows[0] == columns[1] - columns[0] == examples.CLOSE_UP_SMALLEST
     assert examples.close_up(np.zeros((5, 7), bool), 1.0) == ((0, 5), (0, 7))
+
+
+def test_close_ups_show_the_truth_also_where_a_prediction_lies_far_away():
+    truth, prediction = np.zeros((2, 60, 60), np.uint8)
+    truth[40:50, 40:50] = prediction[2:4, 2:4] = 1
+    shown = view_at(0, "a", truth[..., None] > 0, prediction[..., None] > 0, None).over(truth * 0, "test")
+    drawn = tile(examples.CLOSE_UP, shown).max((0, 1))
+    red, blue = 0, 2
+    assert drawn[blue] > 2 * drawn[red] > 0  # the truth's colour alone
+    drawn = tile(examples.CLOSE_UP, shown._replace(outcome=shown.outcome & IN_PREDICTION)).max((0, 1))
+    assert drawn[red] > 2 * drawn[blue]
 
 
 def test_close_ups_of_oblong_pixels_are_as_high_as_wide():

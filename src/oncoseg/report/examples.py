@@ -42,7 +42,7 @@ IMAGE, CONTOURS, CLOSE_UP = "Image", "Truth and prediction", "Close-up"
 """What is shown of an example."""
 
 CLOSE_UP_MARGIN = 1.0
-"""Room around truth and prediction in a close-up, as a share of their size."""
+"""Room around the truth (else the prediction) in a close-up, as a share of its size."""
 
 CLOSE_UP_SMALLEST = 24
 """Least side of a close-up, in sides of the source's pixels (the shorter ones)."""
@@ -102,7 +102,7 @@ def overview(panels: Sequence[Panel], synthetic: bool) -> bytes:
         synthetic: whether phantoms are shown, which is then written below.
     """
     rows = {(panel.group, panel.label): panel for panel in panels}
-    for role in ("missed", "false-alarm", "best", "only", "median"):  # the last one that there is
+    for role in ("best", "only", "median"):  # the last one that there is
         rows |= {(panel.group, panel.label): panel for panel in panels if role in panel.roles}
     names = _tile_names([panel.view for panel in rows.values()])
     size = (TILE_INCHES * len(names), TILE_INCHES * len(rows) + TILE_HEADING_INCHES)
@@ -135,7 +135,7 @@ def _draw_tile(axes: Axes, view: View, name: str) -> None:
     axes.set_axis_off()
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=height / width, interpolation="bilinear")
     if name == CLOSE_UP:
-        rows, columns = close_up(truth | prediction, height / width)
+        rows, columns = close_up(truth if truth.any() else prediction, height / width)
         axes.set(xlim=(columns[0] - 0.5, columns[1] - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5))
     if name != IMAGE:
         _outline(axes, truth, TRUTH_LINE)
