@@ -12,7 +12,7 @@ from oncoseg import datasets, metrics, predict
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
-from oncoseg.evaluate.result import evaluate_predictions
+from oncoseg.evaluate.result import Evaluation, evaluate_predictions
 from oncoseg.evaluate.run import evaluate_run
 from oncoseg.evaluate.scoring import Scoring, of_counts, with_rules
 from oncoseg.evaluate.table import EMPTY_RULE
@@ -108,17 +108,44 @@ def test_panels_show_best_median_worst_and_a_false_alarm():
         case("fair", ["1100 1010"]),
     ]
     evaluation = evaluate_predictions(cases, 0.5)
-    assert [(p.role, p.patient, p.slice_index) for p in evaluation.panels] == [
+    assert shown(evaluation) == [
         ("best", "good", 0),
         ("median", "fair", 0),
-        ("worst", "bad", 0),
-        ("false-alarm", "good", 1),
+        ("worst+missed", "bad", 0),
+        ("false-slice", "good", 1),
     ]
-    worst = evaluation.panels[2]
+    worst = evaluation.panels[2].view
     assert worst.truth[:, 0].tolist() == [1, 1, 0, 0]
     assert worst.prediction[:, 0].tolist() == [0, 0, 1, 1]
     assert worst.image.dtype == np.uint8
     assert worst.image[0, 0] == 128
+    assert worst.volumes_ml == pytest.approx((0.02, 0.02))  # two voxels of 10 mm³ each
+
+
+def shown(evaluation: Evaluation) -> list[tuple[str, str, int]]:
+    return [("+".join(p.roles), p.patient, p.view.slice_index) for p in evaluation.panels]
+
+
+def test_a_case_without_tumour_is_a_false_alarm_at_the_slice_with_most_of_it():
+    cases = [case("a", ["0000 1000", "0000 1110"]), case("b", ["0000 1100"]), case("c", ["0000 0000"])]
+    cases += [case(name, ["1100 1100"]) for name in "de"]
+    # from the best: d and e, then a and b, which have no tumour and so 0; c has no score
+    assert shown(evaluate_predictions(cases, 0.5)) == [
+        ("best", "d", 0),
+        ("median+false-alarm", "a", 1),
+        ("worst", "b", 0),
+    ]
+
+
+def test_of_a_patients_cases_the_one_with_most_tumour_is_shown():
+    cases = [
+        case("a", ["1100 1100", "1000 1000"], case_id="a-1"),  # 3 voxels, 2 of them in a slice
+        case("a", ["1110 1110"], case_id="a-2"),  # 3 voxels as well, found as well: the first is kept
+        case("a", ["1111 0000"], case_id="a-3"),
+    ]
+    (panel,) = evaluate_predictions(cases, 0.5).panels
+    assert (panel.roles, panel.view.case_id) == (("only", "missed"), "a-3")
+    assert panel.patient_dice == pytest.approx(2 * 6 / (10 + 6))
 
 
 def test_files_hold_everything_and_need_no_pickle(tmp_path):

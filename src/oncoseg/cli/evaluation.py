@@ -26,6 +26,8 @@ class MaskOptions:
     """A folder of predicted masks (NIfTI named as the truth's cases), or a data set."""
     truth: Path
     """A data set, or a folder of true masks (NIfTI)."""
+    images: Path | None = None
+    """A data set, or a folder of images named as the cases, for the pictures; the truth's when left out."""
     classes: Annotated[list[str] | None, Parameter(name="--class")] = None
     """NAME=VALUES, as in tumour=1,2,4; may be repeated. Every label alone when left out."""
     patients: Path | None = None
@@ -117,6 +119,7 @@ def _evaluate_masks(masks: MaskOptions, out: Path) -> None:
             masks.truth,
             masks.prediction,
             out,
+            images=masks.images,
             classes=_classes(masks.classes or []) or None,
             patients=read_patients(masks.patients) if masks.patients else None,
             scoring=scoring,

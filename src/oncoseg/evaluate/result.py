@@ -11,7 +11,8 @@ import numpy as np
 
 from oncoseg import metrics
 from oncoseg.evaluate import summary_tables
-from oncoseg.evaluate.panels import Panel, choose
+from oncoseg.evaluate.choosing import choose
+from oncoseg.evaluate.panels import Panel, write_panels
 from oncoseg.evaluate.table import (
     AVERAGINGS,
     DEFINITIONS,
@@ -27,7 +28,7 @@ from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Published
 from oncoseg.statistics import CONFIDENCE
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the evaluation's files."""
 
 CURVE_POINTS = 400
@@ -87,8 +88,8 @@ class Evaluation:
         _write_csv(folder / "per_patient.csv", [_patient_row(patient) for patient in self.patients])
         _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
         write_json(folder / "curves.json", self.curves)
-        _write_panels(folder / "panels.npz", self.panels)
-        summary = without_nan(self._summary())
+        shown = write_panels(folder, self.panels)
+        summary = without_nan(self._summary() | {"panels": shown})
         summary_tables.write_tables(folder, summary_tables.of_run(summary))
         write_json(folder / "summary.json", summary)
         return folder
@@ -110,7 +111,6 @@ class Evaluation:
             "averagings": AVERAGINGS,
             "table": [_table_row(row) for row in self.table],
             "published": [row.model_dump() for row in self.published],
-            "panels": [_panel_words(panel) for panel in self.panels],
         }
 
 
@@ -135,7 +135,6 @@ def evaluate_predictions(
     """
     counted = tally(predictions, threshold)
     patients = sorted(counted.patients.values(), key=lambda p: (counted.groups.index(p.modality), p.patient))
-    shown = [(patient.candidate, patient.dice) for patient in patients if patient.candidate is not None]
     return Evaluation(
         threshold,
         seed,
@@ -143,9 +142,17 @@ def evaluate_predictions(
         patients,
         counted.slices,
         _curves(counted),
-        choose(shown, counted.false_alarms),
+        _panels(counted),
         tuple(published),
     )
+
+
+def _panels(counted: Tally) -> list[Panel]:
+    views = counted.views()
+    return [
+        Panel(one.group, one.label, roles, one.patient, one.dice, views[one.shown])
+        for roles, one in choose(counted.candidates(), counted.largest_errors())
+    ]
 
 
 def _curves(counted: Tally) -> dict[str, dict[str, Any]]:
@@ -183,11 +190,6 @@ def _table_row(row: TableRow) -> dict[str, Any]:
     return row._asdict() | {"scores": {name: summary._asdict() for name, summary in row.scores.items()}}
 
 
-def _panel_words(panel: Panel) -> dict[str, Any]:
-    pictures = {"image", "truth", "prediction"}
-    return {name: value for name, value in panel._asdict().items() if name not in pictures}
-
-
 def _patient_row(patient: PatientTally) -> dict[str, Any]:
     return {
         "modality": patient.modality,
@@ -218,13 +220,3 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: "" if v != v else v for k, v in row.items()})
-
-
-def _write_panels(path: Path, panels: list[Panel]) -> None:
-    arrays = {
-        f"{name}_{index}": getattr(panel, name)
-        for index, panel in enumerate(panels)
-        for name in ("image", "truth", "prediction")
-    }
-    with atomic_file(path) as temporary:
-        np.savez_compressed(temporary, **arrays)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oncoseg import metrics
+from oncoseg.labels import has_label
 from oncoseg.metrics import brats, calibration, lesion_matches, lesions, ranking, surface
 from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome, situation_of, worth
 from oncoseg.metrics.overlap import Confusion
@@ -134,8 +135,8 @@ def score_case(
     voxel_ml = math.prod(spacing_mm) / MM3_PER_ML if spacing_mm is not None else math.nan
     found = []
     for label, joined in classes.items():
-        marked = np.isin(truth, joined)
-        predicted = np.zeros_like(marked) if prediction is None else np.isin(prediction, joined)
+        marked = has_label(truth, joined)
+        predicted = np.zeros_like(marked) if prediction is None else has_label(prediction, joined)
         counts = metrics.confusion(marked, predicted)
         values = of_counts(counts, voxel_ml) | _of_shapes(marked, predicted, spacing_mm, scoring)
         situation = situation_of(counts, prediction is None)

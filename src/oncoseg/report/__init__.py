@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
+from oncoseg.evaluate.panels import Panel
 from oncoseg.files import write_bytes, write_text
 from oncoseg.report import curves, examples, pages
 from oncoseg.report.comparison import write_comparison
@@ -62,13 +62,11 @@ def _plots(contents: Contents) -> dict[str, list[Curve]]:
     return plots
 
 
-def _page(
-    contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Mapping[str, Any]]
-) -> str:
+def _page(contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Panel]) -> str:
     return pages.render(
         "report.html.jinja",
         **vars(contents),
         plots=plots,
-        tiles=[examples.panel_tiles(panel) for panel in panels],
+        examples=[examples.example(panel) for panel in panels],
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
     )

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import numpy as np
-
 from oncoseg.errors import RecipeError, RunError
+from oncoseg.evaluate.panels import Panel, read_panels
 from oncoseg.evaluate.result import FORMAT_VERSION
 from oncoseg.files import sha256_of_file
 from oncoseg.recipe import Recipe
@@ -55,7 +54,7 @@ class Evaluated:
         rows: group → averaging → row of the table.
         curves: curves.json.
         patients: per_patient.csv as numbers (NaN where undefined), worst Dice first.
-        panels: summary's words with the arrays image, truth and prediction.
+        panels: slices to show.
     """
 
     split: str
@@ -64,7 +63,7 @@ class Evaluated:
     rows: dict[str, dict[str, dict[str, Any]]]
     curves: dict[str, dict[str, Any]]
     patients: list[dict[str, Any]]
-    panels: list[dict[str, Any]]
+    panels: list[Panel]
 
 
 @dataclass(frozen=True)
@@ -183,12 +182,7 @@ def _tables(folder: Path) -> Evaluated:
             for row in csv.DictReader(file)
         ]
     patients.sort(key=lambda row: (math.isnan(row["dice"]), row["dice"]))
-    # opened here, as np.load leaves a damaged file open
-    with (folder / "panels.npz").open("rb") as packed, np.load(packed, allow_pickle=False) as arrays:
-        panels = [
-            words | {name: arrays[f"{name}_{index}"] for name in ("image", "truth", "prediction")}
-            for index, words in enumerate(summary["panels"])
-        ]
+    panels = read_panels(folder, summary["panels"])
     curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
     return Evaluated(summary["split"], summary["threshold"], summary, rows, curves, patients, panels)
 
