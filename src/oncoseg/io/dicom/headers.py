@@ -251,8 +251,7 @@ def _begins_like_dicom(start: bytes) -> bool:
 def _parse_long(path: Path, start: bytes, images: Collection[str]) -> Header:
     """Parse a header that does not end in the first bytes, or goes on with frames."""
     whole = path.stat().st_size <= len(start)
-    if start.count(ITEM) > MOST_ITEMS:
-        raise DataError(f"{path} has more than {MOST_ITEMS} items in its header; expected an image's header.")
+    _check_items(path, start)
     header = _parse(path, start, whole)
     if header is not None and header.text("SOPClassUID") in images:
         header = _parse(path, start, whole, frames=True)
@@ -262,6 +261,11 @@ def _parse_long(path: Path, start: bytes, images: Collection[str]) -> Header:
             "Copy it again."
         )
     return header
+
+
+def _check_items(path: Path, header: bytes) -> None:
+    if header.count(ITEM) > MOST_ITEMS:
+        raise DataError(f"{path} has more than {MOST_ITEMS} items in its header; expected an image's header.")
 
 
 def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Header | None:
@@ -283,10 +287,13 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
         data.seek(begins)
         if syntax == DEFLATED:
             data = BytesIO(inflate(start[begins:], LARGEST_HEADER_BYTES))
+            _check_items(path, data.getvalue())
         big_endian = syntax == BIG_ENDIAN or (not syntax and start[begins:][:2] == b"\x00\x08")
         implicit = syntax in ("", IMPLICIT)  # pydicom looks whether that is true
         dataset = read_dataset(data, implicit, not big_endian, stop_when=ends, specific_tags=_tags())
         values = {"SOPClassUID": str(meta.get("MediaStorageSOPClassUID", ""))} | _values(dataset)
+    except DataError:
+        raise
     except Exception as error:  # pydicom raises nearly anything on damaged bytes
         if whole:
             nested = ": its sequences are nested too deeply" if isinstance(error, RecursionError) else ""
