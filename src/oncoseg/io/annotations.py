@@ -27,7 +27,7 @@ LARGEST_LABEL = 65535
 """Label values go up to here."""
 
 KEPT_SERIES = 8
-"""Series whose headers are remembered: the readers of one case come one after the other, in several threads."""
+"""Series whose headers are remembered, as the readers of a case follow each other, in several threads."""
 
 
 class Labels(NamedTuple):
@@ -109,13 +109,13 @@ def read_labels(ref: ImageRef) -> Labels:
     """
     if len(ref.files) != 1 or not ref.grid_of:
         raise DataError(
-            f"Expected one annotation and the files of its series, got {len(ref.files)} file(s) and a series of "
-            f"{len(ref.grid_of)}."
+            f"Expected one annotation and the files of its series, got {len(ref.files)} file(s) and a series "
+            f"of {len(ref.grid_of)}."
         )
     opened = open_structures(ref.files[0])
     if not ref.structures:
         names = ", ".join(repr(each.name) for each in opened.structures)
-        raise DataError(f"Expected the names of structures in {ref.files[0]} with their labels; it has {names}.")
+        raise DataError(f"Expected names of structures in {ref.files[0]} with labels; it has {names}.")
     bad = [label for _, label in ref.structures if not 0 < label <= LARGEST_LABEL]
     if bad:
         raise DataError(f"Expected labels from 1 to {LARGEST_LABEL}, got {bad[0]}.")

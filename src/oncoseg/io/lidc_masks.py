@@ -108,7 +108,8 @@ def check_series(read: LidcRead, series: Series) -> None:
     """
     if read.series_uid != series.uid:
         raise GeometryError(
-            f"The LIDC reading is of another series; expected SeriesInstanceUID {read.series_uid}, got {series.uid}."
+            f"The LIDC reading is of another series; expected SeriesInstanceUID {read.series_uid}, got "
+            f"{series.uid}."
         )
 
 
@@ -149,7 +150,8 @@ def _pixels(outlines: list[Outline], shape: tuple[int, int]) -> np.ndarray:
         own[patch.at] = patch.inside
         own[tuple(border.T)] = not outline.included
         inside = inside | own if outline.included else inside & ~own
-    return np.argwhere(inside) + low
+    pixels: np.ndarray = np.argwhere(inside) + low
+    return pixels
 
 
 def _on_border(points: np.ndarray) -> np.ndarray:
@@ -158,4 +160,5 @@ def _on_border(points: np.ndarray) -> np.ndarray:
     counts = np.maximum(np.gcd(*np.abs(steps).T), 1)
     edges = np.repeat(np.arange(len(points)), counts)
     along = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return points[edges] + along[:, None] * (steps // counts[:, None])[edges]
+    border: np.ndarray = points[edges] + along[:, None] * (steps // counts[:, None])[edges]
+    return border

@@ -22,14 +22,24 @@ LARGEST_XML_BYTES = 16 << 20
 """No file may be larger; those of the collection have at most some MB."""
 
 RATINGS = {
-    **dict.fromkeys(("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy"), 5),
+    "subtlety": 5,
     "internalStructure": 4,
     "calcification": 6,
+    "sphericity": 5,
+    "margin": 5,
+    "lobulation": 5,
+    "spiculation": 5,
+    "texture": 5,
+    "malignancy": 5,
 }
 """What readers rated of a nodule, as the XML calls it → the highest rating; the lowest is 1."""
 
 ROOT = "LidcReadMessage"
 """Root element of the files about CT; those about chest X-rays have another."""
+
+
+class OtherXmlError(DataError):
+    """XML that is no LIDC reading of CT."""
 
 
 class Outline(NamedTuple):
@@ -102,11 +112,12 @@ def read_lidc_xml(path: Path) -> LidcRead:
     """Read one file.
 
     Raises:
-        DataError: it is too large, is no XML, holds a document type definition, or is no LIDC reading of CT.
+        OtherXmlError: it is no LIDC reading of CT.
+        DataError: it is too large, is no XML, holds a document type definition, or is damaged.
     """
     root = parse_xml(path)
     if _name(root) != ROOT:
-        raise DataError(f"{path} has the root element {_name(root)!r}; expected {ROOT}, an LIDC reading of CT.")
+        raise OtherXmlError(f"{path} is no LIDC reading of CT: expected the root element {ROOT}.")
     sessions = [each for each in root if _name(each) == "readingSession"]
     try:
         nodules = tuple(
@@ -126,7 +137,7 @@ def read_lidc_xml(path: Path) -> LidcRead:
     header = next((each for each in root if _name(each) == "ResponseHeader"), root)
     series_uid = _text(header, "SeriesInstanceUid") or _text(header, "SeriesInstanceUID")
     if not series_uid:
-        raise DataError(f"{path} does not say of which series it is; expected SeriesInstanceUid. Copy it again.")
+        raise DataError(f"{path} does not say of which series it is: SeriesInstanceUid is missing.")
     return LidcRead(series_uid, _text(header, "StudyInstanceUID"), len(sessions), nodules, non_nodules)
 
 
@@ -144,10 +155,12 @@ def parse_xml(path: Path) -> ElementTree.Element:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if len(data) > LARGEST_XML_BYTES:
-        raise DataError(f"{path} is larger than {LARGEST_XML_BYTES >> 20} MiB; expected an LIDC reading of some MB.")
+        raise DataError(f"{path} is larger than {LARGEST_XML_BYTES >> 20} MiB; expected an LIDC reading.")
 
     def refuse(*_: object) -> None:
-        raise DataError(f"{path} holds a document type definition, which is refused; LIDC readings have none.")
+        raise DataError(
+            f"{path} holds a document type definition; it is refused, as no LIDC reading has one."
+        )
 
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate(namespace_separator="}")
@@ -185,9 +198,7 @@ def _outline(mark: ElementTree.Element, points: str) -> Outline:
     Raises:
         ValueError: a coordinate is no number.
     """
-    text = [
-        (_text(each, "xCoord"), _text(each, "yCoord")) for each in mark if _name(each) == points
-    ]
+    text = [(_text(each, "xCoord"), _text(each, "yCoord")) for each in mark if _name(each) == points]
     numbers = np.array(text, float).reshape(-1, 2)
     if not (np.abs(numbers) < 1 << 16).all():
         raise ValueError("coordinates outside any image")

@@ -77,12 +77,13 @@ def open_seg(path: Path, fraction: float = FRACTION) -> StructureSet:
         raise DataError(f"{path} is a damaged DICOM SEG. Export or copy it again.") from error
     counts = Counter(parsed.segments)
     structures = [
-        Structure(label, number, counts[number] + counts[None], "frames") for number, label in parsed.labels.items()
+        Structure(label, number, counts[number] + counts[None], "frames")
+        for number, label in parsed.labels.items()
     ]
 
     def draw(structure: Structure, series: Series) -> Drawing:
-        frames = {str(parsed.dataset.get("FrameOfReferenceUID") or "")}
-        check_frame_of_reference(frames, series, series.uid in parsed.series_uids)
+        frame = str(parsed.dataset.get("FrameOfReferenceUID") or "")
+        check_frame_of_reference(frame, series, series.uid in parsed.series_uids)
         with quiet():
             return _draw(parsed, structure.number, fraction, series)
 
@@ -134,14 +135,14 @@ def _check_size(path: Path, dataset: Any, kind: str, described: int) -> None:
         )
     if frames != described or not 0 < rows * columns <= LARGEST_SLICE_PIXELS:
         raise DataError(
-            f"{path} declares {frames} frames of {columns}×{rows} pixels and describes {described}; expected each "
-            "to be described. Export or copy it again."
+            f"{path} declares {frames} frames of {columns}×{rows} pixels and describes {described}; expected "
+            "each to be described. Export or copy it again."
         )
     there = len(dataset.PixelData)
     if not dataset.file_meta.TransferSyntaxUID.is_encapsulated and there * 8 < frames * rows * columns * bits:
         raise DataError(
-            f"{path} is truncated: {there} of {math.ceil(frames * rows * columns * bits / 8)} bytes of its pixels "
-            "are there. Copy it again."
+            f"{path} is truncated: {there} of {math.ceil(frames * rows * columns * bits / 8)} bytes of its "
+            "pixels are there. Copy it again."
         )
 
 
@@ -159,22 +160,24 @@ def _draw(parsed: _Segmentation, number: int, fraction: float, series: Series) -
         lost += cut
     if marked and outside == marked:
         raise GeometryError(
-            f"None of the {marked} frames that mark something lies in the series; expected the series that the "
-            "segmentation was made on."
+            f"None of the {marked} frames that mark something lies in the series; expected the series that "
+            "the segmentation was made on."
         )
     remarks = []
     if not marked:
         remarks.append("no frame marks anything: nothing is inside")
     if lost:
         remarks.append(
-            f"{lost} marked pixel(s) lie outside the series, {outside} of {marked} marking frames wholly: left out"
+            f"{lost} marked pixel(s) lie outside the series, {outside} of {marked} frames wholly: left out"
         )
     return Drawing(inside, tuple(remarks))
 
 
-def _planes(parsed: _Segmentation, wanted: Sequence[int], number: int, fraction: float) -> Iterator[np.ndarray]:
+def _planes(
+    parsed: _Segmentation, wanted: Sequence[int], number: int, fraction: float
+) -> Iterator[np.ndarray]:
     """What the frames mark, each as bool with axes column, row."""
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     if not wanted:
         return
@@ -186,8 +189,8 @@ def _planes(parsed: _Segmentation, wanted: Sequence[int], number: int, fraction:
             yield (plane == number if parsed.kind == "LABELMAP" else plane >= least).T
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise DataError(
-            f"{parsed.path} has pixels that cannot be decoded ({type(error).__name__}); expected an uncompressed or "
-            "losslessly compressed segmentation. For JPEG 2000: pip install 'oncoseg[codecs]'."
+            f"{parsed.path} has pixels that cannot be decoded ({type(error).__name__}); expected an "
+            "uncompressed or losslessly compressed segmentation. For JPEG 2000: pip install 'oncoseg[codecs]'."
         ) from error
 
 
@@ -213,7 +216,7 @@ def _place(parsed: _Segmentation, index: int, series: Series) -> _Frame:
 
 
 def _geometry(parsed: _Segmentation, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Position of the first pixel (LPS, mm), directions of row and column, distance of rows and of columns."""
+    """Position of the first pixel (LPS, mm), directions of row and column, distance of rows, of columns."""
     dataset = parsed.dataset
     own = dataset.PerFrameFunctionalGroupsSequence[index]
     found = []
@@ -228,17 +231,22 @@ def _geometry(parsed: _Segmentation, index: int) -> tuple[np.ndarray, np.ndarray
             numbers = None
         if numbers is None:
             raise DataError(
-                f"{parsed.path} does not say where its frame {index + 1} lies in the patient: {keyword} is missing "
-                "or damaged. Export it again."
+                f"{parsed.path} does not say where its frame {index + 1} lies in the patient: {keyword} is "
+                "missing or damaged. Export it again."
             )
         found.append(np.array(numbers))
     return found[0], found[1], found[2]
 
 
 def _another_grid(
-    position: np.ndarray, orientation: np.ndarray, spacing: np.ndarray, size: np.ndarray, series: Series, off: float
+    position: np.ndarray,
+    orientation: np.ndarray,
+    spacing: np.ndarray,
+    size: np.ndarray,
+    series: Series,
+    off: float,
 ) -> str:
-    def shown(numbers: Sequence[float]) -> str:
+    def shown(numbers: Any) -> str:
         return ", ".join(f"{each:.4g}" for each in numbers)
 
     distances = series.spacing_mm
@@ -246,11 +254,11 @@ def _another_grid(
     first = series.affine_ras[:3, 3] * [-1, -1, 1]
     return (
         f"The segmentation lies on another grid than the series, up to {off:.2g} voxels off: its frames have "
-        f"{size[0]}×{size[1]} pixels of {spacing[1]:.4g}×{spacing[0]:.4g} mm along ({shown(orientation[:3])}) and "
-        f"({shown(orientation[3:])}), one with its first pixel at ({shown(position)}) mm; the series has "
-        f"{'×'.join(map(str, series.grid))} voxels of {'×'.join(f'{each:.4g}' for each in distances)} mm along "
-        f"{', '.join(f'({shown(each)})' for each in directions)}, from ({shown(first)}) mm on (LPS). Expected the "
-        "series that it was made on, or one resampled onto its grid; nothing is interpolated."
+        f"{size[0]}×{size[1]} pixels of {spacing[1]:.4g}×{spacing[0]:.4g} mm along "
+        f"({shown(orientation[:3])}) and ({shown(orientation[3:])}), one with its first pixel at ({shown(position)}) mm; the series has "
+        f"{'×'.join(map(str, series.grid))} voxels of {'×'.join(f'{each:.4g}' for each in distances)} mm "
+        f"along {', '.join(f'({shown(each)})' for each in directions)}, from ({shown(first)}) mm on (LPS). "
+        "Expected the series that it was made on, or one resampled onto its grid; nothing is interpolated."
     )
 
 
