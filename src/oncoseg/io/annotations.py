@@ -126,7 +126,7 @@ def read_labels(ref: ImageRef) -> Labels:
     for pattern, label in ref.structures:
         for structure in opened.find(pattern):
             drawing = opened.draw(structure, series)
-            labels[drawing.inside] = label
+            np.copyto(labels, label, where=drawing.inside)
             remarks += [f"{structure.name}: {remark}" for remark in drawing.remarks]
     return Labels(Volume(labels[None], series.affine_ras, header=series), tuple(remarks))
 

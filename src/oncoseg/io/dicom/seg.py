@@ -177,20 +177,37 @@ def _planes(
     parsed: _Segmentation, wanted: Sequence[int], number: int, fraction: float
 ) -> Iterator[np.ndarray]:
     """What the frames mark, each as bool with axes column, row."""
-    from pydicom.pixels.utils import iter_pixels
-
-    if not wanted:
-        return
     least = 1.0
     if parsed.kind == "FRACTIONAL":
         least = fraction * int(parsed.dataset.get("MaximumFractionalValue") or 255)
+    encapsulated = parsed.dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    for plane in (_decoded if encapsulated else _native)(parsed, wanted):
+        yield (plane == number if parsed.kind == "LABELMAP" else plane >= least).T
+
+
+def _native(parsed: _Segmentation, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+    """Uncompressed frames, axes row, column. One of single bits may begin within a byte (PS3.5, 8.1.1)."""
+    data = np.frombuffer(parsed.dataset.PixelData, np.uint8)
+    shape = int(parsed.dataset.Rows), int(parsed.dataset.Columns)
+    pixels, bits = math.prod(shape), int(parsed.dataset.BitsAllocated)
+    for index in wanted:
+        start, stop = index * pixels * bits, (index + 1) * pixels * bits
+        part = data[start // 8 : -(-stop // 8)]
+        if bits == 1:
+            part = np.unpackbits(part, bitorder="little")[start % 8 :][:pixels]
+        yield part.view("u1" if bits <= 8 else "<u2").reshape(shape)
+
+
+def _decoded(parsed: _Segmentation, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+    """Compressed frames, axes row, column."""
+    from pydicom.pixels.utils import iter_pixels
+
     try:
-        for plane in iter_pixels(parsed.dataset, indices=wanted, raw=True):
-            yield (plane == number if parsed.kind == "LABELMAP" else plane >= least).T
+        yield from iter_pixels(parsed.dataset, indices=wanted, raw=True, decoding_plugin="pydicom")
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise DataError(
             f"{parsed.path} has pixels that cannot be decoded ({type(error).__name__}); expected an "
-            "uncompressed or losslessly compressed segmentation. For JPEG 2000: pip install 'oncoseg[codecs]'."
+            "uncompressed or losslessly compressed one. For JPEG 2000: pip install 'oncoseg[codecs]'."
         ) from error
 
 
@@ -211,7 +228,7 @@ def _place(parsed: _Segmentation, index: int, series: Series) -> _Frame:
     axes = np.abs(whole_steps)
     straight = (axes.sum(axis=0) == 1).all() and axes.sum(axis=1).max() == 1
     if not straight or off.max() > ALIGNMENT_TOLERANCE_VOXELS:
-        raise GeometryError(_another_grid(position, orientation, spacing, size, series, off.max()))
+        raise GeometryError(_another_grid(position, orientation, spacing, size, series))
     return _Frame(whole_origin.astype(int), whole_steps[:, 0].astype(int), whole_steps[:, 1].astype(int))
 
 
@@ -244,20 +261,20 @@ def _another_grid(
     spacing: np.ndarray,
     size: np.ndarray,
     series: Series,
-    off: float,
 ) -> str:
     def shown(numbers: Any) -> str:
         return ", ".join(f"{each:.4g}" for each in numbers)
 
     distances = series.spacing_mm
-    directions = series.affine_ras[:3, :3].T / np.array(distances)[:, None] * [-1, -1, 1]
-    first = series.affine_ras[:3, 3] * [-1, -1, 1]
+    directions = series.affine_ras[:3, :3].T / np.array(distances)[:, None] * [-1, -1, 1] + 0.0  # no −0
+    first = series.affine_ras[:3, 3] * [-1, -1, 1] + 0.0
     return (
-        f"The segmentation lies on another grid than the series, up to {off:.2g} voxels off: its frames have "
+        "The segmentation lies on another grid than the series: its frames have "
         f"{size[0]}×{size[1]} pixels of {spacing[1]:.4g}×{spacing[0]:.4g} mm along "
-        f"({shown(orientation[:3])}) and ({shown(orientation[3:])}), one with its first pixel at ({shown(position)}) mm; the series has "
-        f"{'×'.join(map(str, series.grid))} voxels of {'×'.join(f'{each:.4g}' for each in distances)} mm "
-        f"along {', '.join(f'({shown(each)})' for each in directions)}, from ({shown(first)}) mm on (LPS). "
+        f"({shown(orientation[:3])}) and ({shown(orientation[3:])}), one with its first pixel at "
+        f"({shown(position)}) mm; the series has {'×'.join(map(str, series.grid))} voxels of "
+        f"{'×'.join(f'{each:.4g}' for each in distances)} mm along "
+        f"{', '.join(f'({shown(each)})' for each in directions)}, from ({shown(first)}) mm on (LPS). "
         "Expected the series that it was made on, or one resampled onto its grid; nothing is interpolated."
     )
 
