@@ -9,7 +9,7 @@ from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json
-from oncoseg.io import IMAGE_SUFFIXES, NIFTI_SUFFIXES, ImageRef
+from oncoseg.io import IMAGE_SUFFIXES, NIFTI_SUFFIXES, ImageRef, is_dicom
 from oncoseg.recipe import Modality, Recipe
 from oncoseg.transforms import choose_channels
 from oncoseg.volume import to_canonical
@@ -34,6 +34,10 @@ class Job:
     def slices(self) -> int:
         """Number of axial slices, from the header."""
         ref = next(iter(self.case.images.values()))
+        if is_dicom(ref.files[0]):
+            from oncoseg.io.dicom.volumes import axial_slices
+
+            return axial_slices(ref.files)
         if not ref.files[0].name.lower().endswith(NIFTI_SUFFIXES):
             return len(ref.files)
         from oncoseg.io.nifti import open_slabs

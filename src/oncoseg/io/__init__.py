@@ -19,14 +19,18 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
 """One file per axial slice."""
 
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""What DICOM files are often called; those with other names or none are known by how they begin."""
+
 
 @dataclass(frozen=True)
 class ImageRef:
     """Where one single-channel image or mask lies on disk.
 
     Attributes:
-        files: one file that holds a volume, or one 2D image or DICOM instance per slice, in the order of
-            the third axis; or the files of an annotation (RTSTRUCT, DICOM SEG, LIDC XML).
+        files: one file that holds a volume; one 2D image per slice in the order of the third axis; the
+            files of one DICOM series, in any order; or the files of an annotation (RTSTRUCT, DICOM SEG,
+            LIDC XML).
         component: which component of a colour image (0 red, 1 green, 2 blue); None for grey ones.
         grid_of: of an annotation, the files of the DICOM series on whose grid it is read; else empty.
         structures: of an annotation, (name of a structure or segment, label value that it gets); where
@@ -86,9 +90,25 @@ def voxel_bytes(ref: ImageRef) -> int:
 
         with open_slabs(first) as slabs:
             return math.prod(slabs.grid) * slabs.dtype.itemsize
+    if is_dicom(first):
+        from oncoseg.io.dicom.volumes import expected_bytes
+
+        return expected_bytes(ref.files)
     from oncoseg.io.images import read_stack
 
     return read_stack([first]).array.nbytes * len(ref.files)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its name or else by how it begins; suffixes of other formats decide."""
+    name = path.name.lower()
+    if name.endswith(NIFTI_SUFFIXES + IMAGE_SUFFIXES):
+        return False
+    if name.endswith(DICOM_SUFFIXES):
+        return True
+    from oncoseg.io.dicom.headers import looks_like_dicom
+
+    return looks_like_dicom(path)
 
 
 def write_labels(path: Path, labels: "np.ndarray", like: "Volume") -> None:
@@ -99,7 +119,8 @@ def write_labels(path: Path, labels: "np.ndarray", like: "Volume") -> None:
         labels: uint8, axes `i j k`, 0 is background.
         like: gives the affine; where it was read from NIfTI, also the qform and sform codes and
             the units. Nothing else of its header is copied, as free text may name a patient. Where
-            it is a stack of 2D images, neither size nor place is claimed: codes 0, unit unknown.
+            it was read from DICOM, the codes are 1 (scanner) and the unit is millimetre. Where it is a
+            stack of 2D images, neither size nor place is claimed: codes 0, unit unknown.
 
     Raises:
         DataError: another type or suffix.
@@ -119,7 +140,7 @@ def write_scalars(path: Path, values: "np.ndarray", like: "Volume") -> None:
 
 
 def _decode(files: tuple[Path, ...]) -> "Volume":
-    """Read every component of a volume file or of a stack of 2D images."""
+    """Read every component of a volume file, of a stack of 2D images or of a DICOM series."""
     if not files:
         raise DataError("Expected at least one image file, got none.")
     name = files[0].name.lower()
@@ -133,8 +154,13 @@ def _decode(files: tuple[Path, ...]) -> "Volume":
         from oncoseg.io.images import read_stack
 
         return read_stack(files)
+    if is_dicom(files[0]):
+        from oncoseg.io.dicom.volumes import series_of
+        from oncoseg.io.dicom.voxels import read_series
+
+        return read_series(series_of(files))
     known = ", ".join(NIFTI_SUFFIXES + IMAGE_SUFFIXES)
-    raise DataError(f"{files[0]} has a suffix that cannot be read; expected one of {known}.")
+    raise DataError(f"{files[0]} has a suffix that cannot be read; expected one of {known}, or DICOM.")
 
 
 def _component(volume: "Volume", ref: ImageRef) -> "Volume":

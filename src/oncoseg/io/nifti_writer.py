@@ -19,6 +19,9 @@ GZIP_LEVEL = 1
 AFFINE_EQUAL_MM = 1e-9
 """An affine this near to the source header's is the header's own, and its fields are copied bit by bit."""
 
+SHEAR_TOLERANCE = 1e-4
+"""Cosine between two axes from which on they are not perpendicular; 0.05 mm over half a metre."""
+
 GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
@@ -66,7 +69,7 @@ def _header_like(like: Volume) -> Any:
         header = Nifti1Header()
         if like.spacing_known:
             header["xyzt_units"] = MILLIMETRE
-            _set_affine(header, like.affine_ras, SCANNER, SCANNER)
+            _set_affine(header, like.affine_ras, 0 if _is_sheared(like.affine_ras) else SCANNER, SCANNER)
         return header
     header = type(source)()
     header.set_data_shape(source.get_data_shape())
@@ -78,6 +81,12 @@ def _header_like(like: Volume) -> Any:
         header[field] = source[field]
     header["pixdim"][:4] = source["pixdim"][:4]
     return header
+
+
+def _is_sheared(affine_ras: np.ndarray) -> bool:
+    """Whether a qform, which is a rotation, cannot hold an affine, such as that of a tilted gantry."""
+    directions = affine_ras[:3, :3] / np.linalg.norm(affine_ras[:3, :3], axis=0)
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() > SHEAR_TOLERANCE)
 
 
 def _set_affine(header: Any, affine_ras: np.ndarray, qform_code: int, sform_code: int) -> None:

@@ -89,10 +89,7 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """A value as text, its components joined by a backslash; empty where there is none."""
-        value = self.values.get(keyword, "")
-        if value is UNREADABLE or isinstance(value, bytes):
-            return ""
-        return "\\".join(map(str, value)) if is_list(value) else str(value).strip()
+        return text_of(self.values.get(keyword))
 
     def number(self, keyword: str) -> float | None:
         """A value as one number, or None where there is none.
@@ -148,9 +145,13 @@ def numbers_of(value: Any, keyword: str, count: int) -> tuple[float, ...] | None
     return numbers
 
 
-def is_list(value: Any) -> bool:
-    """Whether a DICOM value has several components."""
-    return isinstance(value, list | tuple) or type(value).__name__ == "MultiValue"
+def text_of(value: Any) -> str:
+    """A DICOM value as text, its components joined by a backslash; empty for none, bytes and sequences."""
+    if value is None or value is UNREADABLE or isinstance(value, bytes):
+        return ""
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    return "\\".join(str(part).strip() for part in value) if type(value).__name__ != "Sequence" else ""
 
 
 def looks_like_dicom(path: Path) -> bool:

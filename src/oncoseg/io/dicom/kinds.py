@@ -19,6 +19,9 @@ MULTI_FRAME = {
 VOLUMES = SINGLE_FRAME | MULTI_FRAME
 """Images that can be slices of a volume."""
 
+UNITS_KNOWN = ("CT", "PT")
+"""Modalities whose rescaled values have a unit, whatever they are shown like."""
+
 ANNOTATIONS = {
     f"{STORAGE}481.3": "RTSTRUCT",
     f"{STORAGE}66.4": "SEG",
@@ -44,7 +47,6 @@ OTHERS = {
     f"{STORAGE}88.59": "key object selection",
     f"{STORAGE}88.67": "dose report",
     f"{STORAGE}88.76": "dose report",
-    "1.2.840.10008.1.3.10": "DICOMDIR",
 }
 """What is neither, by name."""
 
