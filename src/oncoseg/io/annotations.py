@@ -13,7 +13,7 @@ from oncoseg.io import ImageRef
 from oncoseg.io.dicom.headers import DEFLATED, data_set_begins, quiet, read_header
 from oncoseg.io.dicom.kinds import kind_of
 from oncoseg.io.dicom.series import Series
-from oncoseg.io.dicom.survey import survey_files
+from oncoseg.io.dicom.volumes import series_of
 from oncoseg.io.structures import Drawing, Structure, StructureSet
 from oncoseg.volume import Volume
 
@@ -146,14 +146,7 @@ def series_of_files(files: tuple[Path, ...]) -> Series:
 
 @lru_cache(KEPT_SERIES)
 def _series(files: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) -> Series:
-    found = survey_files(files, salt=b"the patient's key is not asked for here")
-    if len(found.series) != 1:
-        reasons = "; ".join(dict.fromkeys(each.reason for each in found.left_out))
-        raise DataError(
-            f"Expected the files of one series from {files[0]} on, got {len(found.series)} that make a volume"
-            + (f": {reasons}." if reasons else ".")
-        )
-    return found.series[0]
+    return series_of(files)
 
 
 def _check_bytes(path: Path, transfer_syntax: str) -> None:

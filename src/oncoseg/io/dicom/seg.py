@@ -8,15 +8,17 @@ FRACTIONAL and LABELMAP segmentations are read; pydicom decodes the pixels.
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError
+from oncoseg.io.dicom.decoder import Decoder
 from oncoseg.io.dicom.headers import numbers_of, quiet
-from oncoseg.io.dicom.planes import LARGEST_SLICE_PIXELS
-from oncoseg.io.dicom.series import Series
+from oncoseg.io.dicom.pixel_format import LARGEST_COMPRESSION, LARGEST_SLICE_PIXELS
+from oncoseg.io.dicom.series import PixelFormat, Pixels, Series, Slice
 from oncoseg.io.structures import (
     Drawing,
     Structure,
@@ -138,11 +140,10 @@ def _check_size(path: Path, dataset: Any, kind: str, described: int) -> None:
             f"{path} declares {frames} frames of {columns}×{rows} pixels and describes {described}; expected "
             "each to be described. Export or copy it again."
         )
-    there = len(dataset.PixelData)
-    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated and there * 8 < frames * rows * columns * bits:
+    there, needed = len(dataset.PixelData), math.ceil(frames * rows * columns * bits / 8)
+    if there * (LARGEST_COMPRESSION if dataset.file_meta.TransferSyntaxUID.is_encapsulated else 1) < needed:
         raise DataError(
-            f"{path} is truncated: {there} of {math.ceil(frames * rows * columns * bits / 8)} bytes of its "
-            "pixels are there. Copy it again."
+            f"{path} is truncated: {there} of {needed} bytes of its pixels are there. Copy it again."
         )
 
 
@@ -199,16 +200,25 @@ def _native(parsed: _Segmentation, wanted: Sequence[int]) -> Iterator[np.ndarray
 
 
 def _decoded(parsed: _Segmentation, wanted: Sequence[int]) -> Iterator[np.ndarray]:
-    """Compressed frames, axes row, column."""
-    from pydicom.pixels.utils import iter_pixels
-
-    try:
-        yield from iter_pixels(parsed.dataset, indices=wanted, raw=True, decoding_plugin="pydicom")
-    except Exception as error:  # decoders raise nearly anything on damaged bytes
-        raise DataError(
-            f"{parsed.path} has pixels that cannot be decoded ({type(error).__name__}); expected an "
-            "uncompressed or losslessly compressed one. For JPEG 2000: pip install 'oncoseg[codecs]'."
-        ) from error
+    """Compressed frames, axes row, column; in a process of its own, as decoders may crash."""
+    dataset = parsed.dataset
+    bits = int(dataset.BitsAllocated)
+    stored = PixelFormat(
+        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
+        little_endian=True,
+        encapsulated=True,
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        frames=len(parsed.segments),
+        bits_allocated=bits,
+        bits_stored=bits,
+        high_bit=bits - 1,
+        signed=False,
+    )
+    pixels = Pixels(stored, int(dataset["PixelData"].file_tell), 1.0, 0.0)
+    with closing(Decoder()) as decoder:
+        for index in wanted:
+            yield decoder.numbers(Slice(parsed.path, index, "", (0.0, 0.0, 0.0)), pixels)
 
 
 def _place(parsed: _Segmentation, index: int, series: Series) -> _Frame:
