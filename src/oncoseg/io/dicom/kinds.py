@@ -1,5 +1,7 @@
 """Which DICOM objects are volumes, which describe volumes, and which are neither (PS3.4, annex B.5)."""
 
+from oncoseg.io.dicom.headers import DIRECTORY
+
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 """Begins the SOP class of every stored object."""
 
@@ -47,6 +49,7 @@ OTHERS = {
     f"{STORAGE}88.59": "key object selection",
     f"{STORAGE}88.67": "dose report",
     f"{STORAGE}88.76": "dose report",
+    DIRECTORY: "DICOMDIR",
 }
 """What is neither, by name."""
 

@@ -75,7 +75,7 @@ def _records(path: Path) -> list[Any]:
 
     try:
         with quiet():
-            records = dcmread(path).get("DirectoryRecordSequence", [])
+            records = dcmread(path).DirectoryRecordSequence
             return [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
     except OSError:
         raise
@@ -85,5 +85,8 @@ def _records(path: Path) -> list[Any]:
 
 def _as_on_disk(folder: Path, parts: list[str]) -> Path:
     """A listed file; names are upper case in a DICOMDIR and often lower case on disk."""
-    upper, lower = folder.joinpath(*parts), folder.joinpath(*(part.lower() for part in parts))
-    return lower if not upper.exists() and lower.exists() else upper
+    file = folder
+    for part in parts:
+        lower = file / part.lower()
+        file = lower if not (file / part).exists() and lower.exists() else file / part
+    return file

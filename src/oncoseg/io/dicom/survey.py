@@ -15,7 +15,7 @@ from oncoseg.io.dicom.headers import Header, NotDicomError, quiet, read_header
 from oncoseg.io.dicom.kinds import ANNOTATIONS, MULTI_FRAME, VOLUMES, kind_of
 from oncoseg.io.dicom.patients import patient_key, user_salt
 from oncoseg.io.dicom.series import Series
-from oncoseg.io.dicom.sources import files_at
+from oncoseg.io.dicom.sources import DICOMDIR, files_at
 
 READERS = 4
 """Threads that read headers: on a cold disk they wait for several files at once."""
@@ -56,6 +56,8 @@ def survey_files(files: Iterable[Path], *, gaps: Gaps = "refuse", salt: bytes | 
     for (patient, *_, kind), some in groups.items():
         if kind in ANNOTATIONS.values():
             found.annotations += [_annotation(header, kind, patient) for header in some]
+        elif kind == DICOMDIR:
+            continue  # the files that it lists are found by themselves
         elif kind == "image":
             made, refused = volumes(some, patient, gaps == "split")
             found.series += made
