@@ -42,8 +42,13 @@ class Labels(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def open_structures(path: Path) -> StructureSet:
+def open_structures(path: Path, fraction: float = 0.5) -> StructureSet:
     """Open an annotation of any kind.
+
+    Args:
+        path: the annotation.
+        fraction: of a FRACTIONAL segmentation, the share of its largest value from which on a voxel is
+            inside; in (0, 1].
 
     Raises:
         DataError: it is of no kind that can be read, or is damaged.
@@ -63,7 +68,7 @@ def open_structures(path: Path) -> StructureSet:
     if kind == "SEG":
         from oncoseg.io.dicom.seg import open_seg
 
-        return open_seg(path)
+        return open_seg(path, fraction)
     raise DataError(f"{path} is {kind}; expected an annotation: RTSTRUCT, DICOM SEG or LIDC XML.")
 
 
@@ -76,13 +81,16 @@ def list_structures(path: Path) -> list[Structure]:
     return list(open_structures(path).structures)
 
 
-def read_structures(path: Path, series: Series, wanted: Sequence[str] | None = None) -> dict[str, Drawing]:
+def read_structures(
+    path: Path, series: Series, wanted: Sequence[str] | None = None, fraction: float = 0.5
+) -> dict[str, Drawing]:
     """Draw structures on the grid of a series.
 
     Args:
         path: the annotation.
         series: the one that it belongs to; see `find_series`.
         wanted: names or patterns such as `GTV*`; None for all.
+        fraction: see `open_structures`.
 
     Returns:
         Name → bool mask `i j k` with remarks, in the file's order.
@@ -91,7 +99,7 @@ def read_structures(path: Path, series: Series, wanted: Sequence[str] | None = N
         DataError: see `open_structures`; or there is no such structure.
         GeometryError: it does not fit the series.
     """
-    opened = open_structures(path)
+    opened = open_structures(path, fraction)
     names = (
         {each.name for each in opened.structures}
         if wanted is None
