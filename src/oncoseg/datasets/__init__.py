@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from oncoseg.datasets import brats, lgg, lidc_slices
+from oncoseg.datasets import brats, lgg, lidc_dicom, lidc_slices
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.errors import DataError, nearest
 from oncoseg.files import SYNTHETIC_NOTE
@@ -14,6 +14,7 @@ __all__ = ["DATASETS", "Case", "Layout", "Problem", "Scan", "open_dataset"]
 DATASETS: dict[str, Layout] = {
     "brats": brats.LAYOUT,
     "lidc_slices": lidc_slices.LAYOUT,
+    "lidc_dicom": lidc_dicom.LAYOUT,
     "lgg": lgg.LAYOUT,
 }
 """Every layout by its name."""

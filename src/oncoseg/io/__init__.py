@@ -53,6 +53,10 @@ def read(ref: ImageRef) -> "Volume":
         DataError: missing, unreadable or truncated file, wrong number of dimensions, colour where
             grey is expected, or voxels that are not finite numbers.
     """
+    if ref.grid_of:
+        from oncoseg.io.annotations import read_labels
+
+        return read_labels(ref).volume
     return _component(_decode(ref.files), ref)
 
 
