@@ -108,7 +108,7 @@ def open_source(case: Case, channels: Sequence[str]) -> SlabSource:
 
 def _open(ref: ImageRef, resources: ExitStack) -> _Channel:
     if ref.files[0].name.lower().endswith(NIFTI_SUFFIXES):
-        return resources.enter_context(open_slabs(ref.files[0]))
+        return resources.enter_context(open_slabs(ref.files[0], ref.component))
     return _Stack(ref)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.files import atomic_file
 from oncoseg.io import NIFTI_SUFFIXES
-from oncoseg.io.nifti import affine_mm, millimetres_per_unit
+from oncoseg.io.nifti_header import affine_mm, millimetres_per_unit
 from oncoseg.volume import Volume
 
 GZIP_LEVEL = 1
@@ -45,7 +45,7 @@ def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None
     if array.shape != like.grid:
         raise GeometryError(f"Cannot write {path}: expected the grid {like.grid}, got {array.shape}.")
     header = _header_like(like)
-    header.set_data_shape((*array.shape, *header.get_data_shape()[3:]))
+    header.set_data_shape((*array.shape, *(n for n in header.get_data_shape()[3:] if n == 1)))
     header.set_data_dtype(array.dtype)
     header.set_slope_inter(1, 0)
     with atomic_file(path) as temporary, _opened(temporary) as file:
