@@ -225,7 +225,7 @@ def _decode(files: tuple[Path, ...]) -> "Volume":
 
 
 def _grid_of(ref: ImageRef) -> "Volume | None":
-    return read_grid(ImageRef(ref.grid_of)) if ref.grid_of else None
+    return read_grid(ImageRef(ref.grid_of, 0)) if ref.grid_of else None
 
 
 def _component(volume: "Volume", ref: ImageRef) -> "Volume":
@@ -237,10 +237,8 @@ def _component(volume: "Volume", ref: ImageRef) -> "Volume":
             f"{ref.files[0]} is a colour image, or holds {count} volumes; expected one grey one. Convert it "
             "to grey first, or save each volume as a file of its own."
         )
-    if not 0 <= ref.component < count or count == 1:
-        raise DataError(
-            f"{ref.files[0]} has {count} component(s); expected colour with component {ref.component}."
-        )
+    if not 0 <= ref.component < count:
+        raise DataError(f"{ref.files[0]} has {count} component(s); expected one with number {ref.component}.")
     return volume.with_array(volume.array[ref.component : ref.component + 1])
 
 
