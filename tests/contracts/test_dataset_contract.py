@@ -198,7 +198,9 @@ EXAMPLES = {
 }
 """A new layout needs an entry here."""
 
-PHANTOM_LAYOUTS = {"brain-mri": "brats", "lung-ct": "lidc_slices"}
+PHANTOM_LAYOUTS = {"brain-mri": "brats", "lung-ct": "lidc_slices"} | dict.fromkeys(
+    ("liver-ct", "vessel-ct"), "decathlon"
+)
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 

@@ -75,8 +75,8 @@ class Layout:
         scan: describes every case below the folder.
         index: a file that only data sets of an indexed layout have. Where it lies in the very folder that
             was given, it decides, whatever the names of the other files look like.
-        public: whether the names of cases and patients are those that the publishers gave, which tell
-            nothing of a patient; such names are kept when the data are converted.
+        anonymous: whether the names of cases and patients tell nothing of a patient, as publishers or a
+            salt made them; such names are kept when the data are converted.
     """
 
     title: str
@@ -84,4 +84,4 @@ class Layout:
     recognise: Callable[[Path], bool]
     scan: Callable[[Path], Scan]
     index: str | None = None
-    public: bool = False
+    anonymous: bool = False

@@ -146,5 +146,5 @@ LAYOUT = Layout(
     channels=CHANNELS,
     recognise=recognise,
     scan=scan,
-    public=True,
+    anonymous=True,
 )

@@ -27,10 +27,10 @@ from oncoseg.errors import DataError
 from oncoseg.io import ImageRef, stem
 
 LABEL_NAMES = {
-    "liver": {1: "liver", 2: "tumour"},  # Task03; its index says liver and cancer
-    "hepaticvessel": {1: "vessel", 2: "tumour"},  # Task08; its index says Vessel and Tumour
+    ("liver", "liver", "cancer"): ("liver", "tumour"),  # Task03
+    ("hepaticvessel", "vessel", "tumour"): ("vessel", "tumour"),  # Task08
 }
-"""Name of a task in small letters → names that its labels get here, so that recipes can rely on them."""
+"""A task and its labels as published, in small letters → names that the labels get here, for recipes."""
 
 Described = tuple[Case | None, list[Problem]]
 
@@ -81,8 +81,9 @@ def read_labels(index: Mapping[str, Any]) -> dict[int, str]:
         raise DataError(
             f"labels of {INDEX} has a value that is no whole number: {error}. Mend it."
         ) from error
-    known = LABEL_NAMES.get(str(index.get("name", "")).lower().replace(" ", ""), {})
-    return {value: known.get(value, name) for value, name in sorted(named.items()) if value != 0}
+    labels = {value: name for value, name in sorted(named.items()) if value != 0}
+    published = tuple(text.lower() for text in (str(index.get("name", "")), *labels.values()))
+    return dict(zip(labels, LABEL_NAMES.get(published, labels.values()), strict=True))
 
 
 def _is_task(root: Path, index: Mapping[str, Any]) -> bool:
@@ -149,5 +150,5 @@ LAYOUT = Layout(
     recognise=recognise,
     scan=scan,
     index=INDEX,
-    public=True,
+    anonymous=True,
 )

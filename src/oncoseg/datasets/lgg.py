@@ -84,5 +84,5 @@ LAYOUT = Layout(
     channels=tuple(COMPONENTS),
     recognise=recognise,
     scan=scan,
-    public=True,
+    anonymous=True,
 )

@@ -98,5 +98,5 @@ LAYOUT = Layout(
     channels=("CT",),
     recognise=recognise,
     scan=scan,
-    public=True,
+    anonymous=True,
 )

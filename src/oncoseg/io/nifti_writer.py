@@ -1,7 +1,7 @@
 """Writing NIfTI on the grid of the image that a result belongs to."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -10,7 +10,7 @@ import numpy as np
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.files import atomic_file
 from oncoseg.io import NIFTI_SUFFIXES
-from oncoseg.io.nifti_header import affine_mm, millimetres_per_unit
+from oncoseg.io.nifti_header import affine_mm, forms_differ, millimetres_per_unit
 from oncoseg.volume import Volume
 
 GZIP_LEVEL = 1
@@ -25,8 +25,8 @@ GEOMETRY_FIELDS = (
 )
 """Header fields that say where the grid lies; with `pixdim` and `xyzt_units` all that is ever copied."""
 
-SCANNER, MILLIMETRE = 1, 2
-"""NIfTI codes for coordinates of a scanner and for lengths in millimetres."""
+SCANNER, ALIGNED, MILLIMETRE = 1, 2, 2
+"""NIfTI codes for coordinates of a scanner, for those of something else, and for lengths in millimetres."""
 
 
 def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None:
@@ -38,20 +38,72 @@ def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None
         DataError: another type or suffix than expected.
         GeometryError: another shape than the grid of `like`.
     """
-    if not path.name.lower().endswith(NIFTI_SUFFIXES):
-        raise DataError(f"Cannot write {path}: expected a name that ends in {' or '.join(NIFTI_SUFFIXES)}.")
     if array.dtype != np.dtype(dtype):
         raise DataError(f"Cannot write {path}: expected {dtype} voxels, got {array.dtype}.")
-    if array.shape != like.grid:
-        raise GeometryError(f"Cannot write {path}: expected the grid {like.grid}, got {array.shape}.")
     header = _header_like(like)
-    header.set_data_shape((*array.shape, *(n for n in header.get_data_shape()[3:] if n == 1)))
     header.set_data_dtype(array.dtype)
+    header.set_data_shape((*like.grid, *(n for n in header.get_data_shape()[3:] if n == 1)))
+    _write(path, header, [array], like)
+
+
+def write_volumes(
+    path: Path, volumes: Iterable[np.ndarray], count: int, like: Volume, dtype: np.dtype
+) -> None:
+    """Write images as NIfTI with as exact a place as the format can hold, and nothing else of their source.
+
+    Where both forms of the source disagree, only the sform, by which it was read, is written. Where the
+    voxel size is unknown, only the axes' directions are: `pixdim` is 0 and the unit unknown.
+
+    Args:
+        path: ends in `.nii` or `.nii.gz`.
+        volumes: `i j k` voxels, one after the other, so that they need not be in memory together; more than
+            one make a 4D file.
+        count: how many.
+        like: gives the grid.
+        dtype: of the file; every volume must be of it.
+
+    Raises:
+        DataError: another type or suffix.
+        GeometryError: another shape than the grid.
+        RunError: the disk is full or the folder cannot be written.
+    """
+    header = _image_header(like)
+    header.set_data_shape(like.grid if count == 1 else (*like.grid, count))
+    header.set_data_dtype(dtype)
+    _write(path, header, volumes, like)
+
+
+def _write(path: Path, header: Any, volumes: Iterable[np.ndarray], like: Volume) -> None:
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+        raise DataError(f"Cannot write {path}: expected a name that ends in {' or '.join(NIFTI_SUFFIXES)}.")
     header.set_slope_inter(1, 0)
     with atomic_file(path) as temporary, _opened(temporary) as file:
         header.write_to(file)
-        for k in range(array.shape[2]):
-            file.write(array[..., k].tobytes(order="F"))
+        for array in volumes:
+            if array.shape != like.grid:
+                raise GeometryError(f"Cannot write {path}: expected the grid {like.grid}, got {array.shape}.")
+            if array.dtype != header.get_data_dtype():
+                raise DataError(
+                    f"Cannot write {path}: expected {header.get_data_dtype()}, got {array.dtype}."
+                )
+            for k in range(array.shape[2]):
+                file.write(array[..., k].tobytes(order="F"))
+
+
+def _image_header(like: Volume) -> Any:
+    """A fresh header with the place of `like` and nothing else of its source."""
+    from nibabel.nifti1 import Nifti1Header
+
+    if not like.spacing_known:
+        header = Nifti1Header()
+        header.set_data_shape(like.grid)
+        header.set_sform(like.affine_ras, ALIGNED)
+        header["pixdim"][1:4] = 0
+        return header
+    header = _header_like(like)
+    if forms_differ(header, like.grid):
+        header["qform_code"] = 0
+    return header
 
 
 def _header_like(like: Volume) -> Any:
