@@ -151,6 +151,19 @@ def test_conflicting_forms_become_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(header.get_sform(), np.diag([-1.0, -1, 2, 1]))
 
 
+def test_nifti_2_becomes_nifti_1_which_every_program_reads(tmp_path: Path) -> None:
+    affine = np.array([[-0.9, 0, 0, 90.1], [0, 0.1, 2.5, -126], [0, 1.1, -0.2, 72], [0, 0, 0, 1]])
+    (tmp_path / "in").mkdir()
+    voxels = np.arange(np.prod(GRID), dtype=np.int16).reshape(GRID)
+    nib.Nifti2Image(voxels, affine).to_filename(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "in" / "cases.csv").write_text("case,patient,CT\na,A,a.nii.gz\n")
+    convert(tmp_path / "in", "nnunet", tmp_path / "out", names="keep", workers=0)
+    image = nib.load(tmp_path / "out" / "imagesTs" / "a_0000.nii.gz")
+    assert type(image) is nib.Nifti1Image
+    np.testing.assert_allclose(image.affine, affine, atol=1e-5)
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), voxels)
+
+
 def test_sheared_axes_are_kept_and_nnunet_is_told_to_read_them_with_nibabel(tmp_path: Path) -> None:
     tilted = np.diag([-1.0, -1, 2, 1])
     tilted[1, 2] = 0.5  # a gantry tilted by 14 degrees

@@ -16,6 +16,9 @@ from oncoseg.volume import Volume
 GZIP_LEVEL = 1
 """isal's level (0 to 3); masks pack well at any."""
 
+LARGEST_NIFTI_1_SIDE = 32767
+"""Voxels along an axis that NIfTI-1 can count."""
+
 AFFINE_EQUAL_MM = 1e-9
 """An affine this near to the source header's is the header's own, and its fields are copied bit by bit."""
 
@@ -91,16 +94,26 @@ def _write(path: Path, header: Any, volumes: Iterable[np.ndarray], like: Volume)
 
 
 def _image_header(like: Volume) -> Any:
-    """A fresh header with the place of `like` and nothing else of its source."""
-    from nibabel.nifti1 import Nifti1Header
+    """A fresh header with the place of `like` and nothing else of its source.
 
+    NIfTI-1 unless the grid is too large for it, as many programs read nothing else.
+    """
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    fits = max(like.grid) <= LARGEST_NIFTI_1_SIDE
     if not like.spacing_known:
-        header = Nifti1Header()
+        header = Nifti1Header() if fits else Nifti2Header()
         header.set_data_shape(like.grid)
         header.set_sform(like.affine_ras, ALIGNED)
         header["pixdim"][1:4] = 0
         return header
-    header = _header_like(like)
+    if isinstance(like.header, Nifti2Header) and fits:
+        header = Nifti1Header()
+        header["xyzt_units"] = MILLIMETRE
+        _set_affine(header, like.affine_ras, int(like.header["qform_code"]), SCANNER)
+    else:
+        header = _header_like(like)
     if forms_differ(header, like.grid):
         header["qform_code"] = 0
     return header
