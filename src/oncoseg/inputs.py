@@ -10,7 +10,7 @@ from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json
-from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, image_ref, stem
+from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, image_ref, is_dicom, stem
 from oncoseg.recipe import Modality, Recipe
 from oncoseg.transforms import choose_channels
 from oncoseg.volume import to_canonical
@@ -35,6 +35,10 @@ class Job:
     def slices(self) -> int:
         """Number of axial slices, from the header."""
         ref = next(iter(self.case.images.values()))
+        if is_dicom(ref.files[0]):
+            from oncoseg.io.dicom.volumes import axial_slices
+
+            return axial_slices(ref.files)
         if ref.files[0].name.lower().endswith(IMAGE_SUFFIXES):
             return len(ref.files)
         return to_canonical(io.read_grid(ref))[0].grid[2]

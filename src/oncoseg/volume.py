@@ -17,7 +17,7 @@ MM3_PER_ML = 1000.0
 """Cubic millimetres in a millilitre."""
 
 SHEAR_TOLERANCE = 1e-4
-"""Axes are perpendicular when the cosines of the angles between them are below this."""
+"""Cosine between two axes from which on they are not perpendicular; 0.05 mm over half a metre."""
 
 AFFINE_TOLERANCE_MM = 1e-3
 """Two grids are the same when no corner of one lies further than this from the other's."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from oncoseg.datasets import brats, decathlon, lgg, lidc_slices, nnunet_raw, paired, table
+from oncoseg.datasets import brats, decathlon, lgg, lidc_dicom, lidc_slices, nnunet_raw, paired, table
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.tables import TABLE_SUFFIXES
 from oncoseg.errors import DataError, nearest
@@ -15,6 +15,7 @@ __all__ = ["DATASETS", "Case", "Layout", "Problem", "Scan", "open_dataset"]
 DATASETS: dict[str, Layout] = {
     "brats": brats.LAYOUT,
     "lidc_slices": lidc_slices.LAYOUT,
+    "lidc_dicom": lidc_dicom.LAYOUT,
     "lgg": lgg.LAYOUT,
     "decathlon": decathlon.LAYOUT,
     "nnunet_raw": nnunet_raw.LAYOUT,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oncoseg.errors import DataError
 
@@ -30,18 +30,21 @@ IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
 ANALYZE_SUFFIXES = (".hdr", ".img", ".hdr.gz", ".img.gz")
 """Pairs of files that do not tell left from right, or are easily parted; refused."""
 
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+"""What DICOM files are often called; those with other names or none are known by how they begin."""
+
 
 @dataclass(frozen=True)
 class ImageRef:
     """Where one single-channel image or mask lies on disk.
 
     Attributes:
-        files: one file that holds a volume (and its data file, where it is a mere header), or one 2D image
-            or DICOM instance per slice, in the order of the third axis; or the files of an annotation
-            (RTSTRUCT, DICOM SEG, LIDC XML, Slicer's `.seg.nrrd`).
+        files: one file that holds a volume (and its data file, where it is a mere header); one 2D image per
+            slice in the order of the third axis; the files of one DICOM series, in any order; or the files
+            of an annotation (RTSTRUCT, DICOM SEG, LIDC XML, Slicer's `.seg.nrrd`).
         component: which component of a colour image (0 red, 1 green, 2 blue), or which volume of a 4D one
             (index along its fourth axis); None for grey 3D ones.
-        grid_of: of an annotation, the files of the image on whose grid it is read; else empty.
+        grid_of: of an annotation, the files of the image or series on whose grid it is read; else empty.
         structures: of an annotation, (name of a structure or segment, label value that it gets); where
             two overlap the later one is kept.
     """
@@ -99,6 +102,9 @@ def read_grid(ref: ImageRef) -> "Volume":
     from oncoseg.volume import Volume
 
     first = _first(ref.files)
+    if _is_annotation(ref):
+        labels = np.uint8 if all(label < 256 for _, label in ref.structures) else np.uint16
+        return _zeros(read_grid(ImageRef(ref.grid_of)), labels)
     if _is_nifti(first):
         from oncoseg.io.nifti import open_slabs
 
@@ -108,13 +114,22 @@ def read_grid(ref: ImageRef) -> "Volume":
         from oncoseg.io.itk import read_itk_grid
 
         grid = read_itk_grid(first)
-        return grid if ref.structures else _component(grid, ref)
+        if not first.name.lower().endswith(SEGMENTATION_SUFFIX):
+            return _component(grid, ref)
+        whole = _grid_of(ref) or grid
+        return _zeros(whole, np.uint8 if all(label < 256 for _, label in ref.structures) else np.uint16)
     if first.name.lower().endswith(IMAGE_SUFFIXES):
         from oncoseg.io.images import read_stack
 
         one = _component(read_stack([first]), ref)
         voxels = np.broadcast_to(one.array[..., :1] * 0, (*one.array.shape[:3], len(ref.files)))
         return Volume(voxels, one.affine_ras, one.spacing_known)
+    if is_dicom(first):
+        from oncoseg.io.dicom.volumes import series_of
+        from oncoseg.io.dicom.voxels import open_series
+
+        with open_series(series_of(ref.files)) as series:
+            return _zeros(series.like, series.dtype)
     raise _unknown_suffix(first)
 
 
@@ -125,6 +140,10 @@ def voxel_bytes(ref: ImageRef) -> int:
         DataError: the file is missing or unreadable.
     """
     first = _first(ref.files)
+    if is_dicom(first) and not ref.grid_of:
+        from oncoseg.io.dicom.volumes import expected_bytes
+
+        return expected_bytes(ref.files)
     if not first.name.lower().endswith(IMAGE_SUFFIXES):
         return read_grid(ref).array.nbytes
     from oncoseg.io.images import read_stack
@@ -138,7 +157,11 @@ def remarks(ref: ImageRef) -> tuple[str, ...]:
     Raises:
         DataError: the file is missing or unreadable.
     """
-    if not _is_nifti(_first(ref.files)):
+    if is_dicom(_first(ref.files)) and not ref.grid_of:
+        from oncoseg.io.dicom.volumes import series_of
+
+        return series_of(ref.files).remarks
+    if not _is_nifti(ref.files[0]):
         return ()
     from oncoseg.io.nifti import open_slabs
 
@@ -178,6 +201,18 @@ def orientation_known(volume: "Volume") -> bool:
     return volume.spacing_known and bool(placed)
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its name or else by how it begins; suffixes of other formats decide."""
+    name = path.name.lower()
+    if name.endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES, ".xml")):
+        return False
+    if name.endswith(DICOM_SUFFIXES):
+        return True
+    from oncoseg.io.dicom.headers import looks_like_dicom
+
+    return looks_like_dicom(path)
+
+
 def write_labels(path: Path, labels: "np.ndarray", like: "Volume") -> None:
     """Write a label map as uint8 NIfTI on the grid of `like`, atomically.
 
@@ -186,7 +221,8 @@ def write_labels(path: Path, labels: "np.ndarray", like: "Volume") -> None:
         labels: uint8, axes `i j k`, 0 is background.
         like: gives the affine; where it was read from NIfTI, also the qform and sform codes and
             the units. Nothing else of its header is copied, as free text may name a patient. Where
-            it is a stack of 2D images, neither size nor place is claimed: codes 0, unit unknown.
+            it was read from DICOM, the codes are 1 (scanner) and the unit is millimetre. Where it is a
+            stack of 2D images, neither size nor place is claimed: codes 0, unit unknown.
 
     Raises:
         DataError: another type or suffix.
@@ -208,6 +244,10 @@ def write_scalars(path: Path, values: "np.ndarray", like: "Volume") -> None:
 def _read_together(refs: Sequence[ImageRef]) -> list["Volume"]:
     """Read channels that lie in the same files, which are decoded once."""
     first = _first(refs[0].files)
+    if _is_annotation(refs[0]):
+        from oncoseg.io.annotations import read_labels
+
+        return [read_labels(ref).volume for ref in refs]
     if _is_nifti(first):
         from oncoseg.io.nifti import read_nifti
 
@@ -233,7 +273,24 @@ def _decode(files: tuple[Path, ...]) -> "Volume":
         from oncoseg.io.images import read_stack
 
         return read_stack(files)
+    if is_dicom(files[0]):
+        from oncoseg.io.dicom.volumes import series_of
+        from oncoseg.io.dicom.voxels import read_series
+
+        return read_series(series_of(files))
     raise _unknown_suffix(files[0])
+
+
+def _is_annotation(ref: ImageRef) -> bool:
+    """Whether something is to be drawn on the grid of a DICOM series."""
+    return bool(ref.grid_of) and not ref.files[0].name.lower().endswith(SEGMENTATION_SUFFIX)
+
+
+def _zeros(grid: "Volume", dtype: Any) -> "Volume":
+    """The grid with voxels of a type that take no memory."""
+    import numpy as np
+
+    return grid.with_array(np.broadcast_to(np.zeros((), dtype), (1, *grid.grid)))
 
 
 def _grid_of(ref: ImageRef) -> "Volume | None":
@@ -271,4 +328,4 @@ def _unknown_suffix(path: Path) -> DataError:
             "from right; expected a single file. Convert it to .nii.gz with the program that wrote it."
         )
     known = ", ".join(VOLUME_SUFFIXES + IMAGE_SUFFIXES)
-    return DataError(f"{path} has a suffix that cannot be read; expected one of {known}.")
+    return DataError(f"{path} has a suffix that cannot be read; expected one of {known}, or DICOM.")

@@ -11,7 +11,7 @@ from oncoseg.errors import DataError, GeometryError
 from oncoseg.files import atomic_file
 from oncoseg.io import NIFTI_SUFFIXES
 from oncoseg.io.nifti_header import affine_mm, forms_differ, millimetres_per_unit
-from oncoseg.volume import Volume
+from oncoseg.volume import Volume, is_sheared
 
 GZIP_LEVEL = 1
 """isal's level (0 to 3); masks pack well at any."""
@@ -131,7 +131,7 @@ def _header_like(like: Volume) -> Any:
         header = Nifti1Header()
         if like.spacing_known:
             header["xyzt_units"] = MILLIMETRE
-            _set_affine(header, like.affine_ras, SCANNER, SCANNER)
+            _set_affine(header, like.affine_ras, 0 if is_sheared(like) else SCANNER, SCANNER)
         return header
     header = type(source)()
     header.set_data_shape(source.get_data_shape())
