@@ -168,12 +168,12 @@ def looks_like_dicom(path: Path) -> bool:
         return False
 
 
-def read_header(path: Path, multi_frame: Collection[str] = ()) -> Header:
+def read_header(path: Path, images: Collection[str] = ()) -> Header:
     """Read the header of a file; within `quiet`, where many are read.
 
     Args:
         path: the file.
-        multi_frame: SOP classes whose frames are described in sequences, which are read for these alone.
+        images: SOP classes that are read up to their pixels; what describes frames of others is left alone.
 
     Raises:
         NotDicomError: the file is no DICOM file.
@@ -185,9 +185,9 @@ def read_header(path: Path, multi_frame: Collection[str] = ()) -> Header:
             if not _begins_like_dicom(start):
                 raise NotDicomError(f"{path} is no DICOM file.")
             header = _parse(path, start, whole=len(start) < FIRST_BYTES)
-            if header is None or (header.pixels_at is None and header.text("SOPClassUID") in multi_frame):
+            if header is None or (header.pixels_at is None and header.text("SOPClassUID") in images):
                 start += file.read(LARGEST_HEADER_BYTES)
-                header = _parse_long(path, start, multi_frame)
+                header = _parse_long(path, start, images)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     if header.text("SOPClassUID") and (
@@ -232,6 +232,11 @@ def meta_of(start: bytes) -> tuple[Any, int]:
     return meta, data.tell()
 
 
+def data_set_begins(start: bytes) -> int:
+    """Where the data set begins in a file that begins like this."""
+    return meta_of(start)[1]
+
+
 def _has_preamble(start: bytes) -> bool:
     return start[PREAMBLE_BYTES:][:4] == b"DICM"
 
@@ -243,13 +248,12 @@ def _begins_like_dicom(start: bytes) -> bool:
     return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08") and len(start) > PREAMBLE_BYTES
 
 
-def _parse_long(path: Path, start: bytes, multi_frame: Collection[str]) -> Header:
+def _parse_long(path: Path, start: bytes, images: Collection[str]) -> Header:
     """Parse a header that does not end in the first bytes, or goes on with frames."""
     whole = path.stat().st_size <= len(start)
-    if start.count(ITEM) > MOST_ITEMS:
-        raise DataError(f"{path} has more than {MOST_ITEMS} items in its header; expected an image's header.")
+    _check_items(path, start)
     header = _parse(path, start, whole)
-    if header is not None and header.text("SOPClassUID") in multi_frame:
+    if header is not None and header.text("SOPClassUID") in images:
         header = _parse(path, start, whole, frames=True)
     if header is None:
         raise DataError(
@@ -257,6 +261,11 @@ def _parse_long(path: Path, start: bytes, multi_frame: Collection[str]) -> Heade
             "Copy it again."
         )
     return header
+
+
+def _check_items(path: Path, header: bytes) -> None:
+    if header.count(ITEM) > MOST_ITEMS:
+        raise DataError(f"{path} has more than {MOST_ITEMS} items in its header; expected an image's header.")
 
 
 def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Header | None:
@@ -278,10 +287,13 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
         data.seek(begins)
         if syntax == DEFLATED:
             data = BytesIO(inflate(start[begins:], LARGEST_HEADER_BYTES))
+            _check_items(path, data.getvalue())
         big_endian = syntax == BIG_ENDIAN or (not syntax and start[begins:][:2] == b"\x00\x08")
         implicit = syntax in ("", IMPLICIT)  # pydicom looks whether that is true
         dataset = read_dataset(data, implicit, not big_endian, stop_when=ends, specific_tags=_tags())
         values = {"SOPClassUID": str(meta.get("MediaStorageSOPClassUID", ""))} | _values(dataset)
+    except DataError:
+        raise
     except Exception as error:  # pydicom raises nearly anything on damaged bytes
         if whole:
             nested = ": its sequences are nested too deeply" if isinstance(error, RecursionError) else ""
