@@ -110,7 +110,7 @@ def open_source(case: Case, channels: Sequence[str]) -> SlabSource:
 
 def _open(ref: ImageRef, resources: ExitStack) -> _Channel:
     if ref.files[0].name.lower().endswith(NIFTI_SUFFIXES):
-        return resources.enter_context(open_slabs(ref.files[0]))
+        return resources.enter_context(open_slabs(ref.files[0], ref.component))
     if is_dicom(ref.files[0]):
         return resources.enter_context(open_series(series_of(ref.files)))
     return _Stack(ref)
