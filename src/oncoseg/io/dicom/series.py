@@ -58,3 +58,9 @@ class Series:
     def files(self) -> tuple[Path, ...]:
         """Its files in the order of the slices, each once."""
         return tuple(dict.fromkeys(each.file for each in self.slices))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of neighbouring voxels along i, j, k."""
+        i, j, k = np.linalg.norm(self.affine_ras[:3, :3], axis=0).tolist()
+        return i, j, k
