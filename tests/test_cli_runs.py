@@ -224,6 +224,7 @@ def test_a_stopped_training_says_how_to_go_on(
         (["--modality", "ct", "--probabilities"], {}, "ct", True),
         (["--threshold", "0.3"], {"prediction.threshold": 0.3}, None, False),
         (["--flips"], {"prediction.flips": True}, None, False),
+        (["--accept-implausible"], {}, None, False),
     ],
 )
 def test_predict_passes_on_what_its_flags_say(
@@ -243,13 +244,16 @@ def test_predict_passes_on_what_its_flags_say(
 
     monkeypatch.setattr("oncoseg.predict.Predictor", Stand)
     monkeypatch.setattr("oncoseg.predict.substitutions", lambda out: {"a": {"T2": "FLAIR"}})
+    monkeypatch.setattr("oncoseg.predict.remarks", lambda out: {"b": ["CT: expected some air or fat."]})
     assert main(["predict", "run", "one", "two", "--out", "masks", *flags]) == 0
     assert loaded == [(Path("run"), changes)]
     named = {"modality": modality, "probabilities": probabilities}
+    named["accept_implausible"] = "--accept-implausible" in flags
     assert predicted == [(((Path("one"), Path("two")), Path("masks")), named)]
     printed = capsys.readouterr()
     assert printed.out.splitlines() == ["masks/a.nii.gz", "masks/b.nii.gz"]
     assert "a: predicted with FLAIR in place of T2" in printed.err
+    assert "b: CT: expected some air or fat." in printed.err
 
 
 @pytest.mark.parametrize(

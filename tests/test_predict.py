@@ -24,6 +24,9 @@ from test_slabs import asked_of_readers
 from test_volume import affines
 from tiny import brats_case, lidc_nodule, tiny_data, tiny_recipe
 
+AIR, METAL = -1000, 1000
+"""Hounsfield units of a marked image's ground and block."""
+
 
 class Bright(nn.Module):
     """Logit 100 · (last channel − 0.5): tumour is what is brighter than the middle of the range."""
@@ -39,7 +42,7 @@ class Bright(nn.Module):
 
 def bright(**changes: object) -> Predictor:
     fixed = {"preparation__slice_size": [32, 32], "modalities__ct__scaling": "window"}
-    window = {"modalities__ct__window": [0, 1000]}
+    window = {"modalities__ct__window": [AIR, METAL]}
     return Predictor(tiny_recipe(**fixed | window | changes), Bright(), "weights")
 
 
@@ -59,7 +62,7 @@ def write_marked(path: Path, affine: np.ndarray, shape: tuple[int, int, int] = (
     """A dark image with a bright block off centre. Gives the block."""
     block = np.zeros(shape, bool)
     block[4:10, 13:19, 3:9] = True
-    voxels = np.where(block, 1000, 0).astype(np.int16)
+    voxels = np.where(block, METAL, AIR).astype(np.int16)
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_qform(affine, code=1)
     image.header.set_sform(affine, code=4)
@@ -97,7 +100,7 @@ def test_a_marker_is_found_on_any_oblique_grid(
     marker[tuple(slice(c, c + 5) for c in corner)] = True
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / f"ct{suffix}"
-        nib.Nifti1Image(np.where(marker, 1000, 0).astype(np.int16), affine).to_filename(source)
+        nib.Nifti1Image(np.where(marker, METAL, AIR).astype(np.int16), affine).to_filename(source)
         (written,) = bright().predict([source], Path(folder) / "out", modality="ct")
         result, original = nib.load(written), nib.load(source)
         assert result.shape == grid
@@ -138,7 +141,7 @@ def test_a_case_of_four_sequences_and_its_probabilities(tmp_path: Path) -> None:
 def test_a_stack_of_images_is_predicted_on_its_pixels(tmp_path: Path) -> None:
     lidc_nodule(tmp_path / "ct", 3)
     predictor = bright(preparation__slice_size=[16, 16], modalities__ct__window=[0, 255])
-    (written,) = predictor.predict([tmp_path / "ct"], tmp_path / "out")
+    (written,) = predictor.predict([tmp_path / "ct"], tmp_path / "out", accept_implausible=True)
     case = open_dataset(tmp_path / "ct").cases[0]
     mask = np.asarray(nib.load(written).dataobj)
     for k, path in enumerate(case.masks[0].files):
@@ -283,10 +286,10 @@ def test_a_voxel_gets_the_likeliest_class_from_the_threshold_on(tmp_path: Path) 
         prediction__threshold=0.6,
         preparation__slice_size=[4, 4],
         modalities__ct__scaling="window",
-        modalities__ct__window=[0, 100],
+        modalities__ct__window=[AIR, METAL],
     )
-    voxels = np.full((4, 4, 2), 40, np.int16)
-    voxels[:2] = 90
+    voxels = np.full((4, 4, 2), -200, np.int16)  # 0.4 of the window
+    voxels[:2] = 800  # 0.9
     nib.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / "ct.nii")
     (written,) = Predictor(recipe, Two()).predict(
         [tmp_path / "ct.nii"], tmp_path / "out", probabilities=True, modality="ct"
@@ -321,7 +324,9 @@ def test_slices_are_read_a_slab_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         lambda voxels, *rest: (largest.append(voxels.nbytes), real(voxels, *rest))[1],
     )
     bright().predict([tmp_path / "a.nii.gz"], tmp_path / "out", modality="ct")
-    assert asked == [("a.nii.gz", 2, 0, 32), ("a.nii.gz", 2, 32, 50)]
+    looked_at, predicted = asked[: predict.LOOKED_AT], asked[predict.LOOKED_AT :]
+    assert all(stop - start == 1 for _, _, start, stop in looked_at)
+    assert predicted == [("a.nii.gz", 2, 0, 32), ("a.nii.gz", 2, 32, 50)]
     assert largest == [4 * 20 * 24 * 32 * 2, 4 * 20 * 24 * 18 * 2]
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from oncoseg import hardware, io
+from oncoseg import hardware, io, plausibility
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
@@ -35,6 +36,9 @@ from oncoseg.volume import Volume, from_canonical, to_canonical
 
 RECORD_FILE = "prediction.json"
 """In an output folder: which weights made its masks, of which images, with which substitutes."""
+
+LOOKED_AT = 9
+"""Slices by which an image is judged before it is predicted."""
 
 Progress = Callable[[int, int], None]
 
@@ -66,7 +70,13 @@ class CasePrediction(NamedTuple):
 class Predictor:
     """A trained network with everything that it needs to be used on new images."""
 
-    def __init__(self, recipe: Recipe, network: nn.Module, weights_sha256: str = "") -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: nn.Module,
+        weights_sha256: str = "",
+        looks: Mapping[str, Mapping[str, Sequence[float]]] = MappingProxyType({}),
+    ) -> None:
         """Take a network that fits the recipe; `load` is the usual way."""
         hardware.tune_allocator()
         self.recipe = recipe
@@ -75,6 +85,7 @@ class Predictor:
         self.precision = hardware.choose_precision(recipe.training.precision, self.device)
         self.network = hardware.in_layout(network.to(self.device), torch.channels_last).eval()
         self.weights_sha256 = weights_sha256
+        self.looks = looks
         self.settings = {
             name: Settings.of(modality, recipe.classes, recipe.preparation)
             for name, modality in recipe.modalities.items()
@@ -105,7 +116,7 @@ class Predictor:
                 f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights "
                 f"of {recipe.network.name}. Copy the whole run folder again, or train again."
             ) from error
-        return cls(recipe, network, sha256_of_file(model))
+        return cls(recipe, network, sha256_of_file(model), folder.looks())
 
     @torch.inference_mode()
     def predict_slices(self, slices: Tensor) -> Tensor:
@@ -163,6 +174,7 @@ class Predictor:
         *,
         modality: str | None = None,
         probabilities: bool = False,
+        accept_implausible: bool = False,
         progress: Progress | None = None,
     ) -> list[Path]:
         """Write a mask for every input: NIfTI on the input's own grid, class indices as uint8.
@@ -175,6 +187,7 @@ class Predictor:
             out: folder for `CASE.nii.gz` and `prediction.json`.
             modality: a name in the recipe's modalities; None decides by the channels.
             probabilities: also write `CASE_probability.nii.gz` (float32), one per class if several.
+            accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
             progress: called with (slices done, slices in all).
 
         Returns:
@@ -198,12 +211,15 @@ class Predictor:
                     todo[job.case.id] = job, job.slices()
         total = sum(slices for _, slices in todo.values())
         before = 0
+        remarks: dict[str, list[str]] = {}
         for name, (job, slices) in todo.items():
             with _kept_for_later(job, failures):
+                remarks[name] = self._remarks(job, accept_implausible)
                 for done in self._predict_job(job, files[name][0], files[name][1:]):
                     if progress is not None:
                         progress(before + done, total)
             before += slices
+        _add_remarks(out, remarks)
         if failures:
             raise failed_cases(list(failures.values()), len(jobs), f"predicted; the others are in {out}")
         return [paths[0] for paths in files.values()]
@@ -216,6 +232,20 @@ class Predictor:
         elif probabilities:
             names += [f"{job.case.id}_{name}_probability.nii.gz" for name in self.recipe.classes]
         return [out / name for name in names]
+
+    def _remarks(self, job: Job, accept_implausible: bool) -> list[str]:
+        """What is doubtful about an image.
+
+        Raises:
+            DataError: it cannot be what it is said to be, and that is not accepted.
+        """
+        settings = replace(self.settings[job.modality], accept_implausible=accept_implausible)
+        with open_source(job.case, settings.channels_of(job.case)) as source:
+            found = plausibility.look(source.like, source.sample(LOOKED_AT))
+        settings.check_plausible(found)
+        doubts = plausibility.doubts(found, settings.scaling == "window")
+        doubts += plausibility.unlike(found, self.looks.get(job.modality, {}))
+        return [doubt.text for doubt in doubts]
 
     def _predict_job(self, job: Job, path: Path, scalar_paths: Sequence[Path]) -> Iterator[int]:
         """Predict one input into its files; gives the number of slices done after each slab."""
@@ -292,6 +322,7 @@ class Predictor:
         present = _read_record(out / RECORD_FILE)
         inputs: dict[str, str] = present.pop("inputs", {})
         substituted: dict[str, dict[str, str]] = present.pop("substituted", {})
+        remarks: dict[str, list[str]] = present.pop("remarks", {})
         if present != record:
             new_folder(out, "The output folder")
         for job in jobs:
@@ -311,12 +342,24 @@ class Predictor:
             substituted.pop(name, None)
             if used:
                 substituted[name] = used
-        write_json(out / RECORD_FILE, record | {"inputs": inputs, "substituted": substituted})
+        kept = {"inputs": inputs, "substituted": substituted, "remarks": remarks}
+        write_json(out / RECORD_FILE, record | kept)
 
 
 def substitutions(out: Path) -> dict[str, dict[str, str]]:
     """Case → its missing channels → those used in their place, of all cases predicted into a folder."""
     return dict(_read_record(out / RECORD_FILE).get("substituted", {}))
+
+
+def remarks(out: Path) -> dict[str, list[str]]:
+    """Case → what is doubtful about its images, of all cases predicted into a folder."""
+    return dict(_read_record(out / RECORD_FILE).get("remarks", {}))
+
+
+def _add_remarks(out: Path, found: Mapping[str, list[str]]) -> None:
+    record = _read_record(out / RECORD_FILE)
+    kept = {name: texts for name, texts in (record["remarks"] | found).items() if texts}
+    write_json(out / RECORD_FILE, record | {"remarks": kept})
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from oncoseg import io
+from oncoseg import io, plausibility
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, OncosegError, RunError, failed_cases
 from oncoseg.files import atomic_folder, existing_folder, remove_leftovers, sha256_of_json
@@ -27,7 +27,7 @@ from oncoseg.transforms import (
 )
 from oncoseg.volume import Volume, check_same_grid, to_canonical
 
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 """Raised whenever the same input would be prepared differently, so that old store entries are not used."""
 
 SLAB = 32
@@ -55,12 +55,17 @@ class Settings:
     window: tuple[float, float]
     classes: Mapping[str, tuple[str, ...]]
     size: tuple[int, int]
+    accept_implausible: bool = False
 
     @classmethod
     def of(
-        cls, modality: Modality, classes: Mapping[str, tuple[str, ...]], preparation: Preparation
+        cls,
+        modality: Modality,
+        classes: Mapping[str, tuple[str, ...]],
+        preparation: Preparation,
+        accept_implausible: bool = False,
     ) -> "Settings":
-        """Collect them from a recipe's parts."""
+        """Collect them from a recipe's parts; the last is no part of it and takes what would be refused."""
         return cls(
             modality.channels,
             modality.missing,
@@ -71,7 +76,19 @@ class Settings:
             modality.window,
             classes,
             preparation.slice_size,
+            accept_implausible,
         )
+
+    def check_plausible(self, found: plausibility.Look) -> None:
+        """Check that an image may be what it is said to be.
+
+        Raises:
+            DataError: it may not; the first reason.
+        """
+        doubts = plausibility.doubts(found, self.scaling == "window")
+        refused = [doubt.text for doubt in doubts if doubt.refused]
+        if refused and not self.accept_implausible:
+            raise DataError(f"{refused[0]} If it is right all the same, add --accept-implausible.")
 
     def channels_of(self, case: Case) -> list[str]:
         """The channels to read for each network channel, with substitutes.
@@ -238,7 +255,7 @@ def build_case(case: Case, settings: Settings, folder: Path) -> None:
     """Read one case and write its folder, atomically.
 
     Raises:
-        DataError: unreadable or unfit images or masks.
+        DataError: unreadable, unfit or implausible images or masks.
         RunError: the store cannot be written.
     """
     stored = _distinct(settings.channels_of(case))
@@ -246,6 +263,8 @@ def build_case(case: Case, settings: Settings, folder: Path) -> None:
     image = io.read_channels({name: case.images[name] for name in read})
     channels = zip(read, image.array, strict=True)
     check_contrast({name: (voxels.min(), voxels.max()) for name, voxels in channels})
+    look = plausibility.look(image, dict(zip(read, image.array, strict=True)))
+    settings.check_plausible(look)
     mask = read_truth(case, settings, image)
     image, _ = to_canonical(image)
     with atomic_folder(folder) as temporary:
@@ -257,7 +276,7 @@ def build_case(case: Case, settings: Settings, folder: Path) -> None:
                 voxels, settings.size, settings.scaling, settings.percentiles, settings.window
             )
             writer.append(slices, resize_labels(mask[..., slab], len(settings.classes), settings.size))
-        writer.finish(channels=stored, source_grid=image.grid)
+        writer.finish(channels=stored, source_grid=image.grid, look=look.as_json())
 
 
 def read_truth(case: Case, settings: Settings, image: Volume) -> np.ndarray:

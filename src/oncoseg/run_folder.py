@@ -80,10 +80,20 @@ class RunFolder:
         `path` and `layout` say where it lay and how; `synthetic` whether its images show no patient;
         `cases` and `patients` how many it held, of which `without_truth` cases have no mask;
         `substituted_channels` which missing channel was replaced by which, on any side; `problems` what
-        was wrong with it, each with its kind, case and message; and `fingerprint` is a hash of the
-        prepared training and validation cases (not of the test cases), which resuming compares.
+        was wrong with it, each with its kind, case and message; `doubts` likewise what is doubtful about
+        its images, and `accept_implausible` whether they were to be taken all the same; `looks` the
+        smallest and largest of what `plausibility.summarise` measures, with which new images are
+        compared; and `fingerprint` is a hash of the prepared training and validation cases (not of the
+        test cases), which resuming compares.
         """
         return self._json("data.json")
+
+    def looks(self) -> dict[str, dict[str, list[float]]]:
+        """Modality → what its training images look like; nothing where the folder does not say."""
+        try:
+            return {name: record.get("looks", {}) for name, record in self.data().items()}
+        except RunError:
+            return {}
 
     def metrics(self) -> dict[str, Any]:
         """How the kept weights came about."""

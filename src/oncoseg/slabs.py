@@ -54,6 +54,14 @@ class SlabSource:
         empty = np.zeros_like(next(iter(read.values())))
         return np.stack([read.get(name, empty) for name in self._names])
 
+    def sample(self, count: int) -> dict[str, np.ndarray]:
+        """Every channel that is read, by its name, at up to `count` slices spread evenly, axes `n i j k`."""
+        chosen = sorted({round(k) for k in np.linspace(0, self.slices - 1, min(count, self.slices))})
+        return {
+            name: np.stack([channel.slab(self.axis, k, k + 1) for k in chosen])
+            for name, channel in self._channels.items()
+        }
+
     def check_contrast(self) -> None:
         """Check that no channel has one value everywhere, once every slab was read.
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from oncoseg.errors import DataError, RunError
 from oncoseg.files import sha256_of_file, sha256_of_json, write_json
+from oncoseg.plausibility import Look
 
 SLICES_FILE, DESCRIPTION_FILE, HASHES_FILE = "slices.b2nd", "case.json", "hashes.json"
 
@@ -54,6 +55,11 @@ class PreparedCase:
     def description(self) -> dict[str, Any]:
         """What `case.json` says."""
         return dict(json.loads((self.folder / DESCRIPTION_FILE).read_text(encoding="utf-8")))
+
+    @property
+    def look(self) -> Look:
+        """What the source images look like."""
+        return Look.from_json(self.description["look"])
 
     @cached_property
     def tumour_pixels(self) -> np.ndarray:

@@ -91,6 +91,8 @@ def train(
     workers: int | None = None,
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
+    accept_implausible: bool = False,
+    remark: training_data.Remark | None = None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -103,6 +105,8 @@ def train(
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation.
+        accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
+        remark: called for each modality with what is doubtful about its images.
 
     Raises:
         RunError: `out` holds something or cannot be written, or the loss is not finite any more.
@@ -122,6 +126,8 @@ def train(
             split=given,
             workers=workers,
             progress=prepare_progress,
+            accept_implausible=accept_implausible,
+            remark=remark,
         )
         training = _Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
     except BaseException:
@@ -172,6 +178,7 @@ def resume(
         split=run.split(),
         workers=workers,
         progress=prepare_progress,
+        accept_implausible=any(record.get("accept_implausible") for record in records.values()),
     )
     for name, record in records.items():
         if loaded.data[name]["fingerprint"] != record["fingerprint"]:

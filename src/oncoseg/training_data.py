@@ -1,20 +1,24 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oncoseg import plausibility
 from oncoseg import split as splitting
 from oncoseg.datasets import open_dataset
-from oncoseg.datasets.base import Case, Scan
+from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
 from oncoseg.store import PreparedCase
+
+Remark = Callable[[str, Sequence[Problem]], None]
+"""Called with a modality and what is doubtful about its images."""
 
 
 class TrainingData(NamedTuple):
@@ -49,6 +53,8 @@ def load(
     split: Mapping[str, Any] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    accept_implausible: bool = False,
+    remark: Remark | None = None,
 ) -> TrainingData:
     """Open, split and prepare every modality of a recipe.
 
@@ -63,10 +69,12 @@ def load(
         split: modality → part → patient → case ids, to use a split made before.
         workers: see `prepare`.
         progress: called with (cases done, cases in all), for each modality anew.
+        accept_implausible: take images that cannot be what they are said to be.
+        remark: called for each modality with what is doubtful about its images, if anything.
 
     Raises:
-        DataError: data for other modalities than the recipe's, cases that cannot be used, a patient on
-            two sides, or a side without any tumour.
+        DataError: data for other modalities than the recipe's, cases that cannot be used or are
+            implausible, a patient on two sides, or a side without any tumour.
     """
     check_modalities(recipe, data)
     scans = {name: open_dataset(data[name]) for name in recipe.modalities}
@@ -76,7 +84,7 @@ def load(
     records = {}
     for name, modality in recipe.modalities.items():
         parts = sides[name]
-        settings = Settings.of(modality, recipe.classes, recipe.preparation)
+        settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
         with _naming(name):
             substituted = _substituted(parts, settings)
             used = [*parts["train"], *parts["validation"]]
@@ -85,10 +93,27 @@ def load(
             validation[name] = prepared[len(parts["train"]) :]
             _check_tumour(train[name], "train")
             _check_tumour(validation[name], "validation")
-        records[name] = _record(data[name], scans[name], prepared) | {"substituted_channels": substituted}
+        looks = {case.id: case.look for case in prepared}
+        doubts = _doubts(looks, settings)
+        if remark is not None and doubts:
+            remark(name, doubts)
+        records[name] = _record(data[name], scans[name], prepared) | {
+            "substituted_channels": substituted,
+            "accept_implausible": accept_implausible,
+            "doubts": [asdict(doubt) for doubt in doubts],
+            "looks": plausibility.summarise(looks.values()),
+        }
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
     )
+
+
+def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[Problem]:
+    return [
+        Problem(doubt.kind, case, f"{case}: {doubt.text}")
+        for case, found in looks.items()
+        for doubt in plausibility.doubts(found, settings.scaling == "window")
+    ]
 
 
 def read_split(path: Path) -> dict[str, Any]:

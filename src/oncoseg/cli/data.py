@@ -13,7 +13,10 @@ from oncoseg.errors import DataError, nearest
 if TYPE_CHECKING:
     from oncoseg.inspect import CaseRow
 
-PREPARE_FLAGS = ("data", "only", "store", "workers", "memory-gib", "help", "debug")
+PREPARE_FLAGS = (
+    *("data", "only", "store", "workers", "memory-gib", "accept-implausible"),
+    *("help", "debug"),
+)
 """The flags of `prepare` besides a recipe's fields."""
 
 
@@ -48,21 +51,29 @@ def inspect(
         terminal.note(f"Written: {json}")
 
 
-def phantom(kind: str, out: Path, /, *, cases: int = 12, seed: int = 0) -> None:
+def phantom(
+    kind: str, out: Path, /, *, cases: int = 12, seed: int = 0, size: tuple[int, int, int] | None = None
+) -> None:
     """Make synthetic studies: patterns that look like tumours in scans and are of no patient.
 
     Args:
-        kind: brain-mri or lung-ct.
+        kind: brain-mri, lung-ct, liver-ct or vessel-ct.
         out: The folder to make.
         cases: How many patients.
         seed: The same seed gives the same studies.
+        size: Voxels along the three axes, such as 512 512 300 for a real CT's; small when left out.
     """
-    from oncoseg.phantom import PHANTOMS
+    from oncoseg.phantom import PHANTOMS, SIZED
 
     if kind not in PHANTOMS:
         raise DataError(f"Unknown kind of phantom {kind!r}; {nearest(kind, PHANTOMS)}")
+    if size is not None and kind not in SIZED:
+        raise DataError(f"The phantom {kind} has one size; --size is for {', '.join(SIZED)}.")
     with terminal.progress(f"making {kind} phantoms") as progress:
-        PHANTOMS[kind](out, cases, seed, progress)
+        if size is None:
+            PHANTOMS[kind](out, cases, seed, progress)
+        else:
+            SIZED[kind](out, cases, seed, progress, size)
     terminal.say(f"{cases} {kind} phantoms in {out} (synthetic, no patient's data)")
 
 
@@ -75,6 +86,7 @@ def prepare(
     store: Path | None = None,
     workers: int | None = None,
     memory_gib: float | None = None,
+    accept_implausible: bool = False,
     **fields: Fields,
 ) -> None:
     """Prepare a recipe's slices ahead of training; what the store holds already is not done again.
@@ -88,6 +100,8 @@ def prepare(
         store: The prepared store; in your cache folder when left out.
         workers: Processes; one per processor when left out, or fewer if memory is short.
         memory_gib: Memory for all of them together; half of what is free, at most 8, when left out.
+        accept_implausible: Take images that cannot be what they are said to be, such as a CT without
+            Hounsfield units.
         **fields: Fields of the recipe, such as --preparation.slice-size [96,96].
     """
     from oncoseg import training_data
@@ -102,7 +116,8 @@ def prepare(
     for name, folder in folders.items():
         if name not in chosen.modalities:
             training_data.check_modalities(chosen, folders)
-        settings = Settings.of(chosen.modalities[name], chosen.classes, chosen.preparation)
+        modality = chosen.modalities[name]
+        settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
         scan = open_dataset(folder)
         terminal.note_problems(name, scan.problems)
         cases = [case for case in scan.cases if case.masks]

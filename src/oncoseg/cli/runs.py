@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
     from oncoseg.train import Outcome
 
-TRAIN_FLAGS = ("data", "only", "out", "resume", "store", "split", "workers", "help", "debug")
+TRAIN_FLAGS = (
+    *("data", "only", "out", "resume", "store", "split", "workers", "accept-implausible"),
+    *("help", "debug"),
+)
 """The flags of `train` besides a recipe's fields."""
 
 DEMO_FOLDER = Path("oncoseg-demo")
@@ -36,6 +39,7 @@ def train(
     store: Path | None = None,
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
     workers: int | None = None,
+    accept_implausible: bool = False,
     **fields: Fields,
 ) -> int:
     """Train a recipe's network from raw folders; Ctrl-C stops cleanly and --resume goes on.
@@ -51,6 +55,8 @@ def train(
         store: The prepared store; in your cache folder when left out.
         split_file: A split.json to use, such as another run's, instead of drawing one.
         workers: Processes for preparing; one per processor when left out.
+        accept_implausible: Take images that cannot be what they are said to be, such as a CT without
+            Hounsfield units.
         **fields: Fields of the recipe, such as --training.max-epochs 3.
     """
     folders = parse_data(data or [])
@@ -77,6 +83,8 @@ def train(
             workers=workers,
             prepare_progress=preparing,
             monitor=monitor,
+            accept_implausible=accept_implausible,
+            remark=terminal.note_problems,
         )
     return _report_outcome(outcome)
 
@@ -90,6 +98,7 @@ def predict(
     probabilities: bool = False,
     threshold: float | None = None,
     flips: bool = False,
+    accept_implausible: bool = False,
 ) -> None:
     """Mark tumours in new images; each result lies on its input's own grid.
 
@@ -101,18 +110,25 @@ def predict(
         probabilities: Also write the probability of tumour of every voxel.
         threshold: Probability from which a voxel is tumour, in place of the run's.
         flips: Average over the four mirror images of each slice; four times as slow.
+        accept_implausible: Take images that cannot be what they are said to be, such as a CT without
+            Hounsfield units.
     """
     if not inputs:
         raise RunError(
             "Expected something to predict: name a file, a folder or a data set after the run folder."
         )
-    from oncoseg.predict import Predictor, substitutions
+    from oncoseg.predict import Predictor, remarks, substitutions
     from oncoseg.run_folder import RunFolder
 
     predictor = Predictor.load(run, prediction_changes(threshold, flips))
     with terminal.progress("predicting slices") as progress:
         written = predictor.predict(
-            inputs, out, modality=modality, probabilities=probabilities, progress=progress
+            inputs,
+            out,
+            modality=modality,
+            probabilities=probabilities,
+            accept_implausible=accept_implausible,
+            progress=progress,
         )
     if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(
@@ -121,6 +137,9 @@ def predict(
     for case, channels in substitutions(out).items():
         swaps = ", ".join(f"{used} in place of {missing}" for missing, used in channels.items())
         terminal.note(f"{case}: predicted with {swaps}")
+    for case, texts in remarks(out).items():
+        for text in texts:
+            terminal.note(f"{case}: {text}")
     for path in written:
         terminal.say(str(path))
 

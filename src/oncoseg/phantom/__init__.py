@@ -3,14 +3,25 @@
 Scores on them are never results about patients.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from oncoseg.phantom.brain_mri import make_brain_mri
 from oncoseg.phantom.folder import Progress
+from oncoseg.phantom.liver_ct import make_liver_ct, make_vessel_ct
 from oncoseg.phantom.lung_ct import make_lung_ct
 
-__all__ = ["PHANTOMS", "MakePhantom", "Progress", "make_brain_mri", "make_lung_ct"]
+__all__ = [
+    "PHANTOMS",
+    "SIZED",
+    "MakePhantom",
+    "Progress",
+    "make_brain_mri",
+    "make_liver_ct",
+    "make_lung_ct",
+    "make_vessel_ct",
+]
 
 
 class MakePhantom(Protocol):
@@ -23,5 +34,14 @@ class MakePhantom(Protocol):
 PHANTOMS: dict[str, MakePhantom] = {
     "brain-mri": make_brain_mri,
     "lung-ct": make_lung_ct,
+    "liver-ct": make_liver_ct,
+    "vessel-ct": make_vessel_ct,
 }
 """Each phantom by its name on the command line."""
+
+SIZED: dict[str, Callable[..., None]] = {
+    "brain-mri": make_brain_mri,
+    "liver-ct": make_liver_ct,
+    "vessel-ct": make_vessel_ct,
+}
+"""Those that also take `size`, the number of voxels along i, j, k."""

@@ -1,6 +1,6 @@
 """A folder of synthetic cases: seeds, names, the note for readers, and nothing half-written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +22,16 @@ The same version, seed and case number always give the same voxels.
 """
 
 
-def write_cases(
+def each_case(
     out: Path,
     kind: str,
     cases: int,
     seed: int,
     names: range,
     name_format: str,
-    write_case: WriteCase,
     progress: Progress | None = None,
-) -> None:
-    """Write `cases` folders below `out`; an interruption leaves only complete ones.
+) -> Iterator[tuple[str, np.random.Generator]]:
+    """Begin the folder `out`; then give each case's name and its own source of randomness.
 
     Args:
         out: a new or empty folder.
@@ -41,7 +40,6 @@ def write_cases(
         seed: 0 or more. Case number i depends on it and on i, not on `cases`.
         names: the numbers that cases get, in order.
         name_format: a case's name with `{}` in the place of its number.
-        write_case: writes one case.
         progress: called after each case.
 
     Raises:
@@ -56,9 +54,28 @@ def write_cases(
     note = NOTE.format(version=__version__, kind=kind, cases=cases, seed=seed)
     files.write_text(out / files.SYNTHETIC_NOTE, note)
     for index in range(cases):
-        name = name_format.format(names[index])
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
-        with files.atomic_folder(out / name) as folder:
-            write_case(folder, name, rng)
+        yield (
+            name_format.format(names[index]),
+            np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,))),
+        )
         if progress is not None:
             progress(index + 1, cases)
+
+
+def write_cases(
+    out: Path,
+    kind: str,
+    cases: int,
+    seed: int,
+    names: range,
+    name_format: str,
+    write_case: WriteCase,
+    progress: Progress | None = None,
+) -> None:
+    """Write `cases` folders below `out` with `write_case`; an interruption leaves only complete ones.
+
+    Otherwise as `each_case`.
+    """
+    for name, rng in each_case(out, kind, cases, seed, names, name_format, progress):
+        with files.atomic_folder(out / name) as folder:
+            write_case(folder, name, rng)

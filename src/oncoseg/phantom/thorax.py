@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from oncoseg.phantom.shapes import Axes, SmoothField, blend, ellipsoid, inside, mesh, tube
+from oncoseg.phantom.vessels import Tree, Vessels, grow, vessel_distance
 
 LOW_MM, HIGH_MM = (-200.0, -160.0, -160.0), (200.0, 160.0, 200.0)
 """Corners of the box in which a chest may be sampled."""
@@ -24,26 +25,11 @@ RIB_PITCH_MM = 27.0
 RIB_SLOPE = 0.6
 """How far ribs fall for each millimetre forwards."""
 
-ROOTS, GENERATIONS = 10, 9
-"""Vessels that enter each lung, and how often each of them divides."""
+ROOTS = 10
+"""Vessels that enter each lung."""
 
-ROOT_LENGTH_MM, ROOT_RADIUS_MM = 22.0, 3.8
-"""Of the vessels that enter."""
-
-LENGTH_RATIO, RADIUS_RATIO = 0.86, 0.79
-"""Of a vessel's branches to itself; 2^(-1/3) = 0.79 is Murray's law (1926, https://doi.org/10.1073/pnas.12.3.207)."""
-
-LEAST_RADIUS_MM = 0.45
-"""Vessels do not get thinner than this."""
-
-
-@dataclass(frozen=True, eq=False)
-class Vessels:
-    """Straight pieces of vessels: `starts` and `ends` (n, 3), `radii` (n, 2) at both ends, in millimetres."""
-
-    starts: np.ndarray
-    ends: np.ndarray
-    radii: np.ndarray
+TREE = Tree(generations=9, root_length_mm=22.0, root_radius_mm=3.8, least_radius_mm=0.45)
+"""How they branch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +128,7 @@ def hounsfield(
     """
     anatomy = locate(chest, axes)
     lung = LUNG + np.float32(0.35) * anatomy.position[1] + np.float32(14) * chest.texture.on(axes)
-    vessels = inside(_vessel_distance(chest.vessels, axes), 1.5 * pixel_mm)
+    vessels = inside(vessel_distance(chest.vessels, axes), 1.5 * pixel_mm)
     lung = blend(lung, chest.blood, vessels)
     lung = blend(lung, nodule_hu, nodule_share)
     return blend(_around_lungs(chest, anatomy, axes, pixel_mm), lung, inside(anatomy.lung, 1.5 * pixel_mm))
@@ -194,55 +180,18 @@ def _spine(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return distance
 
 
-def _vessel_distance(vessels: Vessels, axes: Axes) -> np.ndarray:
-    """Signed distance to the nearest vessel, exact within a few millimetres of it and large elsewhere."""
-    far, margin = np.float32(10.0), 2.0
-    distance = np.full([len(axis) for axis in axes], far)
-    reach = vessels.radii.max(axis=1, keepdims=True) + margin
-    low = np.minimum(vessels.starts, vessels.ends) - reach
-    high = np.maximum(vessels.starts, vessels.ends) + reach
-    first = np.stack([np.searchsorted(axis, low[:, n]) for n, axis in enumerate(axes)], axis=1)
-    last = np.stack([np.searchsorted(axis, high[:, n]) for n, axis in enumerate(axes)], axis=1)
-    x, y, z = mesh(axes)
-    for n in np.flatnonzero((last > first).all(axis=1)):
-        i, j, k = (slice(a, b) for a, b in zip(first[n], last[n], strict=True))
-        piece = tube(x[i], y[:, j], z[:, :, k], vessels.starts[n], vessels.ends[n], tuple(vessels.radii[n]))
-        np.minimum(distance[i, j, k], piece, out=distance[i, j, k])
-    return distance
-
-
 def _grow_vessels(rng: np.random.Generator) -> Vessels:
-    """Grow both lungs' trees by generations from each hilum; a vessel that leaves the chest ends."""
+    """Grow both lungs' trees from each hilum; a vessel that leaves the chest ends."""
     side = np.repeat([-1.0, 1.0], ROOTS)
     starts = np.stack([30 * side, np.full(2 * ROOTS, 5.0), rng.uniform(-15, 30, 2 * ROOTS)], axis=1)
     directions = rng.standard_normal((2 * ROOTS, 3)) * (0.7, 1.0, 1.3)
     directions[:, 0] = side * np.abs(directions[:, 0])
-    directions = _unit(directions)
-    length, radius = ROOT_LENGTH_MM, ROOT_RADIUS_MM
-    pieces: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for _ in range(GENERATIONS + 1):
-        ends = starts + directions * length * rng.uniform(0.6, 1.4, (len(starts), 1))
-        thinner = max(radius * RADIUS_RATIO, LEAST_RADIUS_MM)
-        pieces.append((starts, ends, np.full((len(starts), 2), (radius, 0.5 * (radius + thinner)))))
-        within = (np.subtract(ends, CAVITY_CENTRE) / CAVITY_RADII) ** 2
-        alive = within.sum(axis=1) < 1.05
-        starts = np.repeat(ends[alive], 2, axis=0)
-        directions = _fork(rng, directions[alive])
-        length, radius = length * LENGTH_RATIO, thinner
-    starts, ends, radii = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    return Vessels(starts, ends, radii)
+    return grow(rng, TREE, starts, directions, _in_chest)
 
 
-def _fork(rng: np.random.Generator, directions: np.ndarray) -> np.ndarray:
-    """Two directions for each, bent to opposite sides by unequal angles."""
-    across = _unit(np.cross(directions, rng.standard_normal(directions.shape)))
-    bends = np.tan(np.radians(rng.uniform((15, -60), (35, -25), (len(directions), 2))))
-    return _unit((directions[:, None] + bends[..., None] * across[:, None]).reshape(-1, 3))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return units
+def _in_chest(points: np.ndarray) -> np.ndarray:
+    within: np.ndarray = (((points - CAVITY_CENTRE) / CAVITY_RADII) ** 2).sum(axis=1) < 1.05
+    return within
 
 
 def _field(rng: np.random.Generator, step_mm: float) -> SmoothField:
