@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError
+from oncoseg.io.dicom.headers import quiet
 from oncoseg.io.dicom.series import Series
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ NEEDED = (
     *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
     "PositionReferenceIndicator",
 )
-"""Attributes that every object of a study has, empty where unknown (type 2 in PS3.3 C.7.1.1, C.7.2.1, C.7.4.1)."""
+"""What every object of a study has, empty where unknown (type 2 in PS3.3 C.7.1.1, C.7.2.1, C.7.4.1)."""
 
 TAKEN_OVER = (
     *("SpecificCharacterSet", "IssuerOfPatientID", "PatientAge", "StudyDescription"),
@@ -91,7 +92,7 @@ def origin_of(series: Series, names: Iterable[str]) -> Origin:
 
     Args:
         series: the source.
-        names: texts of the new file; the source's character set is kept where it need not hold more than ASCII.
+        names: texts of the new file; where they are ASCII, the source's character set is kept.
 
     Raises:
         DataError: a file cannot be read, or the series has no frame of reference, without which nothing
@@ -101,8 +102,8 @@ def origin_of(series: Series, names: Iterable[str]) -> Origin:
 
     if not series.frame_of_reference_uid:
         raise DataError(
-            "The series has no frame of reference (FrameOfReferenceUID), so that DICOM cannot say where a mask "
-            "lies in it. Write the mask as NIfTI."
+            "The series has no frame of reference (FrameOfReferenceUID); DICOM needs one to say where a mask "
+            "lies. Write the mask as NIfTI."
         )
     header = _read(series.files[0], [*NEEDED, *TAKEN_OVER])
     attributes = Dataset()
@@ -128,11 +129,9 @@ def directions_lps(series: Series) -> tuple[np.ndarray, np.ndarray]:
     return i / np.linalg.norm(i), j / np.linalg.norm(j)
 
 
-def ds(value: float) -> str:
-    """A number as a decimal string of at most 16 characters (VR DS, PS3.5 section 6.2)."""
-    from pydicom.valuerep import format_number_as_ds
-
-    return str(format_number_as_ds(round(float(value), DECIMALS)))
+def without_noise(values: Iterable[float]) -> list[float]:
+    """Numbers as they are written: rounded to `DECIMALS`."""
+    return [round(float(value), DECIMALS) for value in values]
 
 
 def check_labels(labels: np.ndarray, series: Series, names: Mapping[int, str]) -> None:
@@ -161,6 +160,9 @@ def _read(file: Path, keywords: Sequence[str]) -> "Dataset":
     from pydicom import dcmread
 
     try:
-        return dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+        with quiet():
+            header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+            header.decode()  # texts, while the file's character set is at hand
+            return header
     except Exception as error:  # pydicom raises nearly anything on damaged bytes
         raise DataError(f"{file} cannot be read as DICOM ({type(error).__name__}). Copy it again.") from error

@@ -12,18 +12,15 @@ unless told otherwise); a keyhole reads the same whether contours are united or 
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 CHANNEL_HEIGHT = 0.25
-"""Where a keyhole's channel runs, in pixels below a pixel's upper edge: neither on an edge nor on a centre."""
+"""Where a keyhole's channel runs, in pixels below a pixel's upper edge: on no edge and on no centre."""
 
 Point = tuple[float, float]
 """Row and column on the lattice."""
-
-Detour = tuple[float, list[Point]]
-"""A keyhole: the height at which it leaves a vertical edge, and its points until it is back there."""
 
 
 class _Corners(NamedTuple):
@@ -34,12 +31,30 @@ class _Corners(NamedTuple):
         beside: for each corner, the one at the other end of its horizontal edge.
         above: for each corner, the one at the other end of its vertical edge.
         tops: the upper corners of the vertical edges, sorted by column, then row.
+        order: a number for each of these that rises with them; see `_key`.
     """
 
     points: np.ndarray
     beside: np.ndarray
     above: np.ndarray
     tops: np.ndarray
+    order: np.ndarray
+
+
+class _Keyhole(NamedTuple):
+    """A channel between a vertical edge and a hole on its right.
+
+    Attributes:
+        height: row at which it runs.
+        wall: column of the edge.
+        gate: column of the hole's left edge, where it enters.
+        hole: the hole's corners, from the end of that edge to its beginning.
+    """
+
+    height: float
+    wall: float
+    gate: float
+    hole: list[int]
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
@@ -52,26 +67,25 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
         mask: bool, 2D, any meaning of its axes.
 
     Returns:
-        For each region its corners, float `n 2` in pixel indices along the mask's axes (a pixel's centre is at
-        whole numbers, its edges at ± 0.5); the last is joined to the first, which is not repeated.
+        For each region its corners, float `n 2` in pixel indices along the mask's axes (whole numbers are
+        pixels' centres); the last is joined to the first, which is not repeated.
     """
     corners = _corners(mask)
     points: list[Point] = [(row, column) for row, column in corners.points.tolist()]
     outer: list[list[int]] = []
     holes: list[list[int]] = []
     for loop in _loops(corners):
-        row, column = corners.points[loop[0]]
-        (outer if mask[row, column] else holes).append(loop)
-    # every loop goes down a vertical edge from its odd corners on
+        if mask[*corners.points[loop[0]]]:
+            outer.append(loop)
+        else:
+            holes.append(loop[::-1])  # against the outer ones, for readers that fill by winding numbers
+    # every loop goes along a vertical edge from its odd corners on
     begins = {corner for loop in (*outer, *holes) for corner in loop[1::2]}
-    joined: dict[int, list[Detour]] = defaultdict(list)
-    # from the right: what is joined to a hole lies further right than the hole begins, so it is complete
-    for hole in sorted(holes, key=lambda loop: -min(points[corner][1] for corner in loop)):
-        row, column = _leftmost(hole, points)
-        wall = _wall_on_the_left(corners, mask, row, column)
-        begin = wall if wall in begins else int(corners.above[wall])
-        joined[begin].append(_keyhole(_walk(hole, points, joined), row, column, points[wall][1]))
-    return [np.array(_walk(loop, points, joined)) - 0.5 for loop in outer]
+    keyholes: dict[int, list[_Keyhole]] = defaultdict(list)
+    for hole in holes:
+        edge, keyhole = _keyhole(corners, mask, hole)
+        keyholes[edge if edge in begins else int(corners.above[edge])].append(keyhole)
+    return [np.array(_walk(loop, points, keyholes)) - 0.5 for loop in outer]
 
 
 def _corners(mask: np.ndarray) -> _Corners:
@@ -89,7 +103,14 @@ def _corners(mask: np.ndarray) -> _Corners:
     rows, columns = points.T
     along_rows = np.lexsort((to_the_right, columns, rows))
     along_columns = np.lexsort((downwards, rows, columns))
-    return _Corners(points, _partners(along_rows), _partners(along_columns), along_columns[0::2])
+    tops = along_columns[0::2]
+    order = _key(rows[tops], columns[tops], mask)
+    return _Corners(points, _partners(along_rows), _partners(along_columns), tops, order)
+
+
+def _key(row: Any, column: Any, mask: np.ndarray) -> Any:
+    """One number by which places on the lattice are sorted by column, then row."""
+    return column * (mask.shape[0] + 1) + row
 
 
 def _partners(order: np.ndarray) -> np.ndarray:
@@ -115,39 +136,47 @@ def _loops(corners: _Corners) -> Iterator[list[int]]:
             yield loop
 
 
-def _leftmost(loop: list[int], points: list[Point]) -> tuple[int, int]:
-    """The pixel of a hole, by row and column, beside whose left edge its keyhole enters."""
-    column, row = min((points[corner][1], points[corner][0]) for corner in loop)
-    return int(row), int(column)
+def _keyhole(corners: _Corners, mask: np.ndarray, hole: list[int]) -> tuple[int, _Keyhole]:
+    """The channel from a hole's leftmost edge to the nearest edge on its left, and the upper end of that."""
+    rows, columns = corners.points[hole].T
+    gate = columns.min()
+    at = int(np.flatnonzero((columns == gate) & (np.arange(len(hole)) % 2 == 1))[0])
+    row = min(rows[at], rows[(at + 1) % len(hole)])
+    outside = np.flatnonzero(~mask[row, :gate])
+    wall = outside[-1] + 1 if len(outside) else 0
+    edge = int(corners.tops[np.searchsorted(corners.order, _key(row, wall, mask), "right") - 1])
+    return edge, _Keyhole(row + CHANNEL_HEIGHT, float(wall), float(gate), hole[at + 1 :] + hole[: at + 1])
 
 
-def _wall_on_the_left(corners: _Corners, mask: np.ndarray, row: int, column: int) -> int:
-    """The upper corner of the nearest vertical edge on the left of a hole's pixel."""
-    outside = np.flatnonzero(~mask[row, :column])
-    start = int(outside[-1]) + 1 if len(outside) else 0
-    rows, columns = corners.points[corners.tops].T
-    height = mask.shape[0] + 1
-    return int(corners.tops[np.searchsorted(columns * height + rows, start * height + row, "right") - 1])
-
-
-def _walk(loop: list[int], points: list[Point], joined: Mapping[int, list[Detour]]) -> list[Point]:
-    """A loop's points in order, with the keyholes that begin on its edges."""
+def _walk(loop: list[int], points: list[Point], keyholes: Mapping[int, list[_Keyhole]]) -> list[Point]:
+    """All points of an outline in order, into every hole that is joined to it and out again."""
     path: list[Point] = []
-    for corner, following in zip(loop, [*loop[1:], loop[0]], strict=True):
-        path.append(points[corner])
-        upwards = points[following][0] < points[corner][0]
-        for _, detour in sorted(joined.get(corner, ()), reverse=upwards):
-            path += detour
+    ways = [_steps(loop, points, keyholes)]
+    while ways:
+        step = next(ways[-1], None)
+        if step is None:
+            ways.pop()
+        elif isinstance(step, _Keyhole):
+            ways.append(_through(step, points, keyholes))
+        else:
+            path.append(step)
     return path
 
 
-def _keyhole(hole: list[Point], row: int, column: int, wall: float) -> Detour:
-    """The way from a wall to the left edge of a hole's pixel, around the hole and back."""
-    height = row + CHANNEL_HEIGHT
-    at = next(
-        number
-        for number, (one, two) in enumerate(zip(hole, [*hole[1:], hole[0]], strict=True))
-        if one[1] == two[1] == column and min(one[0], two[0]) < height < max(one[0], two[0])
-    )
-    outside, inside = (height, wall), (height, float(column))
-    return height, [outside, inside, *hole[at + 1 :], *hole[: at + 1], inside, outside]
+def _steps(
+    loop: list[int], points: list[Point], keyholes: Mapping[int, list[_Keyhole]]
+) -> Iterator[Point | _Keyhole]:
+    for corner, following in zip(loop, [*loop[1:], loop[0]], strict=True):
+        yield points[corner]
+        if corner in keyholes:
+            upwards = points[following] < points[corner]
+            yield from sorted(keyholes[corner], reverse=upwards)
+
+
+def _through(
+    keyhole: _Keyhole, points: list[Point], keyholes: Mapping[int, list[_Keyhole]]
+) -> Iterator[Point | _Keyhole]:
+    outside, inside = (keyhole.height, keyhole.wall), (keyhole.height, keyhole.gate)
+    yield from (outside, inside)
+    yield from _steps(keyhole.hole, points, keyholes)
+    yield from (inside, outside)

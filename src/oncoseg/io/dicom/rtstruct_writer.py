@@ -13,6 +13,7 @@ import numpy as np
 
 from oncoseg.files import atomic_file
 from oncoseg.io.dicom.codes import concept_of
+from oncoseg.io.dicom.headers import quiet
 from oncoseg.io.dicom.origin import (
     LPS,
     SERIES_NUMBER_OFFSET,
@@ -32,8 +33,8 @@ STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 """SOP classes of a structure set, and of a study as structure sets refer to it (PS3.3 C.8.8.5)."""
 
 COORDINATE_DECIMALS = 4
-"""Of a contour's millimetres: with up to five digits before the point they fit into the 16 characters of a
-decimal string, and a ten thousandth is far less than the half voxel between an outline and a voxel's centre."""
+"""Of a contour's millimetres: they fit into the 16 characters of a decimal string, and a ten thousandth is
+far less than the half voxel between an outline and the nearest voxel's centre."""
 
 CONTOUR_DATA = 0x3006_0050
 
@@ -75,7 +76,7 @@ def write_rtstruct(
             contours.ContourSequence = found
         file.ROIContourSequence.append(contours)
         file.RTROIObservationsSequence.append(_observation(number, name))
-    with atomic_file(path) as temporary:
+    with atomic_file(path) as temporary, quiet():
         dcmwrite(temporary, file, implicit_vr=True, little_endian=True, enforce_file_format=True)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from oncoseg.errors import DataError
 from oncoseg.files import atomic_file
 from oncoseg.io.dicom.codes import Term, concept_of
+from oncoseg.io.dicom.headers import quiet
 from oncoseg.io.dicom.origin import (
     LPS,
     NEEDED,
@@ -21,8 +22,8 @@ from oncoseg.io.dicom.origin import (
     Origin,
     check_labels,
     directions_lps,
-    ds,
     origin_of,
+    without_noise,
 )
 from oncoseg.io.dicom.series import Series, Slice
 
@@ -57,7 +58,7 @@ def write_seg(
         GeometryError: another shape than the series' grid.
         RunError: the disk is full or the folder cannot be written.
     """
-    from highdicom import UID
+    from pydicom.uid import generate_uid
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
     check_labels(labels, series, names)
@@ -74,9 +75,9 @@ def write_seg(
             _description(number, names[value], algorithm) for number, value in enumerate(values, start=1)
         ],
         omit_empty_frames=len(filled) > 0,
-        series_instance_uid=UID(),
+        series_instance_uid=generate_uid(prefix=None),
         series_number=SERIES_NUMBER_OFFSET + max(series.number or 0, 0),
-        sop_instance_uid=UID(),
+        sop_instance_uid=generate_uid(prefix=None),
         instance_number=1,
         manufacturer=algorithm.name,
         manufacturer_model_name=algorithm.name,
@@ -90,8 +91,9 @@ def write_seg(
         pixel_measures=_measures(series),
     )
     _refer_to_frames(seg, series)
+    seg.ContentCreatorName = ""
     seg.update(origin.attributes)
-    with atomic_file(path) as temporary:
+    with atomic_file(path) as temporary, quiet():
         seg.save_as(temporary, enforce_file_format=True)
 
 
@@ -99,7 +101,8 @@ def _numbered(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
     """Segment numbers, from 1 on, in place of label values."""
     numbers = np.zeros(256, np.uint8)
     numbers[values] = range(1, len(values) + 1)
-    return numbers[labels]
+    numbered: np.ndarray = numbers[labels]
+    return numbered
 
 
 def _description(number: int, name: str, algorithm: Algorithm) -> "SegmentDescription":
@@ -118,7 +121,7 @@ def _description(number: int, name: str, algorithm: Algorithm) -> "SegmentDescri
             name=algorithm.name,
             family=_code(ARTIFICIAL_INTELLIGENCE),
             version=algorithm.version,
-            parameters=dict(algorithm.parameters),
+            parameters=dict(algorithm.parameters) or None,
         ),
         display_color=CIELabColor.from_rgb(*concept.colour_rgb),
     )
@@ -142,8 +145,8 @@ def _sources(series: Series, origin: Origin) -> list["Dataset"]:
         groups.setdefault(each.file, []).append(each)
     if series.slices[0].frame is not None and len(groups) > 1:
         raise DataError(
-            f"The series has {len(groups)} multi-frame files; a segmentation can refer to one. Write the mask as "
-            "NIfTI or RTSTRUCT."
+            f"The series has {len(groups)} multi-frame files; a segmentation can refer to one. Write the "
+            "mask as NIfTI or RTSTRUCT."
         )
     headers = []
     for file, slices in groups.items():
@@ -183,14 +186,14 @@ def _empty_header(series: Series) -> "Dataset":
 def _position(plane: Slice) -> "PlanePositionSequence":
     from highdicom import PlanePositionSequence
 
-    return PlanePositionSequence("PATIENT", [ds(x) for x in plane.position_lps_mm])
+    return PlanePositionSequence("PATIENT", without_noise(plane.position_lps_mm))
 
 
 def _orientation(series: Series) -> "PlaneOrientationSequence":
     from highdicom import PlaneOrientationSequence
 
     along_row, along_column = directions_lps(series)
-    return PlaneOrientationSequence("PATIENT", [ds(x) for x in (*along_row, *along_column)])
+    return PlaneOrientationSequence("PATIENT", without_noise([*along_row, *along_column]))
 
 
 def _measures(series: Series) -> "PixelMeasuresSequence":
@@ -199,15 +202,20 @@ def _measures(series: Series) -> "PixelMeasuresSequence":
 
     i_mm, j_mm, _ = series.spacing_mm
     depth_mm = abs(float(np.cross(*directions_lps(series)) @ (LPS @ series.affine_ras[:3, 2])))
-    return PixelMeasuresSequence((ds(j_mm), ds(i_mm)), ds(depth_mm), ds(depth_mm))
+    row_mm, column_mm, depth_mm = without_noise([j_mm, i_mm, depth_mm])
+    return PixelMeasuresSequence((row_mm, column_mm), depth_mm, depth_mm)
 
 
 def _refer_to_frames(seg: "Dataset", series: Series) -> None:
-    """Put the file's frame numbers in place of the slices' numbers in the references to a multi-frame file."""
+    """Put frame numbers in place of the slices' numbers in the references to a multi-frame file."""
     if series.slices[0].frame is None:
         return
-    for group in seg.PerFrameFunctionalGroupsSequence:
-        for derivation in group.DerivationImageSequence:
-            for source in derivation.SourceImageSequence:
-                index = int(source.ReferencedFrameNumber) - 1
-                source.ReferencedFrameNumber = (series.slices[index].frame or 0) + 1
+    items = {  # by identity, as segments share them
+        id(source): source
+        for group in seg.PerFrameFunctionalGroupsSequence
+        for derivation in group.DerivationImageSequence
+        for source in derivation.SourceImageSequence
+    }
+    for source in items.values():
+        index = int(source.ReferencedFrameNumber) - 1
+        source.ReferencedFrameNumber = (series.slices[index].frame or 0) + 1
