@@ -11,6 +11,7 @@ from oncoseg.phantom.brain_mri import make_brain_mri
 from oncoseg.phantom.folder import Progress
 from oncoseg.phantom.liver_ct import make_liver_ct, make_vessel_ct
 from oncoseg.phantom.lung_ct import make_lung_ct
+from oncoseg.phantom.lung_ct_dicom import make_lung_ct_dicom
 
 __all__ = [
     "PHANTOMS",
@@ -20,6 +21,7 @@ __all__ = [
     "make_brain_mri",
     "make_liver_ct",
     "make_lung_ct",
+    "make_lung_ct_dicom",
     "make_vessel_ct",
 ]
 
@@ -36,6 +38,7 @@ PHANTOMS: dict[str, MakePhantom] = {
     "lung-ct": make_lung_ct,
     "liver-ct": make_liver_ct,
     "vessel-ct": make_vessel_ct,
+    "lung-ct-dicom": make_lung_ct_dicom,
 }
 """Each phantom by its name on the command line."""
 
