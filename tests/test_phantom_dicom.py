@@ -147,3 +147,33 @@ def test_slices_are_valid_dicom(chests: Path) -> None:
     done = subprocess.run(["dciodvfy", chests / "1-001.dcm"], capture_output=True, text=True, check=False)
     assert [line for line in done.stderr.splitlines() if line.startswith("Error")] == []
     assert "CTImage" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("hospital") / "patients"
+    make_hospital_dicom(out, cases=3, seed=2, size=(48, 48, 24))
+    return out
+
+
+def test_a_hospital_has_two_patients_with_t1_for_each_with_t2(hospital: Path) -> None:
+    found = [find_series(hospital / f"PATIENT-00{n}" / "MR") for n in (1, 2, 3)]
+    assert [series[0].description for series in found] == ["Ax T1 SE", "Ax T1 SE", "Ax T2 TSE"]
+    assert [series[0].grid for series in found] == [(48, 48, 24)] * 3
+
+
+def test_the_contours_of_a_hospital_are_the_tumours_of_the_brain_phantom(hospital: Path) -> None:
+    (series,) = find_series(hospital / "PATIENT-001" / "MR")
+    drawn = read_structures(hospital / "PATIENT-001" / "RTSTRUCT" / "1-1.dcm", series, ["GTV"])
+    rng = np.random.default_rng(np.random.SeedSequence(2, spawn_key=(0,)))
+    images, labels = brain_mri.synthesise(rng, (48, 48, 24))
+    np.testing.assert_array_equal(drawn["GTV"].mask, labels > 0)
+    np.testing.assert_array_equal(read_series(series).array[0], images["t1"])
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is not installed")
+@pytest.mark.parametrize("file", ["MR/1-001.dcm", "RTSTRUCT/1-1.dcm"])
+def test_a_hospitals_files_are_valid_dicom(hospital: Path, file: str) -> None:
+    path = hospital / "PATIENT-001" / file
+    done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+    assert [line for line in done.stderr.splitlines() if line.startswith("Error")] == []

@@ -117,7 +117,12 @@ def check_frame_of_reference(own: set[str], series: Series, refers_to_it: bool) 
         GeometryError: they have different frames of reference.
     """
     own = own - {""}
-    if own and series.frame_of_reference_uid and series.frame_of_reference_uid not in own and not refers_to_it:
+    if (
+        own
+        and series.frame_of_reference_uid
+        and series.frame_of_reference_uid not in own
+        and not refers_to_it
+    ):
         raise GeometryError(
             "The annotation and the series have different frames of reference, so that positions in one mean "
             "nothing in the other; expected the series that it was drawn on, or one registered with it."

@@ -93,7 +93,12 @@ def open_rtstruct(path: Path) -> StructureSet:
 
     return StructureSet(
         "RTSTRUCT",
-        distinct([Structure(roi.name, roi.number, len(items.get(roi.number, ())), "contours") for roi in rois.values()]),
+        distinct(
+            [
+                Structure(roi.name, roi.number, len(items.get(roi.number, ())), "contours")
+                for roi in rois.values()
+            ]
+        ),
         series_uids,
         draw,
     )
@@ -176,7 +181,9 @@ def _contour(item: Any, path: Path) -> Contour:
         )
         kind = str(item.get("ContourGeometricType") or "")
     except Exception as error:  # pydicom raises nearly anything on damaged bytes
-        raise DataError(f"{path} has a contour that cannot be read. Export or copy the file again.") from error
+        raise DataError(
+            f"{path} has a contour that cannot be read. Export or copy the file again."
+        ) from error
     if len(numbers) % 3 or not (np.abs(numbers) <= LARGEST_POSITION_MM).all():
         raise DataError(
             f"{path} has a damaged contour: expected triples of finite coordinates within "
@@ -188,11 +195,15 @@ def _contour(item: Any, path: Path) -> Contour:
 def _closed(contours: Sequence[Contour]) -> tuple[list[Contour], list[str]]:
     """The contours that enclose something, and what is wrong with the others."""
     open_kinds = Counter(each.kind or "no type" for each in contours if each.kind not in CLOSED)
-    remarks = [f"{count} contour(s) of type {kind} enclose nothing: ignored" for kind, count in open_kinds.items()]
+    remarks = [
+        f"{count} contour(s) of type {kind} enclose nothing: ignored" for kind, count in open_kinds.items()
+    ]
     closed = [each for each in contours if each.kind in CLOSED]
     enough = [each for each in closed if len(each.points_lps_mm) >= FEWEST_POINTS]
     if len(enough) < len(closed):
-        remarks.append(f"{len(closed) - len(enough)} contour(s) of fewer than {FEWEST_POINTS} points: ignored")
+        remarks.append(
+            f"{len(closed) - len(enough)} contour(s) of fewer than {FEWEST_POINTS} points: ignored"
+        )
     # the same contour twice would cancel itself; where that is meant, its type says so
     kept = {
         (number if each.kind == XOR else -1, each.points_lps_mm.tobytes()): each

@@ -77,7 +77,8 @@ def open_seg(path: Path, fraction: float = FRACTION) -> StructureSet:
         raise DataError(f"{path} is a damaged DICOM SEG. Export or copy it again.") from error
     counts = Counter(parsed.segments)
     structures = [
-        Structure(label, number, counts[number] + counts[None], "frames") for number, label in parsed.labels.items()
+        Structure(label, number, counts[number] + counts[None], "frames")
+        for number, label in parsed.labels.items()
     ]
 
     def draw(structure: Structure, series: Series) -> Drawing:
@@ -172,7 +173,9 @@ def _draw(parsed: _Segmentation, number: int, fraction: float, series: Series) -
     return Drawing(inside, tuple(remarks))
 
 
-def _planes(parsed: _Segmentation, wanted: Sequence[int], number: int, fraction: float) -> Iterator[np.ndarray]:
+def _planes(
+    parsed: _Segmentation, wanted: Sequence[int], number: int, fraction: float
+) -> Iterator[np.ndarray]:
     """What the frames mark, each as bool with axes column, row."""
     from pydicom.pixels import iter_pixels
 
@@ -236,7 +239,12 @@ def _geometry(parsed: _Segmentation, index: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _another_grid(
-    position: np.ndarray, orientation: np.ndarray, spacing: np.ndarray, size: np.ndarray, series: Series, off: float
+    position: np.ndarray,
+    orientation: np.ndarray,
+    spacing: np.ndarray,
+    size: np.ndarray,
+    series: Series,
+    off: float,
 ) -> str:
     def shown(numbers: Sequence[float]) -> str:
         return ", ".join(f"{each:.4g}" for each in numbers)
