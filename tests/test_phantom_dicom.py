@@ -10,7 +10,10 @@ import pydicom
 import pytest
 from scipy import ndimage
 
-from oncoseg.phantom import make_lung_ct_dicom
+from oncoseg.io.dicom.rtstruct import open_rtstruct
+from oncoseg.io.dicom.survey import find_series
+from oncoseg.io.dicom.voxels import read_series
+from oncoseg.phantom import brain_mri, make_hospital_dicom, make_lung_ct_dicom
 from oncoseg.phantom.dicom_files import Scan, write_series
 from oncoseg.phantom.lidc_xml import Mark, trace, write_readings
 
@@ -164,10 +167,12 @@ def test_a_hospital_has_two_patients_with_t1_for_each_with_t2(hospital: Path) ->
 
 def test_the_contours_of_a_hospital_are_the_tumours_of_the_brain_phantom(hospital: Path) -> None:
     (series,) = find_series(hospital / "PATIENT-001" / "MR")
-    drawn = read_structures(hospital / "PATIENT-001" / "RTSTRUCT" / "1-1.dcm", series, ["GTV"])
+    file = open_rtstruct(hospital / "PATIENT-001" / "RTSTRUCT" / "1-1.dcm")
     rng = np.random.default_rng(np.random.SeedSequence(2, spawn_key=(0,)))
     images, labels = brain_mri.synthesise(rng, (48, 48, 24))
-    np.testing.assert_array_equal(drawn["GTV"].mask, labels > 0)
+    (structure,) = file.structures
+    assert structure.name == "GTV"
+    np.testing.assert_array_equal(file.draw(structure, series).inside, labels > 0)
     np.testing.assert_array_equal(read_series(series).array[0], images["t1"])
 
 
