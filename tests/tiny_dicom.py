@@ -1,4 +1,4 @@
-"""Tiny DICOM objects for tests: a CT series of any orientation, RTSTRUCTs and bit-packed segmentations of it.
+"""Annotations for tests: a CT series of any orientation, and RTSTRUCTs and bit-packed segmentations of it.
 
 Written with plain pydicom, tag by tag, so that they are independent of what reads them.
 """
@@ -11,6 +11,8 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_files import slices, write
 
 CT, RTSTRUCT, SEG = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "481.3", "66.4"))
 LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -55,24 +57,23 @@ def write_ct(
     frame: str = FRAME,
     modality: str = "CT",
 ) -> tuple[Path, ...]:
-    """One file for each k of `voxels` (i j k, int16, stored as they are with rescale 1 and 0)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for k in range(voxels.shape[2]):
-        image = _object(CT, image_uid(k, series), series, modality, patient)
-        image.FrameOfReferenceUID = frame
-        image.ImageOrientationPatient = [*geometry.row, *geometry.column]
-        image.ImagePositionPatient = geometry.points([(0, 0, k)])[0].tolist()
-        image.PixelSpacing, image.SliceThickness = list(geometry.pixel_mm), 2.5
-        image.Rows, image.Columns = voxels.shape[1], voxels.shape[0]
-        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-        image.BitsAllocated = image.BitsStored = 16
-        image.HighBit, image.PixelRepresentation = 15, 1
-        image.RescaleSlope, image.RescaleIntercept = 1, 0
-        image.InstanceNumber = k + 1
-        image.PixelData = np.ascontiguousarray(voxels[..., k].T.astype("<i2")).tobytes()
-        files.append(_save(image, folder / f"{k:03d}.dcm"))
-    return tuple(files)
+    """One file for each k of `voxels` (i j k), whose numbers are stored as they are."""
+    images = slices(
+        voxels.astype(np.int16),
+        cosines=(*geometry.row, *geometry.column),
+        spacing_mm=(geometry.pixel_mm[1], geometry.pixel_mm[0], 2.5),
+        at=[geometry.points([(0, 0, k)])[0].tolist() for k in range(voxels.shape[2])],
+        SeriesInstanceUID=series,
+        StudyInstanceUID=STUDY,
+        FrameOfReferenceUID=frame,
+        PatientID=patient,
+        PatientName="",
+        Modality=modality,
+        RescaleIntercept=0,
+    )
+    for k, image in enumerate(images):
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = image_uid(k, series)
+    return tuple(write(images, folder))
 
 
 class Drawn(NamedTuple):
@@ -161,14 +162,13 @@ def write_seg(
     return _save(seg, path)
 
 
-def _object(sop_class: str, uid: str, series: str, modality: str, patient: str = "nobody") -> Dataset:
+def _object(sop_class: str, uid: str, series: str, modality: str) -> Dataset:
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.MediaStorageSOPClassUID, made.file_meta.MediaStorageSOPInstanceUID = sop_class, uid
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.SOPClassUID, made.SOPInstanceUID = sop_class, uid
     made.StudyInstanceUID, made.SeriesInstanceUID, made.Modality = STUDY, series, modality
-    made.PatientID, made.PatientName = patient, ""
     return made
 
 

@@ -19,6 +19,8 @@ from oncoseg.phantom import PHANTOMS
 from oncoseg.prepare import Settings, prepare
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.volume import check_same_grid
+from tiny_dicom import image_uid, write_ct
+from tiny_lidc import Marked, Roi, Session, border, write_lidc_xml
 
 Levels = Mapping[str, tuple[int, ...]]
 """Channel → the intensity from which each reader marked its voxels, rising; background is below 60."""
@@ -146,6 +148,23 @@ def write_paired(root: Path, case: str, levels: Levels) -> None:
     save_nifti(root / patient / f"{channel}_mask.nii.gz", marked(case, levels, 0))
 
 
+def write_lidc_dicom(root: Path, case: str, levels: Levels) -> None:
+    patient, _, number = case.partition("_")
+    series = f"1.2.3.{int(patient[-4:])}.{number or 1}"
+    folder = root / patient / f"study-{number}" / "CT"
+    write_ct(folder, image(case, "CT", levels["CT"]), series=series, patient=patient)
+    sessions = [Session([Marked(_outlines(case, levels, n, series))]) for n in range(len(levels["CT"]))]
+    write_lidc_xml(folder / f"{number or 1}.xml", series, sessions)
+
+
+def _outlines(case: str, levels: Levels, reader: int, series: str) -> list[Roi]:
+    """Around the rectangle that a reader marked, in each slice that it lies in."""
+    found = np.argwhere(marked(case, levels, reader))
+    (left, top, first), (right, bottom, last) = found.min(axis=0).tolist(), found.max(axis=0).tolist()
+    points = border((left, top), (right, bottom))
+    return [Roi(image_uid(k, series), 30 + 2.5 * k, points) for k in range(first, last + 1)]
+
+
 def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
@@ -166,6 +185,15 @@ EXAMPLES = {
             "LIDC-IDRI-0001_nodule-0": "LIDC-IDRI-0001",
             "LIDC-IDRI-0001_nodule-1": "LIDC-IDRI-0001",
             "LIDC-IDRI-0002_nodule-0": "LIDC-IDRI-0002",
+        },
+        {"CT": (160, 190, 220, 250)},
+    ),
+    "lidc_dicom": Example(
+        write_lidc_dicom,
+        {
+            "LIDC-IDRI-0001_1": "LIDC-IDRI-0001",
+            "LIDC-IDRI-0001_2": "LIDC-IDRI-0001",
+            "LIDC-IDRI-0002": "LIDC-IDRI-0002",
         },
         {"CT": (160, 190, 220, 250)},
     ),

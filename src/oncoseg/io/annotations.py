@@ -10,7 +10,7 @@ import numpy as np
 
 from oncoseg.errors import DataError
 from oncoseg.io import ImageRef
-from oncoseg.io.dicom.headers import DEFLATED, data_set_begins, quiet, read_header
+from oncoseg.io.dicom.headers import DEFLATED, meta_of, quiet, read_header
 from oncoseg.io.dicom.kinds import kind_of
 from oncoseg.io.dicom.series import Series
 from oncoseg.io.dicom.volumes import series_of
@@ -166,7 +166,7 @@ def _unpacked_bytes(path: Path) -> int:
     """Size of a deflated data set; not counted on beyond `LARGEST_BYTES`, and never held in memory."""
     packed = path.read_bytes()
     unpacker, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    rest = packed[data_set_begins(packed) :]
+    rest = packed[meta_of(packed)[1] :]
     while rest and total <= LARGEST_BYTES:
         try:
             block = unpacker.decompress(rest, UNPACKED_BLOCK)
