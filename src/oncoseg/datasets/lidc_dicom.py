@@ -236,5 +236,6 @@ LAYOUT = Layout(
     channels=("CT",),
     recognise=recognise,
     scan=scan,
+    anonymous=True,
 )
 """The layout `lidc_dicom`."""
