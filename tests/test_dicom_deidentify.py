@@ -14,7 +14,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless
 
-from dicom_files import ROOT, TURNED, slice_header, write_enhanced, write_slices
+from conformant import ROOT, TURNED, slice_header, write_enhanced, write_slices
 from oncoseg.errors import DataError, RunError
 from oncoseg.io.dicom.deidentify import deidentify, deidentify_folder
 from oncoseg.io.dicom.deidentify.keep import KEPT

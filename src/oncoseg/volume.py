@@ -16,6 +16,9 @@ from oncoseg.errors import GeometryError
 MM3_PER_ML = 1000.0
 """Cubic millimetres in a millilitre."""
 
+SHEAR_TOLERANCE = 1e-4
+"""Cosine between two axes from which on they are not perpendicular; 0.05 mm over half a metre."""
+
 AFFINE_TOLERANCE_MM = 1e-3
 """Two grids are the same when no corner of one lies further than this from the other's."""
 
@@ -63,6 +66,12 @@ class Volume:
         if array.shape[1:] != self.grid:
             raise GeometryError(f"Expected voxels on the grid {self.grid}, got {array.shape[1:]}.")
         return replace(self, array=array)
+
+
+def is_sheared(volume: Volume) -> bool:
+    """Whether the axes are not perpendicular, as after a tilted gantry; see `SHEAR_TOLERANCE`."""
+    axes = volume.affine_ras[:3, :3] / np.linalg.norm(volume.affine_ras[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR_TOLERANCE)
 
 
 def check_same_grid(volumes: Mapping[str, Volume]) -> None:

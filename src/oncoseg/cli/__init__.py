@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import data, evaluation, leaks, recipes, runs, terminal
+from oncoseg.cli import convert, data, evaluation, leaks, recipes, runs, terminal
 from oncoseg.errors import OncosegError
 from oncoseg.stopping import Terminated, orderly_termination
 
@@ -53,6 +53,11 @@ def _make_app() -> App:
             "oncoseg inspect data/lgg",
             "oncoseg inspect data/brats --layout brats --json found.json",
         ],
+        convert.convert: [
+            "oncoseg convert data/brats --to nnunet --out nnUNet_raw/Dataset501_Glioma",
+            "oncoseg convert data/lidc --to nifti --all-readers --out lidc-nifti",
+            "oncoseg convert clinic/cases.csv --to nifti --out shared --key-file secret/key.csv",
+        ],
         data.phantom: ["oncoseg phantom brain-mri phantoms/mri --cases 12 --seed 1"],
         data.prepare: [
             f"oncoseg prepare unified-mri-ct {two} --store store",
@@ -67,6 +72,7 @@ def _make_app() -> App:
         runs.predict: ["oncoseg predict runs/first data/new_patients --modality mri --out predictions"],
         evaluation.evaluate: [
             "oncoseg evaluate runs/first --split test",
+            "oncoseg evaluate runs/first --threshold 0.3 --out scores/lower",
             "oncoseg evaluate --prediction masks --truth data/brats --class tumour=1,2,4 --out scores",
         ],
         evaluation.compare: ["oncoseg compare ours=scores/ours theirs=scores/theirs --out comparison"],

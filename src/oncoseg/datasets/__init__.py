@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from oncoseg.datasets import brats, lgg, lidc_slices
+from oncoseg.datasets import brats, decathlon, lgg, lidc_dicom, lidc_slices, nnunet_raw, paired, table
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
+from oncoseg.datasets.tables import TABLE_SUFFIXES
 from oncoseg.errors import DataError, nearest
 from oncoseg.files import SYNTHETIC_NOTE
 
@@ -14,7 +15,12 @@ __all__ = ["DATASETS", "Case", "Layout", "Problem", "Scan", "open_dataset"]
 DATASETS: dict[str, Layout] = {
     "brats": brats.LAYOUT,
     "lidc_slices": lidc_slices.LAYOUT,
+    "lidc_dicom": lidc_dicom.LAYOUT,
     "lgg": lgg.LAYOUT,
+    "decathlon": decathlon.LAYOUT,
+    "nnunet_raw": nnunet_raw.LAYOUT,
+    "table": table.LAYOUT,
+    "paired": paired.LAYOUT,
 }
 """Every layout by its name."""
 
@@ -23,7 +29,8 @@ def open_dataset(path: Path, layout: str | None = None) -> Scan:
     """Describe the cases below a folder, without reading voxels.
 
     Args:
-        path: the data set's folder; a folder above or, for a single case, the case's own also serve.
+        path: the data set's folder; a folder above or, for a single case, the case's own also serve. Or a
+            table of cases (CSV, TSV).
         layout: a name in DATASETS; None recognises it.
 
     Raises:
@@ -53,6 +60,9 @@ def has_synthetic_note(path: Path, cases: Iterable[Case] = ()) -> bool:
 
 def _recognised(path: Path) -> str:
     names = [name for name, layout in DATASETS.items() if layout.recognise(path)]
+    indexed = [name for name in names if _has_index(path, DATASETS[name])]
+    if len(indexed) == 1:
+        return indexed[0]
     if not names:
         known = "\n".join(f"  {name}: {layout.title}" for name, layout in DATASETS.items())
         if next(path.rglob("*.dcm"), None) is not None:
@@ -69,11 +79,17 @@ def _recognised(path: Path) -> str:
     return names[0]
 
 
+def _has_index(path: Path, layout: Layout) -> bool:
+    return layout.index is not None and (path / layout.index).is_file()
+
+
 def _check_folder(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path} does not exist; expected the folder of a data set.")
-    if not path.is_dir():
-        raise DataError(f"{path} is a file; expected the folder of a data set.")
+    if path.is_file():
+        if path.name.lower().endswith(TABLE_SUFFIXES):
+            return
+        raise DataError(f"{path} is a file; expected the folder of a data set, or a table of cases (CSV).")
     try:
         empty = next(path.iterdir(), None) is None
     except OSError as error:

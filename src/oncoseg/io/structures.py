@@ -105,7 +105,7 @@ def slice_distance_mm(series: Series) -> float:
     return float(abs(k @ normal) / np.linalg.norm(normal))
 
 
-def check_frame_of_reference(own: set[str], series: Series, refers_to_it: bool) -> None:
+def check_frame_of_reference(own: str, series: Series, refers_to_it: bool) -> None:
     """Check that positions of an annotation mean places in a series.
 
     Args:
@@ -116,8 +116,8 @@ def check_frame_of_reference(own: set[str], series: Series, refers_to_it: bool) 
     Raises:
         GeometryError: they have different frames of reference.
     """
-    own = own - {""}
-    if own and series.frame_of_reference_uid and series.frame_of_reference_uid not in own and not refers_to_it:
+    known = {own, series.frame_of_reference_uid} - {""}
+    if len(known) > 1 and not refers_to_it:
         raise GeometryError(
             "The annotation and the series have different frames of reference, so that positions in one mean "
             "nothing in the other; expected the series that it was drawn on, or one registered with it."

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg.errors import GeometryError
-from oncoseg.io.dicom.parts import COSINE_EQUAL, normal
+from oncoseg.io.dicom.parts import COSINE_EQUAL, SAME_POSITION_MM, normal
 from oncoseg.io.dicom.planes import Plane
 
-UNEVEN_SHARE = 0.05
-"""No slice may lie further than this share of the spacing from where even spacing would put it."""
+UNEVEN_SHARE, ROUNDING_MM = 0.05, 0.05
+"""No slice may lie further from where even spacing puts it than this share of the spacing and what is lost
+where positions are written in tenths of a millimetre."""
 
 REMARKED_SHARE = 0.005
 """From this share on, uneven positions are remarked on; below, they are rounded numbers."""
@@ -126,7 +127,7 @@ def _even_step(positions_mm: np.ndarray, along: np.ndarray) -> tuple[np.ndarray,
     spacing = float(np.linalg.norm(step))
     even = positions_mm[0] + np.arange(count)[:, None] * step
     off = float(np.linalg.norm(positions_mm - even, axis=1).max())
-    if off > UNEVEN_SHARE * spacing:
+    if off > _tolerance_mm(spacing):
         raise GeometryError(_uneven(heights, off))
     remarks = []
     if off > REMARKED_SHARE * spacing:
@@ -152,13 +153,15 @@ def _check_even(heights_mm: np.ndarray) -> None:
     """
     distances = np.diff(heights_mm)
     smallest = float(distances.min())
+    if smallest <= SAME_POSITION_MM:
+        raise GeometryError("its slices lie side by side, not one above the other; expected a stack")
     multiples = np.rint(distances / smallest)
     spacing = float(distances[multiples == 1].mean())
     multiples = np.rint(distances / spacing)
     if (multiples == 1).all():
         return
-    if np.abs(distances - multiples * spacing).max() > 2 * UNEVEN_SHARE * spacing:  # both ends may be off
-        raise GeometryError(_uneven(heights_mm, float("inf")))
+    if np.abs(distances - multiples * spacing).max() > 2 * _tolerance_mm(spacing):  # both ends may be off
+        raise GeometryError(_uneven(heights_mm, 0))
     gaps = [
         Gap(int(index), int(multiples[index]) - 1, float(distances[index]))
         for index in np.flatnonzero(multiples > 1)
@@ -177,15 +180,18 @@ def _check_even(heights_mm: np.ndarray) -> None:
     )
 
 
+def _tolerance_mm(spacing_mm: float) -> float:
+    return UNEVEN_SHARE * spacing_mm + ROUNDING_MM
+
+
 def _uneven(heights_mm: np.ndarray, off_mm: float) -> str:
     """What is wrong with slices of which one is this far off, which lie so high along their normal."""
     distances = np.diff(heights_mm)
     even = np.linspace(heights_mm[0], heights_mm[-1], len(heights_mm))
-    if float(np.abs(heights_mm - even).max()) > UNEVEN_SHARE * float(distances.mean()) or off_mm == float(
-        "inf"
-    ):
+    tolerance = _tolerance_mm(float(distances.mean()))
+    if max(np.abs(heights_mm - even).max(), np.ptp(distances) / 2) > tolerance:
         return (
             f"the distance of its slices varies from {distances.min():.4g} to {distances.max():.4g} mm; "
-            f"expected even spacing (no slice further than {UNEVEN_SHARE:.0%} of it from its place)"
+            f"expected even spacing (no slice further than {tolerance:.2g} mm from its place)"
         )
     return f"its slices are shifted sideways by up to {off_mm:.3g} mm; expected a straight stack"

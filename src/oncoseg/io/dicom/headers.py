@@ -4,7 +4,6 @@ pydicom parses. Only the first bytes of a file are read where they hold the whol
 always do, and the frames' sequences are left alone unless the file is a multi-frame image.
 """
 
-import struct
 import warnings
 import zlib
 from collections.abc import Collection, Iterator
@@ -29,8 +28,8 @@ MOST_ITEMS = 500_000
 ITEM = b"\xfe\xff\x00\xe0"
 """The tag with which every item of a sequence begins."""
 
-PREAMBLE_BYTES, META_LENGTH_AT, MOST_META_BYTES = 128, 140, 4096
-"""Where the letters DICM and the length of the meta header stand, and the most that is looked at of it."""
+PREAMBLE_BYTES, META = 128, 2
+"""Where the letters DICM stand, and the group of the meta header that comes next."""
 
 PIXEL_DATA, PIXELS, CONTOURS, FRAMES = 0x7FE0_0010, 0x7FE0_0008, 0x3006, 0x5200
 """What ends a header: the tag of pixels, the first tag of pixels of any kind; the group of contours; and for
@@ -57,6 +56,12 @@ KEYWORDS = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 """All that is ever taken from a header."""
+
+IDENTITY = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"})
+"""Every object has all of these; a header without any is a fragment."""
+
+DIRECTORY = "1.2.840.10008.1.3.10"
+"""SOP class of a DICOMDIR, which has none of them."""
 
 UNREADABLE = object()
 """Stands for a value that is there and cannot be understood."""
@@ -89,10 +94,7 @@ class Header:
 
     def text(self, keyword: str) -> str:
         """A value as text, its components joined by a backslash; empty where there is none."""
-        value = self.values.get(keyword, "")
-        if value is UNREADABLE or isinstance(value, bytes):
-            return ""
-        return "\\".join(map(str, value)) if is_list(value) else str(value).strip()
+        return text_of(self.values.get(keyword))
 
     def number(self, keyword: str) -> float | None:
         """A value as one number, or None where there is none.
@@ -148,9 +150,13 @@ def numbers_of(value: Any, keyword: str, count: int) -> tuple[float, ...] | None
     return numbers
 
 
-def is_list(value: Any) -> bool:
-    """Whether a DICOM value has several components."""
-    return isinstance(value, list | tuple) or type(value).__name__ == "MultiValue"
+def text_of(value: Any) -> str:
+    """A DICOM value as text, its components joined by a backslash; empty for none, bytes and sequences."""
+    if value is None or value is UNREADABLE or isinstance(value, bytes):
+        return ""
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    return "\\".join(str(part).strip() for part in value) if type(value).__name__ != "Sequence" else ""
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -162,12 +168,12 @@ def looks_like_dicom(path: Path) -> bool:
         return False
 
 
-def read_header(path: Path, multi_frame: Collection[str] = ()) -> Header:
+def read_header(path: Path, images: Collection[str] = ()) -> Header:
     """Read the header of a file; within `quiet`, where many are read.
 
     Args:
         path: the file.
-        multi_frame: SOP classes whose frames are described in sequences, which are read for these alone.
+        images: SOP classes that are read up to their pixels; what describes frames of others is left alone.
 
     Raises:
         NotDicomError: the file is no DICOM file.
@@ -179,24 +185,32 @@ def read_header(path: Path, multi_frame: Collection[str] = ()) -> Header:
             if not _begins_like_dicom(start):
                 raise NotDicomError(f"{path} is no DICOM file.")
             header = _parse(path, start, whole=len(start) < FIRST_BYTES)
-            if header is None or (header.pixels_at is None and header.text("SOPClassUID") in multi_frame):
+            if header is None or (header.pixels_at is None and header.text("SOPClassUID") in images):
                 start += file.read(LARGEST_HEADER_BYTES)
-                header = _parse_long(path, start, multi_frame)
+                header = _parse_long(path, start, images)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not header.text("SOPClassUID"):
-        raise NotDicomError(f"{path} does not say what kind of DICOM object it is.")
-    return header
+    if header.text("SOPClassUID") and (
+        header.values.keys() & IDENTITY or header.text("SOPClassUID") == DIRECTORY
+    ):
+        return header
+    if _has_preamble(start):
+        raise DataError(f"{path} is damaged: it does not say what it is. Copy it again.")
+    raise NotDicomError(f"{path} is no DICOM file.")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom from checking and commenting on values that are looked at here anyway."""
-    from pydicom.config import disable_value_validation
+    """Keep pydicom from checking values, and from warning and logging about them: they may name patients."""
+    from pydicom.config import disable_value_validation, logger
 
-    with warnings.catch_warnings(), disable_value_validation():
-        warnings.simplefilter("ignore")
-        yield
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings(), disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was_disabled
 
 
 def inflate(packed: bytes, most: int) -> bytes:
@@ -208,30 +222,38 @@ def inflate(packed: bytes, most: int) -> bytes:
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most)
 
 
-def data_set_begins(start: bytes) -> int:
-    """Where the data set begins in a file that has a preamble and a meta header (PS3.10, section 7.1).
+def meta_of(start: bytes) -> tuple[Any, int]:
+    """The meta header that a file begins with, and where the data set begins (PS3.10, section 7.1)."""
+    from pydicom.filereader import read_dataset
 
-    Raises:
-        struct.error: the file ends before.
-    """
-    (length,) = struct.unpack_from("<I", start, META_LENGTH_AT)
-    return int(META_LENGTH_AT + 4 + length)
+    data = BytesIO(start)
+    data.seek(PREAMBLE_BYTES + 4 if _has_preamble(start) else 0)
+    meta = read_dataset(data, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != META)
+    return meta, data.tell()
+
+
+def data_set_begins(start: bytes) -> int:
+    """Where the data set begins in a file that begins like this."""
+    return meta_of(start)[1]
+
+
+def _has_preamble(start: bytes) -> bool:
+    return start[PREAMBLE_BYTES:][:4] == b"DICM"
 
 
 def _begins_like_dicom(start: bytes) -> bool:
     """Whether there is a preamble, or else a first tag of the meta header or of the identifying group."""
-    if start[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] == b"DICM":
+    if _has_preamble(start):
         return True
     return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08") and len(start) > PREAMBLE_BYTES
 
 
-def _parse_long(path: Path, start: bytes, multi_frame: Collection[str]) -> Header:
+def _parse_long(path: Path, start: bytes, images: Collection[str]) -> Header:
     """Parse a header that does not end in the first bytes, or goes on with frames."""
     whole = path.stat().st_size <= len(start)
-    if start.count(ITEM) > MOST_ITEMS:
-        raise DataError(f"{path} has more than {MOST_ITEMS} items in its header; expected an image's header.")
+    _check_items(path, start)
     header = _parse(path, start, whole)
-    if header is not None and header.text("SOPClassUID") in multi_frame:
+    if header is not None and header.text("SOPClassUID") in images:
         header = _parse(path, start, whole, frames=True)
     if header is None:
         raise DataError(
@@ -241,9 +263,14 @@ def _parse_long(path: Path, start: bytes, multi_frame: Collection[str]) -> Heade
     return header
 
 
+def _check_items(path: Path, header: bytes) -> None:
+    if header.count(ITEM) > MOST_ITEMS:
+        raise DataError(f"{path} has more than {MOST_ITEMS} items in its header; expected an image's header.")
+
+
 def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Header | None:
     """Parse what a file begins with; None where its header goes on after that."""
-    from pydicom.filereader import read_partial
+    from pydicom.filereader import read_dataset
 
     stopped: list[tuple[int, int, int]] = []
 
@@ -254,10 +281,19 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
         return end
 
     try:
-        deflated = DEFLATED.encode() + b"\0" in start[:MOST_META_BYTES]
-        data = BytesIO(inflate(start[data_set_begins(start) :], LARGEST_HEADER_BYTES) if deflated else start)
-        dataset = read_partial(data, ends, force=True, specific_tags=_tags())
-        values = _values(dataset)
+        meta, begins = meta_of(start)
+        syntax = str(meta.get("TransferSyntaxUID", ""))
+        data = BytesIO(start)
+        data.seek(begins)
+        if syntax == DEFLATED:
+            data = BytesIO(inflate(start[begins:], LARGEST_HEADER_BYTES))
+            _check_items(path, data.getvalue())
+        big_endian = syntax == BIG_ENDIAN or (not syntax and start[begins:][:2] == b"\x00\x08")
+        implicit = syntax in ("", IMPLICIT)  # pydicom looks whether that is true
+        dataset = read_dataset(data, implicit, not big_endian, stop_when=ends, specific_tags=_tags())
+        values = {"SOPClassUID": str(meta.get("MediaStorageSOPClassUID", ""))} | _values(dataset)
+    except DataError:
+        raise
     except Exception as error:  # pydicom raises nearly anything on damaged bytes
         if whole:
             nested = ": its sequences are nested too deeply" if isinstance(error, RecursionError) else ""
@@ -266,16 +302,9 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
     if not stopped and not whole:
         return None
     tag, at, length = stopped[0] if stopped else (0, 0, 0)
-    syntax = DEFLATED if deflated else str(dataset.file_meta.get("TransferSyntaxUID", ""))
-    implicit, little_endian = dataset.original_encoding
-    return Header(
-        path,
-        syntax or (IMPLICIT if implicit else EXPLICIT if little_endian else BIG_ENDIAN),
-        bool(little_endian),
-        values,
-        at if tag == PIXEL_DATA else None,
-        length,
-    )
+    guessed = BIG_ENDIAN if big_endian else IMPLICIT if dataset.original_encoding[0] else EXPLICIT
+    pixels_at = at if tag == PIXEL_DATA else None
+    return Header(path, syntax or guessed, not big_endian, values, pixels_at, length)
 
 
 @cache

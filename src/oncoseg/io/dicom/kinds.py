@@ -1,5 +1,7 @@
 """Which DICOM objects are volumes, which describe volumes, and which are neither (PS3.4, annex B.5)."""
 
+from oncoseg.io.dicom.headers import DIRECTORY
+
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 """Begins the SOP class of every stored object."""
 
@@ -18,6 +20,9 @@ MULTI_FRAME = {
 
 VOLUMES = SINGLE_FRAME | MULTI_FRAME
 """Images that can be slices of a volume."""
+
+UNITS_KNOWN = ("CT", "PT")
+"""Modalities whose rescaled values have a unit, whatever they are shown like."""
 
 ANNOTATIONS = {
     f"{STORAGE}481.3": "RTSTRUCT",
@@ -44,7 +49,7 @@ OTHERS = {
     f"{STORAGE}88.59": "key object selection",
     f"{STORAGE}88.67": "dose report",
     f"{STORAGE}88.76": "dose report",
-    "1.2.840.10008.1.3.10": "DICOMDIR",
+    DIRECTORY: "DICOMDIR",
 }
 """What is neither, by name."""
 

@@ -40,7 +40,7 @@ def split(planes: Sequence[Plane]) -> list[Part]:
     parts = [Part("", list(planes))]
     for words, key in (
         ("frame of reference", lambda plane: plane.header.text("FrameOfReferenceUID")),
-        ("stack", lambda plane: plane.stack),
+        ("stack", lambda plane: plane.text("StackID")),
         ("size", lambda plane: (plane.pixels.format.columns, plane.pixels.format.rows)),
     ):
         parts = [new for part in parts for new in _split_by(part, key, _named(words))]
@@ -78,8 +78,11 @@ def normal(plane: Plane) -> np.ndarray:
 def _split_places(part: Part, words: list[str]) -> list[Part]:
     """Split by the first of `words` that differs among planes at one place, while there are such."""
     crowded = [group for group in places(part.planes) if len(group) > 1]
+    most = max((len(group) for group in crowded), default=1)
     for position, name in enumerate(words):
-        if any(len({plane.apart.get(name, "") for plane in group}) > 1 for group in crowded):
+        differs = any(len({plane.apart.get(name, "") for plane in group}) > 1 for group in crowded)
+        # more values than images at one place belong to the slice, such as its time, not to the volume
+        if differs and len({plane.apart.get(name, "") for plane in part.planes}) <= most:
             new = _split_by(part, lambda plane, name=name: plane.apart.get(name, ""), _named(name))  # type: ignore[misc]
             return [last for each in new for last in _split_places(each, words[position + 1 :])]
     return [part]

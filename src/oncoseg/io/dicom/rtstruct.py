@@ -88,12 +88,17 @@ def open_rtstruct(path: Path) -> StructureSet:
         contours = [_contour(item, path) for item in items.get(structure.number, ())]
         images = {each.sop_instance_uid for each in series.slices}
         related = series.uid in series_uids or any(contour.images & images for contour in contours)
-        check_frame_of_reference(rois[structure.number].frames, series, related)
+        check_frame_of_reference(rois[structure.number].frame_of_reference_uid, series, related)
         return draw_contours(contours, series)
 
     return StructureSet(
         "RTSTRUCT",
-        distinct([Structure(roi.name, roi.number, len(items.get(roi.number, ())), "contours") for roi in rois.values()]),
+        distinct(
+            [
+                Structure(roi.name, roi.number, len(items.get(roi.number, ())), "contours")
+                for roi in rois.values()
+            ]
+        ),
         series_uids,
         draw,
     )
@@ -112,8 +117,8 @@ def draw_contours(contours: Sequence[Contour], series: Series) -> Drawing:
     _check_planes(here, series)
     if placed and not here:
         raise GeometryError(
-            f"None of its {len(placed)} contours lies in the series ({_outside(placed, series)}); expected the "
-            "series that it was drawn on."
+            f"None of its {len(placed)} contours lies in the series ({_outside(placed, series)}); expected "
+            "the series that it was drawn on."
         )
     inside = empty(series)
     by_slice: dict[int, list[np.ndarray]] = defaultdict(list)
@@ -132,7 +137,7 @@ def draw_contours(contours: Sequence[Contour], series: Series) -> Drawing:
 class _Roi(NamedTuple):
     number: int
     name: str
-    frames: set[str]
+    frame_of_reference_uid: str
 
 
 def _parse(path: Path) -> tuple[dict[int, _Roi], dict[int, list[Any]], tuple[str, ...]]:
@@ -144,7 +149,7 @@ def _parse(path: Path) -> tuple[dict[int, _Roi], dict[int, list[Any]], tuple[str
     for item in dataset.get("StructureSetROISequence") or ():
         number = int(item.ROINumber)
         frame = item.get("ReferencedFrameOfReferenceUID") or dataset.get("FrameOfReferenceUID") or ""
-        rois[number] = _Roi(number, str(item.get("ROIName") or f"ROI {number}"), {str(frame)})
+        rois[number] = _Roi(number, str(item.get("ROIName") or f"ROI {number}"), str(frame))
     items: dict[int, list[Any]] = defaultdict(list)
     for item in dataset.get("ROIContourSequence") or ():
         items[int(item.ReferencedROINumber)] += item.get("ContourSequence") or ()
@@ -176,7 +181,7 @@ def _contour(item: Any, path: Path) -> Contour:
         )
         kind = str(item.get("ContourGeometricType") or "")
     except Exception as error:  # pydicom raises nearly anything on damaged bytes
-        raise DataError(f"{path} has a contour that cannot be read. Export or copy the file again.") from error
+        raise DataError(f"{path} has a contour that cannot be read. Export or copy it again.") from error
     if len(numbers) % 3 or not (np.abs(numbers) <= LARGEST_POSITION_MM).all():
         raise DataError(
             f"{path} has a damaged contour: expected triples of finite coordinates within "
@@ -188,11 +193,15 @@ def _contour(item: Any, path: Path) -> Contour:
 def _closed(contours: Sequence[Contour]) -> tuple[list[Contour], list[str]]:
     """The contours that enclose something, and what is wrong with the others."""
     open_kinds = Counter(each.kind or "no type" for each in contours if each.kind not in CLOSED)
-    remarks = [f"{count} contour(s) of type {kind} enclose nothing: ignored" for kind, count in open_kinds.items()]
+    remarks = [
+        f"{count} contour(s) of type {kind} enclose nothing: ignored" for kind, count in open_kinds.items()
+    ]
     closed = [each for each in contours if each.kind in CLOSED]
     enough = [each for each in closed if len(each.points_lps_mm) >= FEWEST_POINTS]
     if len(enough) < len(closed):
-        remarks.append(f"{len(closed) - len(enough)} contour(s) of fewer than {FEWEST_POINTS} points: ignored")
+        remarks.append(
+            f"{len(closed) - len(enough)} contour(s) of fewer than {FEWEST_POINTS} points: ignored"
+        )
     # the same contour twice would cancel itself; where that is meant, its type says so
     kept = {
         (number if each.kind == XOR else -1, each.points_lps_mm.tobytes()): each
@@ -225,9 +234,10 @@ def _check_planes(placed: Sequence[_Placed], series: Series) -> None:
     if off:
         distance = slice_distance_mm(series)
         raise GeometryError(
-            f"{len(off)} of {len(placed)} contours have points up to {max(off) * distance:.3g} mm from the plane of "
-            f"the nearest slice; expected at most {PLANE_TOLERANCE_SLICES * distance:.3g} mm "
-            f"({PLANE_TOLERANCE_SLICES:.0%} of the distance of slices). Read it on the series that it was drawn on."
+            f"{len(off)} of {len(placed)} contours have points up to {max(off) * distance:.3g} mm from the "
+            f"plane of the nearest slice; expected at most {PLANE_TOLERANCE_SLICES * distance:.3g} mm "
+            f"({PLANE_TOLERANCE_SLICES:.0%} of the distance of slices). Read it on the series that it was "
+            "drawn on."
         )
 
 
@@ -282,8 +292,8 @@ def _extent(placed: Sequence[_Placed], series: Series) -> Iterator[str]:
     between = max(slices) - min(slices) + 1
     if len(slices) < between:
         yield (
-            f"{between - len(slices)} of the {between} slices from its first to its last have no contour: they stay "
-            "empty, as nothing is drawn between slices"
+            f"{between - len(slices)} of the {between} slices from its first to its last have no contour: "
+            "they stay empty, as nothing is drawn between slices"
         )
     limits = np.array(series.grid[:2]) - 0.5
     beyond = sum(bool((each.outline < -0.5).any() or (each.outline > limits).any()) for each in placed)

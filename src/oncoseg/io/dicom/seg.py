@@ -8,15 +8,17 @@ FRACTIONAL and LABELMAP segmentations are read; pydicom decodes the pixels.
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError
+from oncoseg.io.dicom.decoder import Decoder
 from oncoseg.io.dicom.headers import numbers_of, quiet
-from oncoseg.io.dicom.planes import LARGEST_SLICE_PIXELS
-from oncoseg.io.dicom.series import Series
+from oncoseg.io.dicom.pixel_format import LARGEST_COMPRESSION, LARGEST_SLICE_PIXELS
+from oncoseg.io.dicom.series import PixelFormat, Pixels, Series, Slice
 from oncoseg.io.structures import (
     Drawing,
     Structure,
@@ -77,12 +79,13 @@ def open_seg(path: Path, fraction: float = FRACTION) -> StructureSet:
         raise DataError(f"{path} is a damaged DICOM SEG. Export or copy it again.") from error
     counts = Counter(parsed.segments)
     structures = [
-        Structure(label, number, counts[number] + counts[None], "frames") for number, label in parsed.labels.items()
+        Structure(label, number, counts[number] + counts[None], "frames")
+        for number, label in parsed.labels.items()
     ]
 
     def draw(structure: Structure, series: Series) -> Drawing:
-        frames = {str(parsed.dataset.get("FrameOfReferenceUID") or "")}
-        check_frame_of_reference(frames, series, series.uid in parsed.series_uids)
+        frame = str(parsed.dataset.get("FrameOfReferenceUID") or "")
+        check_frame_of_reference(frame, series, series.uid in parsed.series_uids)
         with quiet():
             return _draw(parsed, structure.number, fraction, series)
 
@@ -134,14 +137,13 @@ def _check_size(path: Path, dataset: Any, kind: str, described: int) -> None:
         )
     if frames != described or not 0 < rows * columns <= LARGEST_SLICE_PIXELS:
         raise DataError(
-            f"{path} declares {frames} frames of {columns}×{rows} pixels and describes {described}; expected each "
-            "to be described. Export or copy it again."
+            f"{path} declares {frames} frames of {columns}×{rows} pixels and describes {described}; expected "
+            "each to be described. Export or copy it again."
         )
-    there = len(dataset.PixelData)
-    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated and there * 8 < frames * rows * columns * bits:
+    there, needed = len(dataset.PixelData), math.ceil(frames * rows * columns * bits / 8)
+    if there * (LARGEST_COMPRESSION if dataset.file_meta.TransferSyntaxUID.is_encapsulated else 1) < needed:
         raise DataError(
-            f"{path} is truncated: {there} of {math.ceil(frames * rows * columns * bits / 8)} bytes of its pixels "
-            "are there. Copy it again."
+            f"{path} is truncated: {there} of {needed} bytes of its pixels are there. Copy it again."
         )
 
 
@@ -159,36 +161,64 @@ def _draw(parsed: _Segmentation, number: int, fraction: float, series: Series) -
         lost += cut
     if marked and outside == marked:
         raise GeometryError(
-            f"None of the {marked} frames that mark something lies in the series; expected the series that the "
-            "segmentation was made on."
+            f"None of the {marked} frames that mark something lies in the series; expected the series that "
+            "the segmentation was made on."
         )
     remarks = []
     if not marked:
         remarks.append("no frame marks anything: nothing is inside")
     if lost:
         remarks.append(
-            f"{lost} marked pixel(s) lie outside the series, {outside} of {marked} marking frames wholly: left out"
+            f"{lost} marked pixel(s) lie outside the series, {outside} of {marked} frames wholly: left out"
         )
     return Drawing(inside, tuple(remarks))
 
 
-def _planes(parsed: _Segmentation, wanted: Sequence[int], number: int, fraction: float) -> Iterator[np.ndarray]:
+def _planes(
+    parsed: _Segmentation, wanted: Sequence[int], number: int, fraction: float
+) -> Iterator[np.ndarray]:
     """What the frames mark, each as bool with axes column, row."""
-    from pydicom.pixels import iter_pixels
-
-    if not wanted:
-        return
     least = 1.0
     if parsed.kind == "FRACTIONAL":
         least = fraction * int(parsed.dataset.get("MaximumFractionalValue") or 255)
-    try:
-        for plane in iter_pixels(parsed.dataset, indices=wanted, raw=True):
-            yield (plane == number if parsed.kind == "LABELMAP" else plane >= least).T
-    except Exception as error:  # decoders raise nearly anything on damaged bytes
-        raise DataError(
-            f"{parsed.path} has pixels that cannot be decoded ({type(error).__name__}); expected an uncompressed or "
-            "losslessly compressed segmentation. For JPEG 2000: pip install 'oncoseg[codecs]'."
-        ) from error
+    encapsulated = parsed.dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    for plane in (_decoded if encapsulated else _native)(parsed, wanted):
+        yield (plane == number if parsed.kind == "LABELMAP" else plane >= least).T
+
+
+def _native(parsed: _Segmentation, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+    """Uncompressed frames, axes row, column. One of single bits may begin within a byte (PS3.5, 8.1.1)."""
+    data = np.frombuffer(parsed.dataset.PixelData, np.uint8)
+    shape = int(parsed.dataset.Rows), int(parsed.dataset.Columns)
+    pixels, bits = math.prod(shape), int(parsed.dataset.BitsAllocated)
+    for index in wanted:
+        start, stop = index * pixels * bits, (index + 1) * pixels * bits
+        part = data[start // 8 : -(-stop // 8)]
+        if bits == 1:
+            part = np.unpackbits(part, bitorder="little")[start % 8 :][:pixels]
+        yield part.view("u1" if bits <= 8 else "<u2").reshape(shape)
+
+
+def _decoded(parsed: _Segmentation, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+    """Compressed frames, axes row, column; in a process of its own, as decoders may crash."""
+    dataset = parsed.dataset
+    bits = int(dataset.BitsAllocated)
+    stored = PixelFormat(
+        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
+        little_endian=True,
+        encapsulated=True,
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        frames=len(parsed.segments),
+        bits_allocated=bits,
+        bits_stored=bits,
+        high_bit=bits - 1,
+        signed=False,
+    )
+    pixels = Pixels(stored, int(dataset["PixelData"].file_tell), 1.0, 0.0)
+    with closing(Decoder()) as decoder:
+        for index in wanted:
+            yield decoder.numbers(Slice(parsed.path, index, "", (0.0, 0.0, 0.0)), pixels)
 
 
 def _place(parsed: _Segmentation, index: int, series: Series) -> _Frame:
@@ -208,12 +238,12 @@ def _place(parsed: _Segmentation, index: int, series: Series) -> _Frame:
     axes = np.abs(whole_steps)
     straight = (axes.sum(axis=0) == 1).all() and axes.sum(axis=1).max() == 1
     if not straight or off.max() > ALIGNMENT_TOLERANCE_VOXELS:
-        raise GeometryError(_another_grid(position, orientation, spacing, size, series, off.max()))
+        raise GeometryError(_another_grid(position, orientation, spacing, size, series))
     return _Frame(whole_origin.astype(int), whole_steps[:, 0].astype(int), whole_steps[:, 1].astype(int))
 
 
 def _geometry(parsed: _Segmentation, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Position of the first pixel (LPS, mm), directions of row and column, distance of rows and of columns."""
+    """Position of the first pixel (LPS, mm), directions of row and column, distance of rows, of columns."""
     dataset = parsed.dataset
     own = dataset.PerFrameFunctionalGroupsSequence[index]
     found = []
@@ -228,29 +258,34 @@ def _geometry(parsed: _Segmentation, index: int) -> tuple[np.ndarray, np.ndarray
             numbers = None
         if numbers is None:
             raise DataError(
-                f"{parsed.path} does not say where its frame {index + 1} lies in the patient: {keyword} is missing "
-                "or damaged. Export it again."
+                f"{parsed.path} does not say where its frame {index + 1} lies in the patient: {keyword} is "
+                "missing or damaged. Export it again."
             )
         found.append(np.array(numbers))
     return found[0], found[1], found[2]
 
 
 def _another_grid(
-    position: np.ndarray, orientation: np.ndarray, spacing: np.ndarray, size: np.ndarray, series: Series, off: float
+    position: np.ndarray,
+    orientation: np.ndarray,
+    spacing: np.ndarray,
+    size: np.ndarray,
+    series: Series,
 ) -> str:
-    def shown(numbers: Sequence[float]) -> str:
+    def shown(numbers: Any) -> str:
         return ", ".join(f"{each:.4g}" for each in numbers)
 
     distances = series.spacing_mm
-    directions = series.affine_ras[:3, :3].T / np.array(distances)[:, None] * [-1, -1, 1]
-    first = series.affine_ras[:3, 3] * [-1, -1, 1]
+    directions = series.affine_ras[:3, :3].T / np.array(distances)[:, None] * [-1, -1, 1] + 0.0  # no −0
+    first = series.affine_ras[:3, 3] * [-1, -1, 1] + 0.0
     return (
-        f"The segmentation lies on another grid than the series, up to {off:.2g} voxels off: its frames have "
-        f"{size[0]}×{size[1]} pixels of {spacing[1]:.4g}×{spacing[0]:.4g} mm along ({shown(orientation[:3])}) and "
-        f"({shown(orientation[3:])}), one with its first pixel at ({shown(position)}) mm; the series has "
-        f"{'×'.join(map(str, series.grid))} voxels of {'×'.join(f'{each:.4g}' for each in distances)} mm along "
-        f"{', '.join(f'({shown(each)})' for each in directions)}, from ({shown(first)}) mm on (LPS). Expected the "
-        "series that it was made on, or one resampled onto its grid; nothing is interpolated."
+        "The segmentation lies on another grid than the series: its frames have "
+        f"{size[0]}×{size[1]} pixels of {spacing[1]:.4g}×{spacing[0]:.4g} mm along "
+        f"({shown(orientation[:3])}) and ({shown(orientation[3:])}), one with its first pixel at "
+        f"({shown(position)}) mm; the series has {'×'.join(map(str, series.grid))} voxels of "
+        f"{'×'.join(f'{each:.4g}' for each in distances)} mm along "
+        f"{', '.join(f'({shown(each)})' for each in directions)}, from ({shown(first)}) mm on (LPS). "
+        "Expected the series that it was made on, or one resampled onto its grid; nothing is interpolated."
     )
 
 

@@ -1,25 +1,21 @@
-"""What lies in a folder of DICOM files: series that are volumes, annotations, and the rest with reasons."""
+"""Looking through a folder of DICOM files, by their headers alone."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from oncoseg.errors import DataError, GeometryError
-from oncoseg.io.dicom.assemble import series_number, series_of
+from oncoseg.errors import DataError
+from oncoseg.io.dicom.assemble import left_out, volumes
+from oncoseg.io.dicom.findings import Annotation, Survey
+from oncoseg.io.dicom.findings import LeftOut as LeftOut
 from oncoseg.io.dicom.headers import Header, NotDicomError, quiet, read_header
-from oncoseg.io.dicom.kinds import ANNOTATIONS, MULTI_FRAME, VOLUMES, kind_of
-from oncoseg.io.dicom.parts import COSINE_EQUAL, Part, normal, places, split
+from oncoseg.io.dicom.kinds import ANNOTATIONS, VOLUMES, kind_of
 from oncoseg.io.dicom.patients import patient_key, user_salt
-from oncoseg.io.dicom.planes import Plane, planes_of
 from oncoseg.io.dicom.series import Series
-
-FEWEST_SLICES = 3
-"""Fewer slices of one orientation, beside slices of another in the same series, are a localiser."""
+from oncoseg.io.dicom.sources import DICOMDIR, files_at
 
 READERS = 4
 """Threads that read headers: on a cold disk they wait for several files at once."""
@@ -28,76 +24,8 @@ Gaps = Literal["refuse", "split"]
 """What becomes of a series with missing slices: nothing, or one volume for each stretch without a gap."""
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """An object that marks something in images.
-
-    Attributes:
-        file: where it lies.
-        kind: `RTSTRUCT`, `SEG` or `SR`.
-        uid: SeriesInstanceUID.
-        study_uid: StudyInstanceUID.
-        sop_instance_uid: of the file.
-        frame_of_reference_uid: empty where it does not say at its top level.
-        description: SeriesDescription; shown and never stored.
-        patient: see `Series.patient`.
-    """
-
-    file: Path
-    kind: str
-    uid: str
-    study_uid: str
-    sop_instance_uid: str
-    frame_of_reference_uid: str
-    description: str
-    patient: str
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Files that make no volume.
-
-    Attributes:
-        kind: `localiser`, `secondary capture`, `dose report`, …; `refused` for what should be a volume and
-            cannot be one; `damaged` for a file that cannot be parsed.
-        reason: in words that say how to mend it, where that is possible.
-        files: which.
-        uid: SeriesInstanceUID; empty where it is unknown.
-        study_uid: StudyInstanceUID.
-        modality: as for `Series`.
-        description: SeriesDescription; shown and never stored.
-        number: SeriesNumber, or None.
-    """
-
-    kind: str
-    reason: str
-    files: tuple[Path, ...]
-    uid: str = ""
-    study_uid: str = ""
-    modality: str = ""
-    description: str = ""
-    number: int | None = None
-
-
-@dataclass
-class Survey:
-    """What was found.
-
-    Attributes:
-        series: those that are volumes, by study, number, UID and part.
-        annotations: objects that mark something in images.
-        left_out: everything else that is DICOM, with the reason.
-        not_dicom: how many files are no DICOM files.
-    """
-
-    series: list[Series] = field(default_factory=list)
-    annotations: list[Annotation] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    not_dicom: int = 0
-
-
 def find_series(path: Path, *, gaps: Gaps = "refuse", salt: bytes | None = None) -> list[Series]:
-    """The series in a folder that are volumes; see `survey` for what was left out, and for the arguments."""
+    """The series that are volumes; see `survey` for what was left out, and for the arguments."""
     return survey(path, gaps=gaps, salt=salt).series
 
 
@@ -105,38 +33,39 @@ def survey(path: Path, *, gaps: Gaps = "refuse", salt: bytes | None = None) -> S
     """Look through DICOM files; reads headers alone.
 
     Args:
-        path: a folder, which is searched at any depth, whatever its files are called; or one file.
+        path: a folder, which is searched at any depth, whatever its files are called; a DICOMDIR; a single
+            file; or a zip, which stays unpacked until the program ends (see `zips.unpacked` for shorter).
         gaps: what becomes of a series with missing slices.
-        salt: for `Series.patient`; this user's own where left out.
+        salt: for `Series.patient`; this user's own where left out (see `patients.py`).
 
     Raises:
-        DataError: there is nothing at `path`.
+        DataError: there is nothing at `path`, or it is a zip or a DICOMDIR that cannot be used.
     """
-    from oncoseg.io.dicom.sources import files_below
-
-    return survey_files(files_below(path), gaps=gaps, salt=salt)
+    return survey_files(files_at(path), gaps=gaps, salt=salt)
 
 
 def survey_files(files: Iterable[Path], *, gaps: Gaps = "refuse", salt: bytes | None = None) -> Survey:
     """As `survey`, of these files."""
     found = Survey()
-    headers = _headers(files, found)
+    headers = _headers(list(files), found)
     patients = _Patients(salt)
     groups: dict[tuple[str, ...], list[Header]] = defaultdict(list)
-    aside: dict[tuple[str, ...], list[Header]] = defaultdict(list)
     for header in headers:
-        patient, kind = patients.key(header), _kind(header)
+        key = (patients.key(header), header.text("StudyInstanceUID"), header.text("SeriesInstanceUID"))
+        groups[*key, _kind(header)].append(header)
+    for (patient, *_, kind), some in groups.items():
         if kind in ANNOTATIONS.values():
-            found.annotations.append(_annotation(header, kind, patient))
-            continue
-        series = (patient, header.text("StudyInstanceUID"), header.text("SeriesInstanceUID"))
-        (groups if kind == "image" else aside)[*series, kind].append(header)
-    for (*_, kind), some in aside.items():
-        found.left_out.append(_left_out(some, kind, _reason(kind)))
-    for (patient, *_), some in groups.items():
-        _volumes(some, patient, gaps, found)
-    _mention_damage(found)
-    found.series.sort(key=lambda each: (each.study_uid, each.number or 0, each.uid, each.part))
+            found.annotations += [_annotation(header, kind, patient) for header in some]
+        elif kind == DICOMDIR:
+            continue  # the files that it lists are found by themselves
+        elif kind == "image":
+            made, refused = volumes(some, patient, gaps == "split")
+            found.series += made
+            found.left_out += refused
+        else:
+            found.left_out.append(left_out(some, kind, _reason(kind)))
+    damaged = {file.parent for each in found.left_out if each.kind == "damaged" for file in each.files}
+    found.series = sorted((_beside_damage(each, damaged) for each in found.series), key=_order)
     return found
 
 
@@ -151,18 +80,17 @@ class _Patients:
         identifier = header.text("PatientID")
         if identifier:
             return patient_key(identifier, header.text("IssuerOfPatientID"), self._salt)
-        return patient_key(header.text("StudyInstanceUID"), "study without a patient", self._salt)
+        return patient_key(header.text("StudyInstanceUID"), "a study without a patient", self._salt)
 
 
-def _headers(files: Iterable[Path], found: Survey) -> list[Header]:
+def _headers(files: Collection[Path], found: Survey) -> list[Header]:
     def read(file: Path) -> Header | DataError:
         try:
-            return read_header(file, MULTI_FRAME)
+            return read_header(file, VOLUMES)
         except DataError as error:
             return error
 
     headers = []
-    files = list(files)
     with quiet(), ThreadPoolExecutor(READERS) as threads:
         for file, header in zip(files, threads.map(read, files), strict=True):
             if isinstance(header, NotDicomError):
@@ -182,101 +110,37 @@ def _kind(header: Header) -> str:
     if "LOCALIZER" in header.text("ImageType").upper().split("\\"):
         return "localiser"
     if header.text("BurnedInAnnotation").upper() == "YES":
-        return "burned-in annotation"
+        return "burned-in text"
     return "image"
 
 
 def _reason(kind: str) -> str:
     return {
-        "localiser": "a localiser: single slices that plan a scan, no volume",
-        "burned-in annotation": "text is drawn into its pixels",
-    }.get(kind, f"{kind}: no volume of CT, MR or PET")
+        "localiser": "single slices that plan a scan, no volume",
+        "burned-in text": "text is drawn into the pixels, which would be taken for anatomy",
+    }.get(kind, "no volume of CT, MR or PET")
 
 
 def _annotation(header: Header, kind: str, patient: str) -> Annotation:
     return Annotation(
-        header.file,
-        kind,
-        header.text("SeriesInstanceUID"),
-        header.text("StudyInstanceUID"),
-        header.text("SOPInstanceUID"),
-        header.text("FrameOfReferenceUID"),
-        header.text("SeriesDescription"),
-        patient,
+        file=header.file,
+        kind=kind,
+        uid=header.text("SeriesInstanceUID"),
+        study_uid=header.text("StudyInstanceUID"),
+        sop_instance_uid=header.text("SOPInstanceUID"),
+        frame_of_reference_uid=header.text("FrameOfReferenceUID"),
+        description=header.text("SeriesDescription"),
+        patient=patient,
     )
 
 
-def _left_out(headers: Sequence[Header], kind: str, reason: str) -> LeftOut:
-    first = headers[0]
-    return LeftOut(
-        kind,
-        reason,
-        tuple(header.file for header in headers),
-        first.text("SeriesInstanceUID"),
-        first.text("StudyInstanceUID"),
-        modality_of(first),
-        first.text("SeriesDescription"),
-        series_number(first),
-    )
-
-
-def modality_of(header: Header) -> str:
-    """Modality; what the SOP class is for, where that is not said."""
-    return header.text("Modality") or kind_of(header.text("SOPClassUID"))
-
-
-def _volumes(headers: list[Header], patient: str, gaps: Gaps, found: Survey) -> None:
-    """Add the volumes of one series, and what of it was left out."""
-    planes: list[Plane] = []
-    unfit: list[tuple[Header, str]] = []
-    with quiet():
-        for header in headers:
-            try:
-                planes += planes_of(header)
-            except DataError as error:
-                unfit.append((header, str(error)))
-    if not headers[0].text("SeriesInstanceUID"):
-        unfit = [
-            (header, "SeriesInstanceUID is missing, so that nothing says which belong together")
-            for header in headers
-        ]
-    if unfit:
-        reasons = Counter(reason for _, reason in unfit)
-        words = "; ".join(
-            f"{count} of {len(headers)} file(s): {reason}" for reason, count in reasons.most_common(3)
-        )
-        found.left_out.append(_left_out(headers, "refused", words))
-        return
-    parts = split(planes)
-    for part in parts:
-        if _is_localiser(part, parts):
-            words = f"a localiser: {len(part.planes)} slice(s) beside slices of another orientation"
-            found.left_out.append(_left_out([plane.header for plane in part.planes], "localiser", words))
-            continue
-        try:
-            found.series += series_of(part, patient, gaps == "split")
-        except GeometryError as error:
-            label = f"{part.label}: " if part.label else ""
-            headers = list({plane.header.file: plane.header for plane in part.planes}.values())
-            found.left_out.append(_left_out(headers, "refused", f"{label}{error}"))
-
-
-def _is_localiser(part: Part, parts: Sequence[Part]) -> bool:
-    """Whether it has few slices and lies beside parts of another orientation."""
-    own = normal(part.planes[0])
-    others = [normal(other.planes[0]) for other in parts]
-    if all(np.abs(own - other).max() <= COSINE_EQUAL for other in others):
-        return False
-    return len(places(part.planes)) < FEWEST_SLICES
-
-
-def _mention_damage(found: Survey) -> None:
-    """A damaged file may be the last slice of what lies beside it, where no gap shows."""
-    damaged = {file.parent for each in found.left_out if each.kind == "damaged" for file in each.files}
+def _beside_damage(series: Series, damaged: Collection[Path]) -> Series:
+    """Remark on damaged files in its folders: one may be its last slice, where no gap shows."""
+    if not {file.parent for file in series.files} & set(damaged):
+        return series
     words = "damaged files lie beside its own: slices may be missing at its ends"
-    found.series = [
-        replace(each, remarks=(*each.remarks, words))
-        if {file.parent for file in each.files} & damaged
-        else each
-        for each in found.series
-    ]
+    return replace(series, remarks=(*series.remarks, words))
+
+
+def _order(series: Series) -> tuple[str, int, str, str]:
+    return series.study_uid, series.number or 0, series.uid, series.part
