@@ -174,9 +174,8 @@ def test_signs_fill_unused_bits(tmp_path: Path) -> None:
 def jpeg_ls(path: Path) -> tuple[bytes, Callable[[bytes], np.ndarray]]:
     """A file's pixels as one frame, and how to decode one."""
     jpeg_ls = pytest.importorskip("jpeg_ls")
-    return jpeg_ls.encode_array(dcmread(path).pixel_array), lambda frame: jpeg_ls.decode(
-        np.frombuffer(frame, np.uint8)
-    )
+    frame = jpeg_ls.encode_array(dcmread(path).pixel_array)
+    return frame, lambda some: jpeg_ls.decode(np.frombuffer(some, np.uint8))
 
 
 def jpeg_2000(path: Path) -> tuple[bytes, Callable[[bytes], np.ndarray]]:
@@ -210,7 +209,6 @@ def test_comments_of_compressed_frames_are_gone(
     (written,) = converted(tmp_path / "planted", tmp_path / "out")
     assert traces(written) == []
     (cleaned,) = generate_frames(dcmread(written).PixelData, number_of_frames=1)
-    assert cleaned.rstrip(b"\0") == frame.rstrip(b"\0")
     np.testing.assert_array_equal(decoded(cleaned), decoded(frame))
 
 

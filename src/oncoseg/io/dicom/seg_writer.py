@@ -58,8 +58,8 @@ def write_seg(
         GeometryError: another shape than the series' grid.
         RunError: the disk is full or the folder cannot be written.
     """
-    from pydicom.uid import generate_uid
     from highdicom.seg import Segmentation, SegmentationTypeValues
+    from pydicom.uid import generate_uid
 
     check_labels(labels, series, names)
     values = sorted(names)

@@ -16,7 +16,7 @@ from oncoseg.io.dicom.deidentify.dataset import deidentify
 from oncoseg.io.dicom.deidentify.risks import shows_face, text_in_pixels
 from oncoseg.io.dicom.headers import looks_like_dicom, quiet
 from oncoseg.io.dicom.patients import user_salt
-from oncoseg.io.dicom.sources import files_below
+from oncoseg.io.dicom.sources import files_at
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -74,7 +74,7 @@ def deidentify_folder(
         RunError: `out` holds other files, or cannot be written.
     """
     secret = user_salt() if salt is None else salt
-    files = files_below(source)
+    files = files_at(source)
     _claim(out, source, secret)
     written: list[Path] = []
     left_out: Counter[str] = Counter()
