@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom import Dataset, dcmread
 
-from clinical_files import AXIAL, SAGITTAL, TURNED, write_enhanced, write_slices
+from conformant import AXIAL, SAGITTAL, TURNED, write_enhanced, write_slices
 from oncoseg.errors import DataError, GeometryError, RunError
 from oncoseg.files import TEMPORARY_MARK
 from oncoseg.io.dicom.codes import CONCEPTS, concept_of

@@ -11,7 +11,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-ROOT = "1.2.826.0.1.3680043.8.498."
+ROOT = "1.3.6.1.4.1.99999.7."
 """Begins the UIDs that are made up here."""
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
