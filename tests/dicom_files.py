@@ -5,6 +5,7 @@ axes `i j k` (column, row, slice) of stored numbers. Datasets are changed as a t
 `write`. All UIDs are the same in every run.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,27 @@ def _image(sop_class: str, stored: np.ndarray, name: str, number: int) -> FileDa
     dataset.PixelData = data + b"\0" * (len(data) % 2)
     dataset["PixelData"].VR = "OW" if bits > 8 else "OB"
     return dataset
+
+
+def element(tag: int, vr: str, value: bytes) -> bytes:
+    """One element with explicit VR, little-endian."""
+    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
+    if vr in ("OB", "OW", "SQ", "UN", "UT"):
+        return head + struct.pack("<HL", 0, len(value)) + value
+    return head + struct.pack("<H", len(value)) + value
+
+
+def put_element(file: Path, tag: int, new: bytes) -> None:
+    """Put bytes in place of a top-level element of a file with explicit VR, or where it would stand."""
+    data = file.read_bytes()
+    at = 144 + int.from_bytes(data[140:144], "little")
+    while at < len(data):
+        group, number, vr = struct.unpack_from("<HH2s", data, at)
+        long = vr in (b"OB", b"OW", b"SQ", b"UN", b"UT")
+        (length,) = struct.unpack_from("<L" if long else "<H", data, at + (8 if long else 6))
+        end = at + (12 if long else 8) + length
+        if (group << 16 | number) >= tag:
+            break
+        at = end
+    after = end if (group << 16 | number) == tag else at
+    file.write_bytes(data[:at] + new + data[after:])

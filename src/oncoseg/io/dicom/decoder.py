@@ -3,12 +3,14 @@
 pydicom takes the fragments apart and calls the decoder; which ones there are depends on what is installed.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from oncoseg.errors import DataError
+from oncoseg.io.dicom.jpeg_extended import decode_twelve_bits, twelve_bit_jpeg
 from oncoseg.io.dicom.series import Pixels, Slice
 from oncoseg.limited import LimitedProcess, LostError
 
@@ -17,6 +19,9 @@ DECODER_MEMORY_BYTES = 2 << 30
 
 DECODER_SECONDS = 60.0
 """How long decoding one slice may take; 512×512 pixels take some hundredths of a second."""
+
+JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+"""Transfer syntaxes for which no second decoder is tried: CharLS takes ten seconds to find data truncated."""
 
 INSTALL = 'pip install "oncoseg[codecs]"'
 """What brings the decoders that are missing."""
@@ -63,24 +68,42 @@ def decode(frame: Frame) -> np.ndarray:
     stored = frame.pixels.format
     syntax = UID(stored.transfer_syntax)
     try:
-        decoder = get_decoder(syntax)
+        available = find_spec("gdcm") if twelve_bit_jpeg(stored) else get_decoder(syntax).is_available
     except NotImplementedError as error:
         raise DataError(
             f"{frame.file} is compressed as {syntax.name}, which is not read. Export it uncompressed."
         ) from error
-    if not decoder.is_available:
+    if not available:
         raise DataError(f"{frame.file} is compressed as {syntax.name}; reading that needs {INSTALL}.")
     try:
-        with frame.file.open("rb") as file:
-            file.seek(frame.pixels.offset)
-            numbers, _ = decoder.as_array(file, index=frame.number, raw=True, **_options(frame))  # type: ignore[arg-type]
+        numbers = _numbers(frame)
     except Exception as error:  # each decoder has its own errors
         raise DataError(
             f"{frame.file} is damaged: its compressed pixels cannot be decoded. Copy it again."
         ) from error
     if numbers.shape != (stored.rows, stored.columns):
-        raise DataError(f"{frame.file} is damaged: its compressed pixels have another size than it declares.")
+        raise DataError(f"{frame.file} is damaged: its compressed pixels are of another size than declared.")
     return np.ascontiguousarray(numbers)
+
+
+def _numbers(frame: Frame) -> np.ndarray:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    stored = frame.pixels.format
+    with frame.file.open("rb") as file:
+        file.seek(frame.pixels.offset)
+        if twelve_bit_jpeg(stored):
+            return decode_twelve_bits(file, frame.number, stored)
+        decoder = get_decoder(stored.transfer_syntax)
+        gdcm_alone = stored.transfer_syntax in JPEG_LS and "gdcm" in decoder.available_plugins
+        numbers, _ = decoder.as_array(
+            file,
+            index=frame.number,
+            raw=True,
+            decoding_plugin="gdcm" if gdcm_alone else "",
+            **_options(frame),  # type: ignore[arg-type]
+        )
+    return numbers
 
 
 def _options(frame: Frame) -> dict[str, object]:

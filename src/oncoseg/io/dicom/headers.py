@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,12 @@ IDENTITY = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"}
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR, which has none of them."""
+
+BY_PIXELS = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+"""Keywords whose type depends on that of the pixels."""
+
+LONGEST_REMEMBERED, MOST_REMEMBERED = 128, 4096
+"""Values of at most so many bytes are remembered once converted, at most so many of them."""
 
 UNREADABLE = object()
 """Stands for a value that is there and cannot be understood."""
@@ -168,12 +174,12 @@ def looks_like_dicom(path: Path) -> bool:
         return False
 
 
-def read_header(path: Path, multi_frame: Collection[str] = ()) -> Header:
+def read_header(path: Path, images: Collection[str] = ()) -> Header:
     """Read the header of a file; within `quiet`, where many are read.
 
     Args:
         path: the file.
-        multi_frame: SOP classes whose frames are described in sequences, which are read for these alone.
+        images: SOP classes that are read up to their pixels; what describes frames of others is left alone.
 
     Raises:
         NotDicomError: the file is no DICOM file.
@@ -185,9 +191,9 @@ def read_header(path: Path, multi_frame: Collection[str] = ()) -> Header:
             if not _begins_like_dicom(start):
                 raise NotDicomError(f"{path} is no DICOM file.")
             header = _parse(path, start, whole=len(start) < FIRST_BYTES)
-            if header is None or (header.pixels_at is None and header.text("SOPClassUID") in multi_frame):
+            if header is None or (header.pixels_at is None and header.text("SOPClassUID") in images):
                 start += file.read(LARGEST_HEADER_BYTES)
-                header = _parse_long(path, start, multi_frame)
+                header = _parse_long(path, start, images)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     if header.text("SOPClassUID") and (
@@ -232,6 +238,11 @@ def meta_of(start: bytes) -> tuple[Any, int]:
     return meta, data.tell()
 
 
+def data_set_begins(start: bytes) -> int:
+    """Where the data set begins in a file that begins like this."""
+    return meta_of(start)[1]
+
+
 def _has_preamble(start: bytes) -> bool:
     return start[PREAMBLE_BYTES:][:4] == b"DICM"
 
@@ -243,13 +254,12 @@ def _begins_like_dicom(start: bytes) -> bool:
     return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08") and len(start) > PREAMBLE_BYTES
 
 
-def _parse_long(path: Path, start: bytes, multi_frame: Collection[str]) -> Header:
+def _parse_long(path: Path, start: bytes, images: Collection[str]) -> Header:
     """Parse a header that does not end in the first bytes, or goes on with frames."""
     whole = path.stat().st_size <= len(start)
-    if start.count(ITEM) > MOST_ITEMS:
-        raise DataError(f"{path} has more than {MOST_ITEMS} items in its header; expected an image's header.")
+    _check_items(path, start)
     header = _parse(path, start, whole)
-    if header is not None and header.text("SOPClassUID") in multi_frame:
+    if header is not None and header.text("SOPClassUID") in images:
         header = _parse(path, start, whole, frames=True)
     if header is None:
         raise DataError(
@@ -259,6 +269,11 @@ def _parse_long(path: Path, start: bytes, multi_frame: Collection[str]) -> Heade
     return header
 
 
+def _check_items(path: Path, header: bytes) -> None:
+    if header.count(ITEM) > MOST_ITEMS:
+        raise DataError(f"{path} has more than {MOST_ITEMS} items in its header; expected an image's header.")
+
+
 def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Header | None:
     """Parse what a file begins with; None where its header goes on after that."""
     from pydicom.filereader import read_dataset
@@ -266,7 +281,10 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
     stopped: list[tuple[int, int, int]] = []
 
     def ends(tag: int, _vr: str | None, length: int) -> bool:
-        end = tag >= PIXELS or tag >> 16 == CONTOURS or (tag >> 16 == FRAMES and not frames)
+        group = tag >> 16  # of pydicom's slow type for tags this is quick
+        if group < CONTOURS:
+            return False
+        end = group == CONTOURS or (group == FRAMES and not frames) or tag >= PIXELS
         if end:
             stopped.append((tag, data.tell(), length))
         return end
@@ -278,10 +296,15 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
         data.seek(begins)
         if syntax == DEFLATED:
             data = BytesIO(inflate(start[begins:], LARGEST_HEADER_BYTES))
+            _check_items(path, data.getvalue())
         big_endian = syntax == BIG_ENDIAN or (not syntax and start[begins:][:2] == b"\x00\x08")
         implicit = syntax in ("", IMPLICIT)  # pydicom looks whether that is true
-        dataset = read_dataset(data, implicit, not big_endian, stop_when=ends, specific_tags=_tags())
+        dataset = read_dataset(
+            data, implicit, not big_endian, stop_when=ends, specific_tags=list(_keywords())
+        )
         values = {"SOPClassUID": str(meta.get("MediaStorageSOPClassUID", ""))} | _values(dataset)
+    except DataError:
+        raise
     except Exception as error:  # pydicom raises nearly anything on damaged bytes
         if whole:
             nested = ": its sequences are nested too deeply" if isinstance(error, RecursionError) else ""
@@ -296,24 +319,38 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
 
 
 @cache
-def _tags() -> list[int]:
+def _keywords() -> dict[int, str]:
+    """Tag → keyword of all that is taken."""
     from pydicom.tag import Tag
 
-    return [Tag(keyword) for keyword in KEYWORDS]
+    return {Tag(keyword): keyword for keyword in KEYWORDS}
 
 
 def _values(dataset: Any) -> dict[str, Any]:
     """What is there and not empty; each is converted on its own: a bad one spoils no other."""
     values: dict[str, Any] = {}
-    for keyword, tag in zip(KEYWORDS, _tags(), strict=True):
-        if tag not in dataset:
-            continue
+    characters = dataset.original_character_set
+    characters = characters if isinstance(characters, str) else tuple(characters)
+    for element in list(dataset.values()):
+        keyword = _keywords().get(int(element.tag), "")
         try:
-            value = dataset[tag].value
+            if not element.is_raw or keyword in BY_PIXELS or element.length > LONGEST_REMEMBERED:
+                value = dataset[element.tag].value
+            else:
+                value = _converted(element._replace(value_tell=0), characters)
         except RecursionError:
             raise
         except Exception:  # see _parse
             value = UNREADABLE
-        if value is not None and (value is UNREADABLE or not hasattr(value, "__len__") or len(value)):
+        if keyword and value is not None and not (hasattr(value, "__len__") and len(value) == 0):
             values[keyword] = value
     return values
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _converted(element: Any, characters: str | tuple[str, ...]) -> Any:
+    """The value of an element; most are the same in all files of a series."""
+    from pydicom.dataelem import convert_raw_data_element
+
+    encoding = characters if isinstance(characters, str) else list(characters)
+    return convert_raw_data_element(element, encoding=encoding).value

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from oncoseg.errors import DataError
-from oncoseg.io.dicom.headers import DEFLATED, inflate, meta_of
+from oncoseg.io.dicom.headers import DEFLATED, data_set_begins, inflate
 from oncoseg.io.dicom.series import PixelFormat, Pixels, Slice
 
 
@@ -26,7 +26,7 @@ def stored_numbers(plane: Slice, pixels: Pixels) -> np.ndarray:
     try:
         if stored.transfer_syntax == DEFLATED:
             packed = plane.file.read_bytes()
-            data = inflate(packed[meta_of(packed)[1] :], pixels.offset + stored.frame_bytes)
+            data = inflate(packed[data_set_begins(packed) :], pixels.offset + stored.frame_bytes)
             numbers = np.frombuffer(data[pixels.offset :][: stored.frame_bytes], kind)
         else:
             numbers = np.fromfile(plane.file, kind, count, offset=pixels.offset)

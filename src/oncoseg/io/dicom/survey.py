@@ -12,7 +12,7 @@ from oncoseg.io.dicom.assemble import left_out, volumes
 from oncoseg.io.dicom.findings import Annotation, Survey
 from oncoseg.io.dicom.findings import LeftOut as LeftOut
 from oncoseg.io.dicom.headers import Header, NotDicomError, quiet, read_header
-from oncoseg.io.dicom.kinds import ANNOTATIONS, MULTI_FRAME, VOLUMES, kind_of
+from oncoseg.io.dicom.kinds import ANNOTATIONS, VOLUMES, kind_of
 from oncoseg.io.dicom.patients import patient_key, user_salt
 from oncoseg.io.dicom.series import Series
 from oncoseg.io.dicom.sources import DICOMDIR, files_at
@@ -86,7 +86,7 @@ class _Patients:
 def _headers(files: Collection[Path], found: Survey) -> list[Header]:
     def read(file: Path) -> Header | DataError:
         try:
-            return read_header(file, MULTI_FRAME)
+            return read_header(file, VOLUMES)
         except DataError as error:
             return error
 

@@ -10,7 +10,7 @@ import numpy as np
 from oncoseg.errors import DataError
 from oncoseg.io.dicom.choosing import listed
 from oncoseg.io.dicom.headers import quiet, read_header
-from oncoseg.io.dicom.kinds import MULTI_FRAME
+from oncoseg.io.dicom.kinds import VOLUMES
 from oncoseg.io.dicom.parts import normal
 from oncoseg.io.dicom.planes import Plane, planes_of
 from oncoseg.io.dicom.series import Series
@@ -75,7 +75,7 @@ def axial_slices(files: Sequence[Path]) -> int:
 def _planes(file: Path) -> list[Plane]:
     with quiet():
         try:
-            return planes_of(read_header(file, MULTI_FRAME))
+            return planes_of(read_header(file, VOLUMES))
         except DataError as error:
             told = str(error)
             raise DataError(told if str(file) in told else f"{file} cannot be a slice: {told}.") from error
