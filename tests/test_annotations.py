@@ -158,6 +158,15 @@ def test_size_is_checked_before_memory_is_taken(rtstruct: Path, monkeypatch: pyt
         list_structures(rtstruct)
 
 
+def test_the_number_of_items_is_checked_too(rtstruct: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = rtstruct.read_bytes().count(b"\xfe\xff\x00\xe0")
+    monkeypatch.setattr(annotations, "MOST_ITEMS", items)
+    assert len(list_structures(rtstruct)) == 3
+    monkeypatch.setattr(annotations, "MOST_ITEMS", items - 1)
+    with pytest.raises(DataError, match=f"or {items - 1} items; expected an annotation"):
+        list_structures(rtstruct)
+
+
 def test_a_deflated_file_that_unpacks_to_too_much_is_refused(
     rtstruct: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
