@@ -13,6 +13,7 @@ from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError
 from oncoseg.evaluate.masks import Result, summarise, write
 from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, of_patients, score_case
+from oncoseg.evaluate.truths import fingerprints, in_canonical
 from oncoseg.files import new_folder
 from oncoseg.labels import consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
@@ -85,11 +86,12 @@ def _score_readers(scoring: Scoring, share: float, case: Case) -> tuple[str, lis
         raise DataError(f"Case {case.id}: {error}") from error
     first = next(iter(volumes.values()))
     spacing = first.spacing_mm if first.spacing_known else None
+    classes = {TUMOUR: (1,)}
     return case.id, [
-        row
+        row._replace(truth=fingerprints(in_canonical(truth, first), classes)[row.label])
         for group, name, truth, reader in _matches(readers, share)
         for row in score_case(
-            f"{case.id}:{name}", case.patient, truth, reader, spacing, {TUMOUR: (1,)}, scoring, group=group
+            f"{case.id}:{name}", case.patient, truth, reader, spacing, classes, scoring, group=group
         )
     ]
 

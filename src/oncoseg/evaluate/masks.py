@@ -1,16 +1,21 @@
 """Scoring predictions of any origin against their truth, case by case in several processes."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from oncoseg import io, statistics
+from oncoseg.datasets import has_synthetic_note
 from oncoseg.errors import DataError, OncosegError
-from oncoseg.evaluate import long_table
+from oncoseg.evaluate import long_table, pictures, summary_tables
+from oncoseg.evaluate.images import with_images
 from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
-from oncoseg.evaluate.scoring import CaseScores, Scoring, as_json, of_patients, score_case
-from oncoseg.files import new_folder, write_json
+from oncoseg.evaluate.panels import write_panels
+from oncoseg.evaluate.scoring import FORFEITED, CaseScores, Scoring, as_json, of_patients, score_case
+from oncoseg.evaluate.truths import fingerprints, in_canonical
+from oncoseg.files import new_folder, without_nan, write_json
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 from oncoseg.processes import processes_within, run_each
@@ -59,6 +64,7 @@ def evaluate_masks(
     prediction: Path,
     out: Path,
     *,
+    images: Path | None = None,
     classes: Mapping[str, Sequence[int]] | None = None,
     patients: Mapping[str, str] | None = None,
     scoring: Scoring | None = None,
@@ -77,6 +83,8 @@ def evaluate_masks(
         truth: a data set of a known layout, or a folder of NIfTI masks.
         prediction: likewise; `CASE_probability` beside a mask gives the metrics of ranking and calibration.
         out: a new folder for the tables.
+        images: a data set, or a folder of images named as the cases, for the pictures; None takes those of
+            the truth's data set. They decide no score.
         classes: name → the label values that it joins; None for each of the truth's labels alone.
         patients: case → patient, for folders that do not say.
         scoring: what there is to choose about the metrics.
@@ -88,14 +96,16 @@ def evaluate_masks(
         progress: called after every case.
 
     Raises:
-        DataError: no case that is in both folders, a truth that cannot be used, no label in it, or a
-            patient that the network was trained on.
+        DataError: no case that is in both folders, a truth that cannot be used, no label in it, a
+            patient that the network was trained on, or `images` without one of any case.
         RunError: `out` holds something or cannot be written.
     """
     chosen = scoring or Scoring()
     pairs, without_truth, synthetic = find_pairs(truth, prediction, patients)
     if trained_on is not None:
         check_unseen(pairs, RunFolder(trained_on).split())
+    if images is not None:
+        pairs, synthetic = with_images(pairs, images), synthetic or has_synthetic_note(images)
     out = new_folder(out, "The evaluation folder")
     count = processes_within(workers, None, _gib_of(pairs), len(pairs))
     classes = classes or _labels_of(pairs, share, count)
@@ -113,6 +123,10 @@ def evaluate_masks(
     summary |= {"cases": len(pairs), "failures": failures, "without_truth": without_truth}
     summary |= {"synthetic": synthetic}
     write(out, cases, of_each, summary)
+    # after the scores are safe, which do not depend on it
+    shown = pictures.draw(pairs, cases, of_each, classes, failures, share, resample, count)
+    summary |= {"panels": write_panels(out, shown)}
+    write_json(out / "summary.json", summary)
     return Result(out, cases, of_each, summary, failures, without_truth)
 
 
@@ -156,7 +170,7 @@ def summarise(
                     "group": group,
                     "class": label,
                     "metric": name,
-                    **_numbers(statistics.summarise([row.values[name] for row in rows])),
+                    **without_nan(_summary_of([row.values[name] for row in rows], touched)._asdict()),
                     "rules": {rule: touched.count(rule) for rule in dict.fromkeys(touched) if rule},
                 }
             )
@@ -179,10 +193,11 @@ def summarise(
 def write(
     folder: Path, cases: Sequence[CaseScores], patients: Sequence[CaseScores], summary: Mapping[str, Any]
 ) -> None:
-    """Write the tables of cases and patients, and last summary.json."""
+    """Write the tables of cases and patients, those for papers, and last summary.json."""
     long_table.write(folder, long_table.CASES, long_table.rows_of(cases))
     long_table.write(folder, long_table.PATIENTS, long_table.rows_of(patients))
     long_table.write_counts(folder, cases)
+    summary_tables.write_tables(folder, summary_tables.of_masks(summary))
     write_json(folder / "summary.json", summary)
 
 
@@ -216,7 +231,8 @@ def _score_pair(
         loaded.probability,
         with_probability,
     )
-    return pair.case, _Scored(scores, failure)
+    found = fingerprints(in_canonical(loaded.truth, loaded.like), classes)
+    return pair.case, _Scored([row._replace(truth=found[row.label]) for row in scores], failure)
 
 
 def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tuple[int, ...]]:
@@ -230,6 +246,13 @@ def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tup
     if not found - {0}:
         raise DataError("No truth holds any label; expected some tumour. Say what counts with --class.")
     return {f"label-{value}": (value,) for value in sorted(found - {0})}
+
+
+def _summary_of(values: Sequence[float], rules: Sequence[str]) -> statistics.Summary:
+    if FORFEITED in rules:
+        nothing = [math.nan] * len(values)
+        return statistics.plain_summary(nothing, f"no mean: {rules.count(FORFEITED)} patients lack a file")
+    return statistics.summarise(values)
 
 
 def _values_in(share: float, pair: Pair) -> list[int]:
@@ -249,7 +272,3 @@ def _voxels(ref: ImageRef) -> int:
         return io.voxel_bytes(ref)
     except DataError:
         return 0  # reading it will say what is wrong
-
-
-def _numbers(summary: statistics.Summary) -> dict[str, Any]:
-    return {name: None if value != value else value for name, value in summary._asdict().items()}

@@ -36,6 +36,7 @@ class Pair(NamedTuple):
         labels: label value → name, where the truth's data set declares them.
         prediction: None where there is none.
         probability: of tumour, beside the prediction; None where there is none.
+        images: channel → image to show under the contours; None where there is none.
     """
 
     case: str
@@ -44,6 +45,7 @@ class Pair(NamedTuple):
     labels: Mapping[int, str]
     prediction: ImageRef | None = None
     probability: ImageRef | None = None
+    images: Mapping[str, ImageRef] | None = None
 
 
 class Pairs(NamedTuple):
@@ -68,12 +70,14 @@ class Loaded(NamedTuple):
         prediction: likewise; None where there is none.
         probability: float32; None where there is none.
         spacing_mm: None where the truth's file holds no voxel size.
+        like: the truth's grid, with voxels that are all 0 and take no memory.
     """
 
     truth: np.ndarray
     prediction: np.ndarray | None
     probability: np.ndarray | None
     spacing_mm: tuple[float, float, float] | None
+    like: Volume
 
 
 def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None = None) -> Pairs:
@@ -97,7 +101,7 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
         )
     maps = _files(prediction, only_probabilities=True)
     pairs = [
-        Pair(case.case, case.patient, case.truth, case.labels, predicted.get(name), maps.get(name))
+        case._replace(prediction=predicted.get(name), probability=maps.get(name))
         for name, case in sorted(known.items())
     ]
     synthetic = has_synthetic_note(truth) or has_synthetic_note(prediction)
@@ -142,8 +146,9 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     first = next(iter(readers.values()))
     truth = consensus([_labels(volume, name) for name, volume in readers.items()], share)
     spacing = first.spacing_mm if first.spacing_known else None
+    like = first.with_array(np.broadcast_to(np.uint8(0), first.array.shape))
     if pair.prediction is None:
-        return Loaded(truth, None, None, spacing)
+        return Loaded(truth, None, None, spacing, like)
     predicted = _placed(io.read(pair.prediction), first)
     probability = None if pair.probability is None else _placed(io.read(pair.probability), first)
     if resample:
@@ -153,7 +158,23 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     if probability is not None:
         check_same_grid({"truth": first, "probability": probability})
     scores = None if probability is None else _probabilities(probability)
-    return Loaded(truth, _labels(predicted, "prediction"), scores, spacing)
+    return Loaded(truth, _labels(predicted, "prediction"), scores, spacing, like)
+
+
+def load_image(ref: ImageRef, like: Volume) -> Volume:
+    """Read an image that shows what a case's masks mark.
+
+    Args:
+        ref: the image.
+        like: the masks' grid.
+
+    Raises:
+        DataError: a file that cannot be used.
+        GeometryError: another grid.
+    """
+    image = _placed(io.read(ref), like)
+    check_same_grid({"truth": like, "image": image})
+    return image
 
 
 def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
@@ -187,7 +208,9 @@ def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
             raise
         return {name: Pair(name, patients.get(name, name), (ref,), {}) for name, ref in files.items()}
     found = {
-        case.id: Pair(case.id, patients.get(case.id, case.patient), case.masks, case.labels)
+        case.id: Pair(
+            case.id, patients.get(case.id, case.patient), case.masks, case.labels, images=case.images
+        )
         for case in cases
         if case.masks
     }

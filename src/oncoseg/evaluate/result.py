@@ -1,6 +1,7 @@
 """`Evaluation`: the tables, curves and pictures of one set of predictions, and its files."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from oncoseg import metrics
-from oncoseg.evaluate.panels import Panel, choose
+from oncoseg.evaluate import summary_tables
+from oncoseg.evaluate.choosing import choose
+from oncoseg.evaluate.panels import Panel, write_panels
 from oncoseg.evaluate.table import (
     AVERAGINGS,
     DEFINITIONS,
@@ -18,15 +21,14 @@ from oncoseg.evaluate.table import (
     by_score,
     histogram,
     table,
-    without_nan,
 )
 from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
-from oncoseg.files import atomic_file, write_json
+from oncoseg.files import atomic_file, without_nan, write_json
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Published
-from oncoseg.statistics import CONFIDENCE, Summary
+from oncoseg.statistics import CONFIDENCE
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the evaluation's files."""
 
 CURVE_POINTS = 400
@@ -77,7 +79,7 @@ class Evaluation:
         return next(row for row in self.table if (row.group, row.averaging) == (group, averaging))
 
     def write(self, folder: Path) -> Path:
-        """Write summary.json, per_patient.csv, per_slice.csv, curves.json and panels.npz.
+        """Write summary.json, .md and .tex, per_patient.csv, per_slice.csv, curves.json and panels.npz.
 
         An earlier summary is removed first and the new one written last, so that a folder with a
         summary is always complete.
@@ -86,8 +88,10 @@ class Evaluation:
         _write_csv(folder / "per_patient.csv", [_patient_row(patient) for patient in self.patients])
         _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
         write_json(folder / "curves.json", self.curves)
-        _write_panels(folder / "panels.npz", self.panels)
-        write_json(folder / "summary.json", self._summary())
+        shown = write_panels(folder, self.panels)
+        summary = without_nan(self._summary() | {"panels": shown})
+        summary_tables.write_tables(folder, summary_tables.of_run(summary))
+        write_json(folder / "summary.json", summary)
         return folder
 
     def _summary(self) -> dict[str, Any]:
@@ -107,7 +111,6 @@ class Evaluation:
             "averagings": AVERAGINGS,
             "table": [_table_row(row) for row in self.table],
             "published": [row.model_dump() for row in self.published],
-            "panels": [_panel_words(panel) for panel in self.panels],
         }
 
 
@@ -132,7 +135,6 @@ def evaluate_predictions(
     """
     counted = tally(predictions, threshold)
     patients = sorted(counted.patients.values(), key=lambda p: (counted.groups.index(p.modality), p.patient))
-    shown = [(patient.candidate, patient.dice) for patient in patients if patient.candidate is not None]
     return Evaluation(
         threshold,
         seed,
@@ -140,9 +142,17 @@ def evaluate_predictions(
         patients,
         counted.slices,
         _curves(counted),
-        choose(shown, counted.false_alarms),
+        _panels(counted),
         tuple(published),
     )
+
+
+def _panels(counted: Tally) -> list[Panel]:
+    views = counted.views()
+    return [
+        Panel(one.group, one.label, roles, one.patient, one.dice, views[one.shown])
+        for roles, one in choose(counted.candidates(), counted.largest_errors())
+    ]
 
 
 def _curves(counted: Tally) -> dict[str, dict[str, Any]]:
@@ -155,11 +165,12 @@ def _curve(patients: list[PatientTally]) -> dict[str, Any]:
     area, error = metrics.roc_auc(voxels), metrics.roc_auc_error(voxels)
     words = {
         "confusion": counts._asdict(),
-        "auc": without_nan(area),
-        "auc_error": without_nan(error),
-        "average_precision": without_nan(metrics.average_precision(voxels)),
+        "auc": area,
+        "auc_error": error,
+        "average_precision": metrics.average_precision(voxels),
     }
-    return words if without_nan(area) is None else words | {"points": _points(metrics.roc_curve(voxels))}
+    points = {} if math.isnan(area) else {"points": _points(metrics.roc_curve(voxels))}
+    return dict(without_nan(words | points))
 
 
 def _points(curve: metrics.Roc) -> dict[str, list[float]]:
@@ -176,21 +187,7 @@ def _points(curve: metrics.Roc) -> dict[str, list[float]]:
 
 
 def _table_row(row: TableRow) -> dict[str, Any]:
-    return row._asdict() | {"scores": {name: _summary_words(s) for name, s in row.scores.items()}}
-
-
-def _summary_words(summary: Summary) -> dict[str, Any]:
-    numbers = {
-        name: without_nan(getattr(summary, name))
-        for name in ("mean", "median", "low", "high", "median_low", "median_high")
-    }
-    return numbers | {"n": summary.n, "undefined": summary.undefined, "note": summary.note}
-
-
-def _panel_words(panel: Panel) -> dict[str, Any]:
-    pictures = {"image", "truth", "prediction"}
-    words = {name: value for name, value in panel._asdict().items() if name not in pictures}
-    return words | {name: without_nan(words[name]) for name in ("patient_dice", "slice_dice")}
+    return row._asdict() | {"scores": {name: summary._asdict() for name, summary in row.scores.items()}}
 
 
 def _patient_row(patient: PatientTally) -> dict[str, Any]:
@@ -223,13 +220,3 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: "" if v != v else v for k, v in row.items()})
-
-
-def _write_panels(path: Path, panels: list[Panel]) -> None:
-    arrays = {
-        f"{name}_{index}": getattr(panel, name)
-        for index, panel in enumerate(panels)
-        for name in ("image", "truth", "prediction")
-    }
-    with atomic_file(path) as temporary:
-        np.savez_compressed(temporary, **arrays)

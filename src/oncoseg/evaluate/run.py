@@ -1,7 +1,7 @@
 """Evaluating a run on one side of its split, with the leakage check before anything is computed."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ from oncoseg import split as splits
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
-from oncoseg.evaluate.result import evaluate_predictions
+from oncoseg.evaluate.renewal import check_place
+from oncoseg.evaluate.result import FORMAT_VERSION, evaluate_predictions
 from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, as_json, of_patients, score_case
+from oncoseg.evaluate.truths import fingerprints
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
@@ -29,8 +31,12 @@ def evaluate_run(
     data: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
     changes: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    replace: bool = False,
 ) -> Path:
-    """Predict and score one side of a run's split; write RUN/evaluation/SPLIT.
+    """Predict and score one side of a run's split.
+
+    The same evaluation, made again, takes the earlier one's place.
 
     Args:
         run: a run folder with recipe, split, data and weights.
@@ -38,32 +44,39 @@ def evaluate_run(
         data: modality → folder, where a data set has moved since training.
         progress: told after every case.
         changes: of the recipe's fields, such as `prediction.threshold`.
+        out: the folder for the tables; None for RUN/evaluation/SPLIT.
+        replace: put it also in the place of an evaluation of other weights, data or settings.
 
     Returns:
         The folder that was written.
 
     Raises:
-        RunError: the run is incomplete or the side unknown.
+        RunError: the run is incomplete, the side unknown or empty, or another evaluation in the way.
         DataError: a case is gone or has no truth, or a patient is also on another side.
     """
     folder = RunFolder(run)
     cases, synthetic = _cases(folder.split(), folder.data(), split, dict(data or {}))
     predictor = predict.Predictor.load(run, changes)
     recipe = predictor.recipe
-    scored: list[CaseScores] = []
-    predictions = _scored(_predictions(predictor, cases, progress), recipe.prediction.threshold, scored)
-    evaluation = evaluate_predictions(predictions, recipe.prediction.threshold, recipe.published)
-    described = replace(
-        evaluation,
-        split=split,
-        weights=predictor.weights_sha256,
-        prediction=recipe.prediction.model_dump(mode="json")
+    threshold = recipe.prediction.threshold
+    made: dict[str, Any] = {
+        "split": split,
+        "weights": predictor.weights_sha256,
+        "prediction": recipe.prediction.model_dump(mode="json")
         | {"precision": predictor.precision, "device": predictor.device.type},
-        data=_fingerprints(cases),
-        synthetic=synthetic,
-        scoring=as_json(SCORING),
-    )
-    out = run / "evaluation" / split
+        "data": _fingerprints(cases),
+        "synthetic": synthetic,
+        "scoring": as_json(SCORING),
+    }
+    in_run = run / "evaluation" / split
+    if not replace:
+        summary = {"format_version": FORMAT_VERSION, "threshold": threshold, **made}
+        check_place(out or in_run, summary, in_run=out is None)
+    scored: list[CaseScores] = []
+    predictions = _scored(_predictions(predictor, cases, progress), threshold, scored)
+    evaluation = evaluate_predictions(predictions, threshold, recipe.published)
+    described = dataclasses.replace(evaluation, **made)
+    out = out or in_run
     (out / "summary.json").unlink(missing_ok=True)
     long_table.write(out, long_table.CASES, long_table.rows_of(scored))
     long_table.write(out, long_table.PATIENTS, long_table.rows_of(of_patients(scored, SCORING)))
@@ -121,19 +134,22 @@ def _scored(
     predictions: Iterator[CasePrediction], threshold: float, scored: list[CaseScores]
 ) -> Iterator[CasePrediction]:
     """Pass predictions on and keep every metric of each."""
+    classes = {TUMOUR: (1,)}
     for case in predictions:
-        scored += score_case(
+        found = fingerprints(case.truth, classes)
+        rows = score_case(
             case.case_id,
             case.patient,
             case.truth,
             case.probability >= threshold,
             case.spacing_mm,
-            {TUMOUR: (1,)},
+            classes,
             SCORING,
             case.probability,
             with_probability=True,
             group=case.modality,
         )
+        scored += [row._replace(truth=found[row.label]) for row in rows]
         yield case
 
 

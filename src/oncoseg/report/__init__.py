@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
+from oncoseg.evaluate.panels import Panel
 from oncoseg.files import write_bytes, write_text
 from oncoseg.report import curves, examples, pages
 from oncoseg.report.comparison import write_comparison
@@ -19,7 +19,7 @@ FIGURE_SUFFIXES = (".png", ".svg")
 """Ends of the names of the figures beside the page."""
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, evaluation: Path | None = None) -> Path:
     """Write RUN/report/index.html, and beside it its figures as files of their own, for slides.
 
     These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`), `roc.svg`,
@@ -27,16 +27,21 @@ def write_report(run: Path) -> Path:
     run does not have yet (an evaluation, finished training) is left out, and the page says which
     command makes it.
 
+    Args:
+        run: the run folder.
+        evaluation: a folder that `evaluate_run` wrote elsewhere, to show in place of the run's own; the
+            report is then EVALUATION/report/index.html.
+
     Returns:
         The page's path. It needs no other file and no network.
 
     Raises:
         RunError: not a run folder, damaged, or it cannot be written.
     """
-    contents = read_run(run)
+    contents = read_run(run, evaluation)
     panels = contents.evaluation.panels if contents.evaluation else []
     plots = _plots(contents)
-    path = run / "report" / "index.html"
+    path = (evaluation or run) / "report" / "index.html"
     write_text(path, _page(contents, plots, panels))
     for curve in chain.from_iterable(plots.values()):
         write_bytes(path.with_name(f"{curve.name}.svg"), curve.svg)
@@ -57,13 +62,11 @@ def _plots(contents: Contents) -> dict[str, list[Curve]]:
     return plots
 
 
-def _page(
-    contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Mapping[str, Any]]
-) -> str:
+def _page(contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Panel]) -> str:
     return pages.render(
         "report.html.jinja",
         **vars(contents),
         plots=plots,
-        tiles=[examples.panel_tiles(panel) for panel in panels],
+        examples=[examples.example(panel) for panel in panels],
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
     )

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from oncoseg.evaluate import long_table
+from oncoseg.evaluate.panels import Panel, read_panels
+from oncoseg.evaluate.pictures import MOST_CLASSES
 from oncoseg.files import write_bytes, write_text
 from oncoseg.metrics.catalogue import SITUATIONS
-from oncoseg.report import pages
+from oncoseg.report import examples, pages
 from oncoseg.report.curves import Curve
 from oncoseg.report.distributions import bland_altman, histogram
 
@@ -20,7 +22,7 @@ LISTED = ("dice", "precision", "recall", "surface_dice", "hd95_max_mm", "volume_
 
 
 def write_evaluation(folder: Path) -> Path:
-    """Write FOLDER/index.html from the tables that `evaluate_masks` left there, and its plots as SVG files.
+    """Write FOLDER/index.html from what `evaluate_masks` left there, its plots as SVG, a picture as PNG.
 
     Returns:
         The page's path. It needs no other file and no network.
@@ -30,10 +32,16 @@ def write_evaluation(folder: Path) -> Path:
     """
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     rows, counts = long_table.read(folder), long_table.read_counts(folder)
-    parts = [_part(group, label, rows, counts, summary) for group, label in _parts(rows)]
+    panels = read_panels(folder, summary.get("panels", []))
+    parts = [
+        _part(group, label, rows, counts, summary) | {"examples": _examples(group, label, panels)}
+        for group, label in _parts(rows)
+    ]
     for part in parts:
         for plot in part["plots"]:
             write_bytes(folder / f"{plot.name}.svg", plot.svg)
+    if panels:
+        write_bytes(folder / "examples.png", examples.overview(panels, summary["synthetic"]))
     path = folder / "index.html"
     write_text(
         path,
@@ -44,6 +52,7 @@ def write_evaluation(folder: Path) -> Path:
             parts=parts,
             situations=SITUATIONS,
             listed=LISTED,
+            most_classes=MOST_CLASSES,
         ),
     )
     return path
@@ -79,6 +88,10 @@ def _part(
             {"patient": patient, "rows": {m: of_metric[m][patient] for m in LISTED}} for patient in patients
         ],
     }
+
+
+def _examples(group: str, label: str, panels: list[Panel]) -> list[examples.Example]:
+    return [examples.example(panel) for panel in panels if (panel.group, panel.label) == (group, label)]
 
 
 def _worst_first(value: float) -> float:

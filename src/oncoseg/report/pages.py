@@ -4,7 +4,7 @@ from datetime import date
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import oncoseg
@@ -14,7 +14,11 @@ from oncoseg.report import words
 def render(template: str, **contents: Any) -> str:
     """Fill a template of this package."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("oncoseg", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "score": words.score,
@@ -24,7 +28,7 @@ def render(template: str, **contents: Any) -> str:
         "number": words.number,
     }
     here = files("oncoseg.report")
-    return environment.from_string(here.joinpath(template).read_text("utf-8")).render(
+    return environment.get_template(template).render(
         words=words,
         style=Markup(here.joinpath("style.css").read_text("utf-8")),
         today=date.today().isoformat(),
