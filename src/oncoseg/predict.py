@@ -276,18 +276,18 @@ class Predictor:
         )
 
     def _remarks(self, job: Job, accept_implausible: bool) -> list[str]:
-        """What is doubtful about an image.
+        """What is odd in an image's header, and what is doubtful about it.
 
         Raises:
             DataError: it cannot be what it is said to be, and that is not accepted.
         """
         settings = replace(self.settings[job.modality], accept_implausible=accept_implausible)
         with open_source(job.case, settings.channels_of(job.case)) as source:
-            found = plausibility.look(source.like, source.sample(LOOKED_AT))
+            found, odd = plausibility.look(source.like, source.sample(LOOKED_AT)), source.remarks
         settings.check_plausible(found)
         doubts = plausibility.doubts(found, settings.scaling == "window")
         doubts += plausibility.unlike(found, self.looks.get(job.modality, {}))
-        return [doubt.text for doubt in doubts]
+        return [*odd, *(doubt.text for doubt in doubts)]
 
     def _predict_job(self, job: Job, outputs: "_Outputs") -> Iterator[int]:
         """Predict one input into those of its files that are missing; gives the slices done so far."""
@@ -416,7 +416,7 @@ def substitutions(out: Path) -> dict[str, dict[str, str]]:
 
 
 def remarks(out: Path) -> dict[str, list[str]]:
-    """Case → what is doubtful about its images, of all cases predicted into a folder."""
+    """Case → what is odd or doubtful about its images, of all cases predicted into a folder."""
     return dict(_read_record(out / RECORD_FILE).get("remarks", {}))
 
 
