@@ -62,7 +62,10 @@ def test_a_patient_without_tumour_has_no_score_unless_some_was_predicted():
     row = evaluation.row("mri")
     assert (row.scores["dice"].mean, row.scores["dice"].n, row.both_empty, row.truth_empty) == (0, 1, 1, 1)
     assert math.isnan(row.scores["auc"].mean)
-    assert evaluation.curves["mri"]["auc"] is None
+    assert evaluation.curves_of("mri")["roc"] is None
+    assert evaluation.curves_of("mri")["froc"] is None
+    detection = evaluation.curves_of("mri")["detection"]
+    assert [detection[name] for name in ("tp", "fp", "fn", "tn")] == [0, 1, 0, 1]
 
 
 def test_the_cases_of_one_patient_are_counted_together_in_any_order():
@@ -82,9 +85,12 @@ def test_every_modality_and_all_together_have_rows_curves_and_intervals():
     assert mri.low < mri.mean < mri.high
     assert evaluation.row("ct").scores["dice"].low is None
     assert (together.n, together.mean) == (8, pytest.approx(5 / 8))
-    assert evaluation.curves["all"]["confusion"] == {"tp": 9, "fp": 4, "fn": 7, "tn": 12}
-    assert evaluation.curves["ct"]["auc"] == 0
-    assert list(evaluation.curves) == ["mri", "ct", "all"]
+    voxels = evaluation.curves_of("all")["voxels"]
+    assert [voxels[name] for name in ("tp", "fp", "fn", "tn")] == [9, 4, 7, 12]
+    assert evaluation.curves_of("ct")["roc"]["auc"]["value"] == 0
+    assert [part["group"] for part in evaluation.curves] == ["mri", "ct", "all"]
+    # the same patients p0 and p1 have both, so that the unit of all together is six patients
+    assert [part["patients"] for part in evaluation.curves] == [6, 2, 6]
 
 
 def test_one_modality_alone_has_no_row_for_all():
@@ -125,8 +131,13 @@ def test_files_hold_everything_and_need_no_pickle(tmp_path):
     ]
     evaluate_predictions(cases, 0.5, PUBLISHED).write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cases.csv",
+        "cases.parquet",
+        "counts.csv",
         "curves.json",
         "panels.npz",
+        "patients.csv",
+        "patients.parquet",
         "per_patient.csv",
         "per_slice.csv",
         "summary.json",

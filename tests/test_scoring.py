@@ -10,6 +10,7 @@ from oncoseg.evaluate.scoring import (
     OF_PROBABILITY,
     UNDEFINED,
     CaseScores,
+    Maps,
     Scoring,
     bounding_box,
     of_patients,
@@ -40,6 +41,10 @@ def score(
     return row
 
 
+def mapped(probability: np.ndarray | None) -> Maps:
+    return {"tumour": None if probability is None else lambda: probability}
+
+
 def test_a_block_moved_by_one_voxel_is_scored_by_hand() -> None:
     row = score(block(4, 4, 2), block(5, 4, 2))
     assert row.counts == (4, 4, 4, math.prod(GRID) - 12)
@@ -63,7 +68,7 @@ def test_a_block_moved_by_one_voxel_is_scored_by_hand() -> None:
 
 def test_every_metric_of_the_catalogue_is_computed() -> None:
     truth = block(4, 4, 2)
-    row = score(truth, truth, probability=truth.astype(np.float32), with_probability=True)
+    row = score(truth, truth, maps=mapped(truth.astype(np.float32)))
     assert list(row.values) == list(METRICS)
     perfect = {"higher": 1.0, "lower": 0.0, "zero": 0.0}
     # the true lesion of 16 mm³ is too small for the challenge, which then gives the best value as well
@@ -112,8 +117,8 @@ def test_the_users_outcome_is_used() -> None:
 def test_a_missing_prediction_never_scores_better_than_an_empty_one() -> None:
     truth = block(4, 4, 2)
     nothing = np.zeros(GRID, np.float32)
-    empty = score(truth, np.zeros(GRID, np.uint8), probability=nothing, with_probability=True)
-    missing = score(truth, None, with_probability=True)
+    empty = score(truth, np.zeros(GRID, np.uint8), maps=mapped(nothing))
+    missing = score(truth, None, maps=mapped(None))
     for name, metric in METRICS.items():
         if math.isnan(missing.values[name]):
             assert name == "false_positive_lesions"
@@ -138,7 +143,7 @@ def test_probabilities_are_only_scored_where_asked_for() -> None:
 
 def test_withholding_a_probability_map_does_not_pay() -> None:
     truth = block(4, 4, 2)
-    without = score(truth, truth, with_probability=True)
+    without = score(truth, truth, maps=mapped(None))
     assert [without.values[name] for name in OF_PROBABILITY] == [0, 0, 1, 1]
     assert {without.rules[name] for name in OF_PROBABILITY} == {"prediction_missing"}
     assert without.values["dice"] == 1

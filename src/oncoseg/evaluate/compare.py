@@ -21,7 +21,7 @@ from oncoseg.comparisons import (
 from oncoseg.errors import DataError, nearest
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.long_table import Row
-from oncoseg.files import SYNTHETIC_SENTENCE, atomic_file, new_folder, write_json, write_text
+from oncoseg.files import SYNTHETIC_SENTENCE, atomic_file, new_folder, without_nan, write_json, write_text
 from oncoseg.metrics.catalogue import METRICS
 from oncoseg.statistics import Summary, summarise
 
@@ -142,7 +142,7 @@ def write(contest: Contest, out: Path) -> Path:
 
 def as_json(contest: Contest) -> dict[str, Any]:
     """Everything but the single values, as JSON can hold it."""
-    found: dict[str, Any] = _without_nan(
+    found: dict[str, Any] = without_nan(
         {
             "systems": contest.systems,
             "synthetic": contest.synthetic,
@@ -296,14 +296,6 @@ def _mean_of(trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:
             "The trainings of one system were evaluated on different patients; expected the same."
         )
     return {patient: math.fsum(of[patient] for of in trainings) / len(trainings) for patient in trainings[0]}
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _escaped(text: str) -> str:

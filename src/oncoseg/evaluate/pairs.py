@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,11 @@ TRUTH_ENDS = ("_seg", "-seg", "_mask", "_labels", "_label", "_segmentation", "_g
 """Ends of a mask's name that are not part of the case's id."""
 
 PROBABILITY_END = "_probability"
-"""End of the name of a probability map beside a mask, as `oncoseg predict --probabilities` writes."""
+"""End of the name of a probability map beside a mask, as `oncoseg predict --probabilities` writes: of a
+single class `CASE_probability`, of several `CASE_CLASS_probability` each."""
+
+ONLY_CLASS = ""
+"""Stands for the class of a map whose name says none."""
 
 LARGEST_LABEL = 65_535
 """Label values above it are no labels."""
@@ -35,7 +39,7 @@ class Pair(NamedTuple):
         truth: one mask per reader.
         labels: label value → name, where the truth's data set declares them.
         prediction: None where there is none.
-        probability: of tumour, beside the prediction; None where there is none.
+        maps: (class, its probability map) of those beside the prediction; see ONLY_CLASS.
     """
 
     case: str
@@ -43,7 +47,7 @@ class Pair(NamedTuple):
     truth: tuple[ImageRef, ...]
     labels: Mapping[int, str]
     prediction: ImageRef | None = None
-    probability: ImageRef | None = None
+    maps: tuple[tuple[str, ImageRef], ...] = ()
 
 
 class Pairs(NamedTuple):
@@ -66,14 +70,14 @@ class Loaded(NamedTuple):
     Attributes:
         truth: label values, axes `i j k`.
         prediction: likewise; None where there is none.
-        probability: float32; None where there is none.
         spacing_mm: None where the truth's file holds no voxel size.
+        grid: the truth's, without its voxels, for `load_map`.
     """
 
     truth: np.ndarray
     prediction: np.ndarray | None
-    probability: np.ndarray | None
     spacing_mm: tuple[float, float, float] | None
+    grid: Volume
 
 
 def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None = None) -> Pairs:
@@ -95,9 +99,9 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
             f"No case is in both folders: the truth has {_some(known)}, the predictions have "
             f"{_some(predicted)}. Expected masks of the same names."
         )
-    maps = _files(prediction, only_probabilities=True)
+    maps = _maps(prediction, known)
     pairs = [
-        Pair(case.case, case.patient, case.truth, case.labels, predicted.get(name), maps.get(name))
+        case._replace(prediction=predicted.get(name), maps=tuple(maps.get(name, ())))
         for name, case in sorted(known.items())
     ]
     synthetic = has_synthetic_note(truth) or has_synthetic_note(prediction)
@@ -142,18 +146,29 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     first = next(iter(readers.values()))
     truth = consensus([_labels(volume, name) for name, volume in readers.items()], share)
     spacing = first.spacing_mm if first.spacing_known else None
+    grid = first.with_array(np.broadcast_to(np.uint8(0), first.array.shape))  # of no memory
     if pair.prediction is None:
-        return Loaded(truth, None, None, spacing)
-    predicted = _placed(io.read(pair.prediction), first)
-    probability = None if pair.probability is None else _placed(io.read(pair.probability), first)
-    if resample:
-        predicted = resample_labels(predicted, first)
-        probability = None if probability is None else resample_labels(probability, first)
-    check_same_grid({"truth": first, "prediction": predicted})
-    if probability is not None:
-        check_same_grid({"truth": first, "probability": probability})
-    scores = None if probability is None else _probabilities(probability)
-    return Loaded(truth, _labels(predicted, "prediction"), scores, spacing)
+        return Loaded(truth, None, spacing, grid)
+    predicted = _on_grid(pair.prediction, grid, "prediction", resample)
+    return Loaded(truth, _labels(predicted, "prediction"), spacing, grid)
+
+
+def load_map(ref: ImageRef, grid: Volume, resample: bool) -> np.ndarray:
+    """Read a probability map on the truth's grid.
+
+    Args:
+        ref: the file.
+        grid: see `Loaded`.
+        resample: as in `load`.
+
+    Returns:
+        Probabilities, float32, axes `i j k`.
+
+    Raises:
+        DataError: a file that cannot be used, or values outside [0, 1].
+        GeometryError: grids that differ.
+    """
+    return _probabilities(_on_grid(ref, grid, "probability", resample))
 
 
 def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
@@ -237,6 +252,25 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
             )
         found[case] = ImageRef((file,))
     return found
+
+
+def _maps(folder: Path, cases: Collection[str]) -> dict[str, list[tuple[str, ImageRef]]]:
+    """Case → (class, map) of the maps in a folder; a name that fits two cases is of the longer one."""
+    maps: dict[str, list[tuple[str, ImageRef]]] = {}
+    for name, ref in _files(folder, only_probabilities=True).items():
+        fitting = [case for case in cases if name == case or name.startswith(f"{case}_")]
+        if fitting:
+            case = max(fitting, key=len)
+            maps.setdefault(case, []).append((name[len(case) + 1 :] or ONLY_CLASS, ref))
+    return maps
+
+
+def _on_grid(ref: ImageRef, grid: Volume, name: str, resample: bool) -> Volume:
+    volume = _placed(io.read(ref), grid)
+    if resample:
+        volume = resample_labels(volume, grid)
+    check_same_grid({"truth": grid, name: volume})
+    return volume
 
 
 def _placed(volume: Volume, truth: Volume) -> Volume:

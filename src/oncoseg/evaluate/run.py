@@ -9,15 +9,10 @@ from oncoseg import datasets, predict
 from oncoseg import split as splits
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
-from oncoseg.evaluate import long_table
 from oncoseg.evaluate.result import evaluate_predictions
-from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, as_json, of_patients, score_case
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
-
-SCORING = Scoring()
-"""How the table of all metrics is made beside the paper's own."""
 
 Progress = Callable[[int, int], None]
 """Called with (cases done, cases in all) before the first case and after each."""
@@ -50,8 +45,7 @@ def evaluate_run(
     cases, synthetic = _cases(folder.split(), folder.data(), split, dict(data or {}))
     predictor = predict.Predictor.load(run, changes)
     recipe = predictor.recipe
-    scored: list[CaseScores] = []
-    predictions = _scored(_predictions(predictor, cases, progress), recipe.prediction.threshold, scored)
+    predictions = _predictions(predictor, cases, progress)
     evaluation = evaluate_predictions(predictions, recipe.prediction.threshold, recipe.published)
     described = replace(
         evaluation,
@@ -61,14 +55,8 @@ def evaluate_run(
         | {"precision": predictor.precision, "device": predictor.device.type},
         data=_fingerprints(cases),
         synthetic=synthetic,
-        scoring=as_json(SCORING),
     )
-    out = run / "evaluation" / split
-    (out / "summary.json").unlink(missing_ok=True)
-    long_table.write(out, long_table.CASES, long_table.rows_of(scored))
-    long_table.write(out, long_table.PATIENTS, long_table.rows_of(of_patients(scored, SCORING)))
-    long_table.write_counts(out, scored)
-    return described.write(out)
+    return described.write(run / "evaluation" / split)
 
 
 def _cases(
@@ -115,26 +103,6 @@ def _check_unseen(modality: str, sides: Mapping[str, Any], part: str, cases: lis
             f"{modality}: {len(without)} cases of {part} have no mask to compare with, the first is "
             f"{without[0]!r}. Add the masks, or use oncoseg predict for cases without truth."
         )
-
-
-def _scored(
-    predictions: Iterator[CasePrediction], threshold: float, scored: list[CaseScores]
-) -> Iterator[CasePrediction]:
-    """Pass predictions on and keep every metric of each."""
-    for case in predictions:
-        scored += score_case(
-            case.case_id,
-            case.patient,
-            case.truth,
-            case.probability >= threshold,
-            case.spacing_mm,
-            {TUMOUR: (1,)},
-            SCORING,
-            case.probability,
-            with_probability=True,
-            group=case.modality,
-        )
-        yield case
 
 
 def _fingerprints(cases: list[tuple[str, Case]]) -> dict[str, str]:

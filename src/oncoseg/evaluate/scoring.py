@@ -1,13 +1,16 @@
 """Every metric of one case: label maps of truth and prediction → one value per class and metric."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from oncoseg import metrics
+from oncoseg.evaluate import curve_sums
+from oncoseg.evaluate.curve_sums import CurveSums
 from oncoseg.metrics import brats, calibration, lesion_matches, lesions, ranking, surface
 from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome
 from oncoseg.metrics.overlap import Confusion
@@ -62,6 +65,11 @@ def as_json(scoring: Scoring) -> dict[str, Any]:
     return asdict(scoring) | {"outcomes": outcomes}
 
 
+Maps = Mapping[str, Callable[[], np.ndarray] | None]
+"""Class → what gives its probability map, float32 in [0, 1], or None where a map is missing. A map is asked
+for once and dropped again, so that one is in memory at a time. Classes that are left out have no maps."""
+
+
 class CaseScores(NamedTuple):
     """One case and class.
 
@@ -75,6 +83,7 @@ class CaseScores(NamedTuple):
         voxel_ml: size of a voxel in millilitres; NaN where unknown.
         values: metric → value; NaN where undefined.
         rules: metric → the situation that decided its value, or NO_SPACING, UNDEFINED or IN_SOME_CASES.
+        curves: what curves over many cases need; None for classes without maps.
     """
 
     group: str
@@ -86,12 +95,17 @@ class CaseScores(NamedTuple):
     voxel_ml: float
     values: dict[str, float]
     rules: dict[str, str]
+    curves: CurveSums | None = None
 
     @property
     def volumes_ml(self) -> tuple[float, float]:
         """True and predicted volume; NaN where the voxel size is unknown."""
         true, predicted = self.counts.tp + self.counts.fn, self.counts.tp + self.counts.fp
         return true * self.voxel_ml, predicted * self.voxel_ml
+
+
+NO_MAPS: Maps = MappingProxyType({})
+"""Of predictions without any probability map."""
 
 
 def score_case(
@@ -102,8 +116,7 @@ def score_case(
     spacing_mm: Sequence[float] | None,
     classes: Mapping[str, Sequence[int]],
     scoring: Scoring,
-    probability: np.ndarray | None = None,
-    with_probability: bool = False,
+    maps: Maps = NO_MAPS,
     group: str = "",
 ) -> list[CaseScores]:
     """Score one case, class by class.
@@ -116,15 +129,12 @@ def score_case(
         spacing_mm: voxel size along i, j, k; None where unknown.
         classes: name → the label values that it joins.
         scoring: what the user chose.
-        probability: of the only class, float32 in [0, 1]; None where there is none.
-        with_probability: whether to give the metrics that need it; a case without then counts as missing.
+        maps: of the classes that shall have the metrics that need probabilities.
         group: the modality, where there are several.
 
     Raises:
         ValueError: shapes that differ.
     """
-    known = spacing_mm is not None
-    size_mm = np.multiply(truth.shape, spacing_mm if spacing_mm is not None else math.nan)
     voxel_ml = math.prod(spacing_mm) / MM3_PER_ML if spacing_mm is not None else math.nan
     found = []
     for label, joined in classes.items():
@@ -133,19 +143,37 @@ def score_case(
         counts = metrics.confusion(marked, predicted)
         values = of_counts(counts, voxel_ml) | _of_shapes(marked, predicted, spacing_mm, scoring)
         situation = situation_of(counts, prediction is None)
-        diagonal_mm = float(np.linalg.norm(size_mm))
-        values, rules = with_rules(values, situation, diagonal_mm, known, scoring)
-        if with_probability:
-            # a map that is withheld must not be worth more than a poor one
-            situation = "prediction_missing" if probability is None else situation
-            ranked, ranked_rules = with_rules(
-                _of_probability(probability, marked), situation, diagonal_mm, known, scoring
-            )
-            values, rules = values | ranked, rules | ranked_rules
-        found.append(
-            CaseScores(group, case, patient, label, counts, prediction is None, voxel_ml, values, rules)
-        )
+        ruled = with_rules(values, situation, *_size(truth.shape, spacing_mm), scoring)
+        row = CaseScores(group, case, patient, label, counts, prediction is None, voxel_ml, *ruled)
+        found.append(_with_map(row, maps[label], marked, spacing_mm, scoring) if label in maps else row)
     return found
+
+
+def _with_map(
+    row: CaseScores,
+    read: Callable[[], np.ndarray] | None,
+    truth: np.ndarray,
+    spacing_mm: Sequence[float] | None,
+    scoring: Scoring,
+) -> CaseScores:
+    """The row with the metrics that need probabilities."""
+    probability = None if read is None else read()
+    # a map that is withheld must not be worth more than a poor one
+    situation = "prediction_missing" if probability is None else situation_of(row.counts, row.missing)
+    curves = curve_sums.of_case(
+        probability, truth, row.counts, spacing_mm, scoring.connectivity, scoring.min_lesion_mm3
+    )
+    values, rules = with_rules(
+        _of_probability(probability, truth, curves), situation, *_size(truth.shape, spacing_mm), scoring
+    )
+    return row._replace(values=row.values | values, rules=row.rules | rules, curves=curves)
+
+
+def _size(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> tuple[float, bool]:
+    """Length of the image's diagonal in mm, and whether the voxel size is known."""
+    if spacing_mm is None:
+        return math.nan, False
+    return float(np.linalg.norm(np.multiply(shape, spacing_mm))), True
 
 
 def of_patients(scores: Sequence[CaseScores], scoring: Scoring) -> list[CaseScores]:
@@ -191,6 +219,7 @@ def _together(rows: Sequence[CaseScores], scoring: Scoring) -> CaseScores:
         voxel_ml=math.nan,
         values=values | pooled,
         rules=rules,
+        curves=curve_sums.pool(row.curves for row in rows if row.curves) if rows[0].curves else None,
     )
 
 
@@ -313,14 +342,13 @@ def _hd95_area(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[f
     return surface.hd95_area(surface.surface_distances(truth, prediction, spacing_mm))
 
 
-def _of_probability(probability: np.ndarray | None, truth: np.ndarray) -> dict[str, float]:
+def _of_probability(probability: np.ndarray | None, truth: np.ndarray, sums: CurveSums) -> dict[str, float]:
     if probability is None:
         return dict.fromkeys(OF_PROBABILITY, math.nan)
     ranked = ranking.ranking(probability, truth)
-    sums = calibration.calibration_sums(probability, truth)
     return {
         "auc": ranked.auc,
         "average_precision": ranked.average_precision,
-        "brier": calibration.brier(sums),
-        "calibration_error": calibration.expected_calibration_error(sums),
+        "brier": calibration.brier(sums.calibration),
+        "calibration_error": calibration.expected_calibration_error(sums.calibration),
     }

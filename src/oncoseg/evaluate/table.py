@@ -1,6 +1,5 @@
 """From counts to the table: every score under three averagings, each defined in words."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -141,8 +140,3 @@ def _row(
 def by_score(counts: Confusion, auc: float) -> dict[str, float]:
     """Every score of one slice or patient; NaN where it is not defined."""
     return {name: metrics.score(name, counts) for name in metrics.SCORES} | {"auc": auc}
-
-
-def without_nan(value: float | None) -> float | None:
-    """The value as JSON can hold it: None instead of NaN."""
-    return None if value is None or math.isnan(value) else value
