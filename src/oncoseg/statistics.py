@@ -289,7 +289,7 @@ def common_patients(
 
 
 def _too_few(n: int) -> str:
-    return f"no interval: {n} patients, fewer than {SMALLEST_SAMPLE}"
+    return f"no interval: {n} patient{'' if n == 1 else 's'}, fewer than {SMALLEST_SAMPLE}"
 
 
 def _some(names: Collection[str], shown: int = 3) -> str:

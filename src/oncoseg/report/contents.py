@@ -11,10 +11,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from oncoseg.errors import RecipeError, RunError
+from oncoseg.evaluate import curves
 from oncoseg.evaluate.result import FORMAT_VERSION
 from oncoseg.files import sha256_of_file
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
+from oncoseg.report import words
+from oncoseg.report.parts import Part, read_parts
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import PARTS
 
@@ -53,7 +56,8 @@ class Evaluated:
         threshold: probability from which a voxel is tumour.
         summary: summary.json.
         rows: group → averaging → row of the table.
-        curves: curves.json.
+        parts: every metric and the curves of each modality and class.
+        curves: title → what curves.json says of all tumour of a modality, and of all together.
         patients: per_patient.csv as numbers (NaN where undefined), worst Dice first.
         panels: summary's words with the arrays image, truth and prediction.
     """
@@ -62,6 +66,7 @@ class Evaluated:
     threshold: float
     summary: dict[str, Any]
     rows: dict[str, dict[str, dict[str, Any]]]
+    parts: list[Part]
     curves: dict[str, dict[str, Any]]
     patients: list[dict[str, Any]]
     panels: list[dict[str, Any]]
@@ -175,11 +180,15 @@ def _evaluated(split: str, folder: Path) -> Evaluated:
     # opened here, as np.load leaves a damaged file open
     with (folder / "panels.npz").open("rb") as packed, np.load(packed, allow_pickle=False) as arrays:
         panels = [
-            words | {name: arrays[f"{name}_{index}"] for name in ("image", "truth", "prediction")}
-            for index, words in enumerate(summary["panels"])
+            panel | {name: arrays[f"{name}_{index}"] for name in ("image", "truth", "prediction")}
+            for index, panel in enumerate(summary["panels"])
         ]
-    curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-    return Evaluated(split, summary["threshold"], summary, rows, curves, patients, panels)
+    described = curves.read(folder)["parts"]
+    whole = {
+        words.group_name(part["group"]): part for part in described if part["class"] == described[0]["class"]
+    }
+    parts = read_parts(folder, summary["metrics"]["table"], described)
+    return Evaluated(split, summary["threshold"], summary, rows, parts, whole, patients, panels)
 
 
 def _changes(recipe: Recipe) -> list[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ from datetime import date
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import oncoseg
@@ -14,7 +14,11 @@ from oncoseg.report import words
 def render(template: str, **contents: Any) -> str:
     """Fill a template of this package."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("oncoseg", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "score": words.score,
@@ -23,10 +27,10 @@ def render(template: str, **contents: Any) -> str:
         "volume": words.volume,
         "number": words.number,
     }
-    here = files("oncoseg.report")
-    return environment.from_string(here.joinpath(template).read_text("utf-8")).render(
+    style = files("oncoseg.report").joinpath("style.css").read_text("utf-8")
+    return environment.get_template(template).render(
         words=words,
-        style=Markup(here.joinpath("style.css").read_text("utf-8")),
+        style=Markup(style),
         today=date.today().isoformat(),
         version=oncoseg.__version__,
         **contents,
