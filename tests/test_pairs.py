@@ -160,7 +160,7 @@ def test_what_is_no_label_map_is_refused(tmp_path: Path, prediction: np.ndarray,
 def test_probabilities_beyond_one_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "ours" / "a_probability.nii.gz", marked(1.5, np.float32))
     with pytest.raises(DataError, match=r"from 0.0 to 1.5; expected 0 to 1"):
-        load_map(ImageRef((path,)), loaded(tmp_path, marked()).grid, False)
+        load_map(ImageRef((path,)), loaded(tmp_path, marked()).like, False)
 
 
 def test_a_probability_map_on_another_grid_is_refused_or_resampled_where_allowed(tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_a_probability_map_on_another_grid_is_refused_or_resampled_where_allowed
     fine[0, 3] = -0.25
     chance = marked(0.5, np.float32)
     path = write(tmp_path / "map.nii.gz", np.repeat(chance, 2, axis=0), fine)
-    grid = loaded(tmp_path, marked()).grid
+    like = loaded(tmp_path, marked()).like
     with pytest.raises(GeometryError, match="truth and probability must lie on one grid"):
-        load_map(ImageRef((path,)), grid, False)
-    assert np.array_equal(load_map(ImageRef((path,)), grid, True), chance)
+        load_map(ImageRef((path,)), like, False)
+    assert np.array_equal(load_map(ImageRef((path,)), like, True), chance)
 
 
 def test_another_grid_is_refused_or_resampled_where_allowed(tmp_path: Path) -> None:

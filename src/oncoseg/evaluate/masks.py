@@ -176,7 +176,7 @@ def _scores(
     check_labels(loaded, classes)
     files = dict(pair.maps) if pair.prediction is not None else {}
     maps = {
-        name: partial(load_map, files[name], loaded.grid, resample) if name in files else None
+        name: partial(load_map, files[name], loaded.like, resample) if name in files else None
         for name in mapped
     }
     of_pair = pair.case, pair.patient, loaded.truth, loaded.prediction, loaded.spacing_mm

@@ -71,13 +71,13 @@ class Loaded(NamedTuple):
         truth: label values, axes `i j k`.
         prediction: likewise; None where there is none.
         spacing_mm: None where the truth's file holds no voxel size.
-        grid: the truth's, without its voxels, for `load_map`.
+        like: the truth's grid, with voxels that are all 0 and take no memory.
     """
 
     truth: np.ndarray
     prediction: np.ndarray | None
     spacing_mm: tuple[float, float, float] | None
-    grid: Volume
+    like: Volume
 
 
 def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None = None) -> Pairs:
@@ -146,19 +146,19 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     first = next(iter(readers.values()))
     truth = consensus([_labels(volume, name) for name, volume in readers.items()], share)
     spacing = first.spacing_mm if first.spacing_known else None
-    grid = first.with_array(np.broadcast_to(np.uint8(0), first.array.shape))  # of no memory
+    like = first.with_array(np.broadcast_to(np.uint8(0), first.array.shape))
     if pair.prediction is None:
-        return Loaded(truth, None, spacing, grid)
-    predicted = _on_grid(pair.prediction, grid, "prediction", resample)
-    return Loaded(truth, _labels(predicted, "prediction"), spacing, grid)
+        return Loaded(truth, None, spacing, like)
+    predicted = _on_grid(pair.prediction, like, "prediction", resample)
+    return Loaded(truth, _labels(predicted, "prediction"), spacing, like)
 
 
-def load_map(ref: ImageRef, grid: Volume, resample: bool) -> np.ndarray:
+def load_map(ref: ImageRef, like: Volume, resample: bool) -> np.ndarray:
     """Read a probability map on the truth's grid.
 
     Args:
         ref: the file.
-        grid: see `Loaded`.
+        like: see `Loaded`.
         resample: as in `load`.
 
     Returns:
@@ -168,7 +168,7 @@ def load_map(ref: ImageRef, grid: Volume, resample: bool) -> np.ndarray:
         DataError: a file that cannot be used, or values outside [0, 1].
         GeometryError: grids that differ.
     """
-    return _probabilities(_on_grid(ref, grid, "probability", resample))
+    return _probabilities(_on_grid(ref, like, "probability", resample))
 
 
 def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
@@ -265,11 +265,11 @@ def _maps(folder: Path, cases: Collection[str]) -> dict[str, list[tuple[str, Ima
     return maps
 
 
-def _on_grid(ref: ImageRef, grid: Volume, name: str, resample: bool) -> Volume:
-    volume = _placed(io.read(ref), grid)
+def _on_grid(ref: ImageRef, like: Volume, name: str, resample: bool) -> Volume:
+    volume = _placed(io.read(ref), like)
     if resample:
-        volume = resample_labels(volume, grid)
-    check_same_grid({"truth": grid, name: volume})
+        volume = resample_labels(volume, like)
+    check_same_grid({"truth": like, name: volume})
     return volume
 
 

@@ -66,8 +66,8 @@ def of_lesions(described: Mapping[str, Any]) -> list[str]:
         counted = maps["missing_lesions_count"]
         rule = "their lesions count as never found" if counted else "they are left out"
         said.append(
-            f"{_without_map(maps['missing'])}: by the policy {rule}. False positives are counted per case "
-            "with a map."
+            f"{_without_map(maps['missing'])}: by the policy {rule}. False positives are those per case with "
+            "a map."
         )
     if maps["without_voxel_size"]:
         said.append(
@@ -102,7 +102,7 @@ def _of_missing(maps: Mapping[str, Any]) -> list[str]:
     if not maps["missing"]:
         return []
     rule = (
-        "their tumour voxels count as found at no threshold, and their background as neither right nor wrong"
+        "their tumour voxels count as found at no threshold; what they would mark wrongly is not known"
         if maps["missing_counts"]
         else "they are left out"
     )
