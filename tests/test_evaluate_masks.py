@@ -141,7 +141,7 @@ def test_each_class_takes_the_map_that_is_named_after_it(tmp_path: Path) -> None
         assert parts["core"]["maps"]["missing"] == 1
         assert parts["all"]["maps"] is None
         page = write_evaluation(found.folder).read_text(encoding="utf-8")
-        assert "1 probability maps were not used" in page
+        assert "names say none of the classes were not used: 1." in page
     assert (tmp_path / "out0" / "curves.json").read_bytes() == (
         tmp_path / "out2" / "curves.json"
     ).read_bytes()
