@@ -189,7 +189,7 @@ def test_so_many_patients_that_dots_become_pixels(drawn: list[Figure]) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Six patients with a map each, of whom the last has no tumour; and the folder of the masks' evaluation."""
+    """Truth and predictions of six patients with a map each, of whom the last has no tumour."""
     rng = np.random.default_rng(0)
     for n in range(6):
         truth = marked() if n < 5 else np.zeros(GRID, np.uint8)
