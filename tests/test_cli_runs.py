@@ -257,15 +257,24 @@ def test_predict_passes_on_what_its_flags_say(
 
 
 @pytest.mark.parametrize(
-    ("flags", "split", "data", "changes"),
+    ("flags", "split", "data", "changes", "out", "replace"),
     [
-        ([], "test", {}, {}),
-        (["--split", "validation", "--data", "ct=moved"], "validation", {"ct": Path("moved")}, {}),
+        ([], "test", {}, {}, None, False),
         (
-            ["--threshold", "0.3", "--flips"],
+            ["--split", "validation", "--data", "ct=moved"],
+            "validation",
+            {"ct": Path("moved")},
+            {},
+            None,
+            False,
+        ),
+        (
+            ["--threshold", "0.3", "--flips", "--out", "other", "--replace"],
             "test",
             {},
             {"prediction.threshold": 0.3, "prediction.flips": True},
+            Path("other"),
+            True,
         ),
     ],
 )
@@ -274,6 +283,8 @@ def test_evaluate_passes_on_what_its_flags_say(
     split: str,
     data: dict[str, Path],
     changes: dict[str, Any],
+    out: Path | None,
+    replace: bool,
     monkeypatch: Patch,
     capsys: Capture,
     tmp_path: Path,
@@ -281,7 +292,8 @@ def test_evaluate_passes_on_what_its_flags_say(
     calls: list[Any] = []
     monkeypatch.setattr("oncoseg.evaluate.run.evaluate_run", keeping(calls, evaluation(tmp_path)))
     assert main(["evaluate", "run", *flags]) == 0
-    assert calls == [((Path("run"), split), {"data": data, "changes": changes})]
+    more = {"out": out, "replace": replace}
+    assert calls == [((Path("run"), split), {"data": data, "changes": changes, **more})]
     printed = capsys.readouterr().out
     assert "0.500 [0.25, 0.75]" in printed
     assert f"Evaluation: {tmp_path}" in printed
@@ -292,9 +304,11 @@ def test_report_names_the_page_and_its_figures(monkeypatch: Patch, capsys: Captu
         (tmp_path / name).touch()
     calls: list[Any] = []
     monkeypatch.setattr("oncoseg.report.write_report", keeping(calls, tmp_path / "index.html"))
+    assert main(["report", "run", "--evaluation", "other"]) == 0
     assert main(["report", "run"]) == 0
-    assert calls == [((Path("run"),), {})]
-    assert capsys.readouterr().out.splitlines() == [
+    assert calls == [((Path("run"), Path("other")), {}), ((Path("run"), None), {})]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[3:] == [
         f"Report: {tmp_path / 'index.html'}",
         f"Figure: {tmp_path / 'examples.png'}",
         f"Figure: {tmp_path / 'roc.svg'}",

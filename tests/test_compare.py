@@ -1,3 +1,4 @@
+import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,8 @@ import pytest
 from oncoseg.cli import main
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
-from oncoseg.evaluate.compare import compare, heading, latex, markdown, write
+from oncoseg.evaluate.compare import compare
+from oncoseg.evaluate.contest_files import heading, latex, markdown, write
 from oncoseg.evaluate.long_table import Row
 from oncoseg.files import write_json
 
@@ -92,7 +94,9 @@ def test_what_cannot_be_compared_is_explained(folders: dict[str, Path], tmp_path
     with pytest.raises(DataError, match="is no evaluation"):
         compare(folders | {"none": tmp_path})
     other = evaluation(tmp_path / "other", dict.fromkeys(PATIENTS, 0.5), scoring="drop")
-    with pytest.raises(DataError, match=r"good and .*other were evaluated with different scoring"):
+    with pytest.raises(
+        DataError, match=r"good and other were evaluated with different scoring \(policy strict and drop\)"
+    ):
         compare(folders | {"other": other})
 
 
@@ -101,7 +105,7 @@ def test_the_tables_hold_every_mean_and_sentence(folders: dict[str, Path], tmp_p
     out = write(contest, tmp_path / "out")
     table = markdown(contest)
     assert (out / "summary.md").read_text(encoding="utf-8") == table
-    assert "| good | 0.835 [0.82, 0.85] (n=8) |" in table
+    assert "| good | 0.835 [0.819, 0.850] (n=8) |" in table
     assert sum(line.startswith("- tumour") for line in table.splitlines()) == 6
     assert "system & tumour dice & tumour hd95\\_max\\_mm \\\\" in latex(contest)
     found = json.loads((out / "comparison.json").read_text())
@@ -109,6 +113,14 @@ def test_the_tables_hold_every_mean_and_sentence(folders: dict[str, Path], tmp_p
     assert found["parts"][0]["comparisons"][0]["sentence"] in table
     values = (out / "values.csv").read_text().splitlines()
     assert len(values) == 1 + 2 * 3 * len(PATIENTS)
+    with (out / "comparisons.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["metric"], line["a"], line["b"], line["better"]) for line in lines[:2]] == [
+        ("dice", "good", "bad", "good"),
+        ("dice", "good", "same", ""),
+    ]
+    assert float(lines[0]["difference"]) == pytest.approx(0.1)
+    assert float(lines[0]["p_adjusted"]) == pytest.approx(6 * 2 / 2**8)
     with pytest.raises(RunError, match="not empty"):
         write(contest, out)
 
@@ -126,8 +138,55 @@ def test_trainings_of_one_system_are_averaged_and_their_spread_is_told(
     assert part.variation["several"].seed_sd == pytest.approx(0.1)
     assert "3 trainings; between trainings it varies by SD 0.1" in markdown(contest)
     few = evaluation(tmp_path / "few", dict.fromkeys(PATIENTS[:6], 0.5))
-    with pytest.raises(DataError, match="trainings of one system were evaluated on different patients"):
+    with pytest.raises(DataError, match="trainings of several were evaluated on different patients"):
         compare({"good": folders["good"], "several": [worse, few]})
+
+
+def test_a_class_or_metric_that_somebody_lacks_is_said_to_be_left_out(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = long_table.read(folders["good"])
+    rows += [row._replace(label="oedema") for row in rows] + [row._replace(metric="auc") for row in rows[:8]]
+    long_table.write(folders["good"], long_table.PATIENTS, rows)
+    contest = compare(folders, metrics=["dice", "auc"])
+    assert {(part.label, part.metric) for part in contest.parts} == {("tumour", "dice")}
+    assert contest.remarks[:2] == [
+        "oedema is not compared, since bad, same lacks it.",
+        "auc is not compared, since bad, same lacks it.",
+    ]
+    long_table.write(folders["good"], long_table.PATIENTS, [row._replace(label="core") for row in rows])
+    with pytest.raises(DataError, match=r"share none of .*good has core; bad has tumour; same has tumour"):
+        compare(folders)
+
+
+def test_masks_are_compared_with_a_run_on_a_single_modality(folders: dict[str, Path]) -> None:
+    rows = long_table.read(folders["good"])
+    long_table.write(folders["good"], long_table.PATIENTS, [row._replace(group="mri") for row in rows])
+    assert [heading(part) for part in compare(folders, metrics=["dice"]).parts] == ["mri tumour dice"]
+    both = [row._replace(group=group) for row in rows for group in ("mri", "ct")]
+    long_table.write(folders["good"], long_table.PATIENTS, both)
+    with pytest.raises(DataError, match="good has mri tumour, ct tumour; bad has tumour"):
+        compare(folders, metrics=["dice"])
+
+
+def test_a_folder_is_taken_once_only(folders: dict[str, Path]) -> None:
+    with pytest.raises(DataError, match="good and again are the same folder"):
+        compare({"good": folders["good"], "again": folders["good"]})
+    with pytest.raises(DataError, match="are the same folder"):
+        compare({"bad": folders["bad"], "twice": [folders["good"], folders["same"], folders["good"]]})
+
+
+def test_scores_on_the_training_side_are_said_to_be(folders: dict[str, Path], tmp_path: Path) -> None:
+    scoring = {"policy": "strict"}
+    for name, split in (("good", "train"), ("bad", "validation"), ("same", "test")):
+        summary = {"classes": {"tumour": [1]}, "scoring": scoring, "split": split}
+        write_json(folders[name] / "summary.json", summary)
+    remarks = compare(folders).remarks
+    assert [remark.partition(":")[0] for remark in remarks[:2]] == [
+        "good was scored on the train side of its split",
+        "bad was scored on the validation side of its split",
+    ]
+    assert len(remarks) == 3  # and these tables tell nothing of the truth
 
 
 def test_the_command_takes_folders_and_runs(

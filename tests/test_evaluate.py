@@ -5,16 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from oncoseg import datasets, predict
+from oncoseg import datasets, metrics, predict
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
-from oncoseg.evaluate.result import evaluate_predictions
+from oncoseg.evaluate.result import Evaluation, evaluate_predictions
 from oncoseg.evaluate.run import evaluate_run
+from oncoseg.evaluate.scoring import Scoring, of_counts, with_rules
+from oncoseg.evaluate.table import EMPTY_RULE
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
-from oncoseg.metrics.catalogue import METRICS
+from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 from oncoseg.predict import CasePrediction, ClassMaps
 from oncoseg.recipe import Modality, Published, Recipe
 from oncoseg.run_folder import RunFolder
@@ -146,17 +150,44 @@ def test_panels_show_best_median_worst_and_a_false_alarm():
         case("fair", ["1100 1010"]),
     ]
     evaluation = evaluate_predictions(cases, 0.5)
-    assert [(p.role, p.patient, p.slice_index) for p in evaluation.panels] == [
+    assert shown(evaluation) == [
         ("best", "good", 0),
         ("median", "fair", 0),
-        ("worst", "bad", 0),
-        ("false-alarm", "good", 1),
+        ("worst+missed", "bad", 0),
+        ("false-slice", "good", 1),
     ]
-    worst = evaluation.panels[2]
+    worst = evaluation.panels[2].view
     assert worst.truth[:, 0].tolist() == [1, 1, 0, 0]
     assert worst.prediction[:, 0].tolist() == [0, 0, 1, 1]
     assert worst.image.dtype == np.uint8
     assert worst.image[0, 0] == 128
+    assert worst.volumes_ml == pytest.approx((0.02, 0.02))  # two voxels of 10 mm³ each
+
+
+def shown(evaluation: Evaluation) -> list[tuple[str, str, int]]:
+    return [("+".join(p.roles), p.patient, p.view.slice_index) for p in evaluation.panels]
+
+
+def test_a_case_without_tumour_is_a_false_alarm_at_the_slice_with_most_of_it():
+    cases = [case("a", ["0000 1000", "0000 1110"]), case("b", ["0000 1100"]), case("c", ["0000 0000"])]
+    cases += [case(name, ["1100 1100"]) for name in "de"]
+    # from the best: d and e, then a and b, which have no tumour and so 0; c has no score
+    assert shown(evaluate_predictions(cases, 0.5)) == [
+        ("best", "d", 0),
+        ("median+false-alarm", "a", 1),
+        ("worst", "b", 0),
+    ]
+
+
+def test_of_a_patients_cases_the_one_with_most_tumour_is_shown():
+    cases = [
+        case("a", ["1100 1100", "1000 1000"], case_id="a-1"),  # 3 voxels, 2 of them in a slice
+        case("a", ["1110 1110"], case_id="a-2"),  # 3 voxels as well, found as well: the first is kept
+        case("a", ["1111 0000"], case_id="a-3"),
+    ]
+    (panel,) = evaluate_predictions(cases, 0.5).panels
+    assert (panel.roles, panel.view.case_id) == (("only", "missed"), "a-3")
+    assert panel.patient_dice == pytest.approx(2 * 6 / (10 + 6))
 
 
 def test_files_hold_everything_and_need_no_pickle(tmp_path):
@@ -177,6 +208,8 @@ def test_files_hold_everything_and_need_no_pickle(tmp_path):
         "per_patient.csv",
         "per_slice.csv",
         "summary.json",
+        "summary.md",
+        "summary.tex",
     ]
     with (tmp_path / "per_patient.csv").open() as file:
         a, b, _ = csv.DictReader(file)
@@ -290,7 +323,8 @@ def test_how_the_probabilities_were_made_is_kept(run):
     folder, _, _ = run
     summary = json.loads((evaluate_run(folder.path) / "summary.json").read_text())
     assert summary["prediction"]["flips"] is False
-    written = evaluate_run(folder.path, changes={"prediction.flips": True, "prediction.threshold": 0.6})
+    changes = {"prediction.flips": True, "prediction.threshold": 0.6}
+    written = evaluate_run(folder.path, changes=changes, replace=True)
     summary = json.loads((written / "summary.json").read_text())
     assert (summary["prediction"]["flips"], summary["threshold"]) == (True, 0.6)
     assert (summary["prediction"]["precision"], summary["prediction"]["device"]) == ("32-true", "cpu")
@@ -303,7 +337,8 @@ def test_the_evaluated_files_have_a_fingerprint(run, tmp_path):
     for content in (b"one", b"two", b"one"):
         image.write_bytes(content)
         found[3] = described("c4", "p3", image=ImageRef((image,)))
-        seen.append(json.loads((evaluate_run(folder.path) / "summary.json").read_text())["data"]["mri"])
+        written = evaluate_run(folder.path, replace=True)
+        seen.append(json.loads((written / "summary.json").read_text())["data"]["mri"])
     assert seen[0] == seen[2] != seen[1]
 
 
@@ -331,6 +366,60 @@ def test_evaluating_again_replaces_the_files(run):
     (written / "summary.json").write_text("old")
     evaluate_run(folder.path)
     assert json.loads((written / "summary.json").read_text())["split"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights", "words"),
+    [
+        ({"prediction.threshold": 0.3}, b"weights", "threshold was 0.5, is now 0.3"),
+        ({"prediction.flips": True}, b"weights", "flips was False, is now True"),
+        ({}, b"trained on", "the weights have changed"),
+    ],
+)
+def test_another_evaluation_is_not_overwritten_without_a_word(run, tmp_path, changes, weights, words):
+    folder, _, _ = run
+    written = evaluate_run(folder.path)
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+    folder.model.write_bytes(weights)
+    with pytest.raises(RunError, match=rf"holds another evaluation: {words}\. To keep both.*--replace"):
+        evaluate_run(folder.path, changes=changes)
+    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
+    other = evaluate_run(folder.path, changes=changes, out=tmp_path / "other")
+    assert other == tmp_path / "other"
+    assert {path.name for path in other.iterdir()} == set(before)
+    assert evaluate_run(folder.path, changes=changes, out=other) == other  # the same again renews it
+    with pytest.raises(RunError, match="holds another evaluation"):
+        evaluate_run(folder.path, changes={"prediction.threshold": 0.7}, out=other)
+    assert evaluate_run(folder.path, changes=changes, replace=True) == written
+    summary = json.loads((written / "summary.json").read_text())
+    assert summary["weights"] == sha256_of_file(folder.model)
+
+
+def test_changed_images_are_another_evaluation(run, tmp_path):
+    folder, _, found = run
+    evaluate_run(folder.path)
+    image = tmp_path / "image.nii"
+    image.write_bytes(b"other")
+    found[3] = described("c4", "p3", image=ImageRef((image,)))
+    with pytest.raises(RunError, match="the images or masks of mri have changed"):
+        evaluate_run(folder.path)
+
+
+def test_how_many_slices_are_computed_at_a_time_is_no_other_evaluation(run):
+    folder, _, _ = run
+    evaluate_run(folder.path)
+    evaluate_run(folder.path, changes={"prediction.batch_size": 3})
+
+
+def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
+    folder, _, _ = run
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(RunError, match="not empty"):
+        evaluate_run(folder.path, out=tmp_path / "mine")
+    (tmp_path / "mine" / "summary.json").write_text('{"format_version": 1, "classes": {}}')
+    with pytest.raises(RunError, match="made by another version of oncoseg, or of masks"):
+        evaluate_run(folder.path, out=tmp_path / "mine")
 
 
 def test_a_case_that_is_gone_is_named(run):
@@ -384,3 +473,24 @@ def test_another_threshold_may_be_asked_for(run):
     folder, _, _ = run
     written = evaluate_run(folder.path, changes={"prediction.threshold": 0.25})
     assert json.loads((written / "summary.json").read_text())["threshold"] == 0.25
+
+
+# the rule for empty masks
+
+
+def test_the_words_on_empty_masks_say_what_the_catalogue_decides():
+    assert "Dice, IoU, F1 and precision are 0" in EMPTY_RULE
+    for name in ("dice", "iou", "f1", "precision"):
+        decided = [outcome(name, situation, "strict", {}) for situation in SITUATIONS[:3]]
+        assert decided == ["undefined", 0, 0]
+    assert "Recall and AUC need tumour" in EMPTY_RULE
+    for name in ("recall", "auc"):
+        assert [outcome(name, s, "strict", {}) for s in SITUATIONS[:2]] == ["undefined", "undefined"]
+
+
+@given(*[st.integers(0, 2)] * 4)
+def test_the_table_and_the_tables_of_all_metrics_score_alike(tp, fp, fn, tn):
+    counts = metrics.Confusion(tp, fp, fn, tn)
+    values, _ = with_rules(of_counts(counts, 1.0), metrics.situation_of(counts), 1.0, True, Scoring())
+    for name in metrics.SCORES:
+        assert metrics.score(name, counts) == pytest.approx(values[name], nan_ok=True)

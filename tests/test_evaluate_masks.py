@@ -223,7 +223,7 @@ def test_the_flags_offer_every_policy_and_challenge() -> None:
     types = get_type_hints(MaskOptions)
     assert set(get_args(types["policy"])) == set(POLICIES)
     assert set(get_args(types["challenge"])) == set(BRATS_2023)
-    defaults = MaskOptions(Path(), Path(), Path())
+    defaults = MaskOptions(Path(), Path())
     for field in ("tolerance_mm", "connectivity", "min_lesion_mm3", "challenge", "policy"):
         assert getattr(defaults, field) == getattr(Scoring(), field)
 
@@ -253,13 +253,16 @@ def test_phantoms_are_marked_in_every_table(
         ([], "Expected a run folder, or --prediction, --truth and --out"),
         (["run", "--truth", "x", "--prediction", "y", "--out", "z"], "got both"),
         (["--split", "train"], "got both"),
+        (["--replace"], "got both"),
+        (["--prediction", "x", "--truth", "y"], "Expected --out FOLDER"),
+        (["--out", "x"], "Expected a run folder, or --prediction, --truth and --out"),
         (["--class", "tumour"], "as in tumour=1,2,4, got 'tumour'"),
         (["--class", "tumour=0"], "above 0"),
         (["--outcome", "dise.both_empty=1"], "did you mean 'dice'"),
         (["--outcome", "dice.both_emtpy=1"], "did you mean 'both_empty'"),
         (["--outcome", "dice.both_empty=best"], "Expected a finite number"),
         (["--outcome", "dice.both_empty=inf"], "Expected a finite number"),
-        (["--outcome", "dice.both_empty=diagonal"], "or one of undefined, computed; got"),
+        (["--outcome", "dice.both_empty=diagonal"], "or one of undefined, computed, forfeit; got"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -270,7 +273,8 @@ def test_mistakes_are_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = ["--truth", str(folders[0]), "--prediction", str(folders[1]), "--out", str(tmp_path / "out")]
-    given = ["evaluate", *options, *(paths if options and options[0].startswith("--") else [])]
+    whole = not options or {"--prediction", "--out", "run"} & set(options)
+    given = ["evaluate", *options, *([] if whole else paths)]
     assert main(given) == 2
     captured = capsys.readouterr()
     assert message in captured.err

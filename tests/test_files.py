@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import math
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from oncoseg import files
@@ -181,3 +183,10 @@ def test_reading_errors_inside_are_not_hidden(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"^no number$"), atomic_file(tmp_path / "a"):
         raise OSError("no number")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_a_number_becomes_null_at_any_depth(tmp_path: Path) -> None:
+    value = {"a": math.nan, "b": [1.5, {"c": math.nan}], "d": (math.nan, "x", None), "e": np.float64("nan")}
+    write_json(tmp_path / "x.json", value)
+    read = json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail)
+    assert read == {"a": None, "b": [1.5, {"c": None}], "d": [None, "x", None], "e": None}

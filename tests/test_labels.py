@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oncoseg.errors import DataError
-from oncoseg.labels import consensus, merge_labels, resample_labels
+from oncoseg.labels import consensus, has_label, merge_labels, resample_labels
 from oncoseg.volume import Volume
 
 
@@ -84,3 +84,12 @@ def test_mirrored_axes_are_followed() -> None:
     mirrored[0, 3] = 2
     like = Volume(np.zeros((1, 3, 1, 1), np.uint8), mirrored)
     assert resample_labels(Volume(labels, np.eye(4)), like).array[0, :, 0, 0].tolist() == [0, 0, 5]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int64, bool])
+def test_where_a_mask_holds_one_of_several_labels(dtype: type) -> None:
+    mask = np.asfortranarray(np.array([[0, 1], [2, 1]]).astype(dtype))
+    assert has_label(mask, (1,)).tolist() == [[False, True], [dtype is bool, True]]
+    assert has_label(mask, (2, 7)).tolist() == [[False, False], [dtype is not bool, False]]
+    assert has_label(mask, ()).dtype == bool
+    assert has_label(mask, (1,)).flags.f_contiguous or mask.dtype.kind != "u"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
 from oncoseg.datasets import open_dataset
@@ -39,9 +40,9 @@ def with_block(image: np.ndarray, at: int, side: int, value: float) -> np.ndarra
 
 def leaks_with(*images: np.ndarray, original: np.ndarray) -> list[str]:
     """The copies that are found beside an original and two others."""
-    train = [("original", "P0", fingerprint(original))]
-    train += [(f"other-{n}", f"P{n}", fingerprint(head(90 + n, original.shape))) for n in (1, 2)]
-    test = [(f"copy-{n}", f"Q{n}", fingerprint(image)) for n, image in enumerate(images)]
+    train = [entry("original", "P0", fingerprint(original))]
+    train += [entry(f"other-{n}", f"P{n}", fingerprint(head(90 + n, original.shape))) for n in (1, 2)]
+    test = [entry(f"copy-{n}", f"Q{n}", fingerprint(image)) for n, image in enumerate(images)]
     leaks = find_leaks({"train": train, "test": test})
     assert all(leak.case_a == "original" for leak in leaks)
     return [f"{leak.kind} {leak.case_b}" for leak in leaks]
@@ -76,7 +77,7 @@ def test_an_image_with_one_value_is_like_no_other():
     zeros = fingerprint(np.zeros(GRID))
     assert zeros.content is None
     assert zeros.slices.shape == (0, 2, 4)
-    assert find_leaks({"train": [("a", "A", zeros)], "test": [("b", "B", zeros)]}) == []
+    assert find_leaks({"train": [entry("a", "A", zeros)], "test": [entry("b", "B", zeros)]}) == []
 
 
 @pytest.mark.parametrize("values", [np.zeros(5), np.zeros((2, 0, 3)), np.zeros((3, 3), complex)])
@@ -179,7 +180,7 @@ def test_a_copy_that_was_processed_is_found(copy):
 def test_a_copy_that_is_turned_or_mirrored_is_found_and_said_to_be(turn):
     image = head(0)
     turned = np.rot90(image[::-1] if turn >= 4 else image, turn % 4)
-    entries = [("a", "A", fingerprint(image))], [("b", "B", fingerprint(turned))]
+    entries = [entry("a", "A", fingerprint(image))], [entry("b", "B", fingerprint(turned))]
     (leak,) = find_leaks({"train": entries[0], "test": entries[1]})
     assert leak.kind == "similar-image"
     assert leak.similarity > 0.99
@@ -271,8 +272,9 @@ def test_the_search_agrees_with_its_definition_slice_by_slice(counts, block, see
     assert found == {pair: bits for pair, bits in expected.items() if bits <= MOST_BITS}
 
 
-def entry(case: str, patient: str, image: ImageFingerprint = NO_IMAGE) -> Entry:
-    return case, patient, image
+def entry(case: str, patient: str, *images: ImageFingerprint, **named: ImageFingerprint) -> Entry:
+    """A case with images of the channels `channel-0` … and of those that are named."""
+    return Entry(case, patient, {f"channel-{n}": image for n, image in enumerate(images)} | named)
 
 
 def test_a_patient_on_two_sides_is_told_once_whatever_the_letters_case_and_blanks():
@@ -302,7 +304,7 @@ def test_identical_images_are_told_as_such_and_not_as_similar():
     image = fingerprint(head(0))
     (leak,) = find_leaks({"train": [entry("a", "A", image)], "test": [entry("b", "B", image)]})
     assert leak[:6] == ("identical-image", "train", "a", "test", "b", 1.0)
-    assert leak.message.startswith("a in train and b in test hold exactly the same voxels.")
+    assert leak.message.startswith("a in train and b in test hold exactly the same voxels (channel-0).")
 
 
 def test_images_of_one_patient_are_not_told_beside_the_patient():
@@ -337,54 +339,145 @@ def test_every_two_sides_are_compared_and_the_most_similar_image_comes_first():
     ]
 
 
-def test_cases_are_read_one_by_one_and_those_that_cannot_be_keep_their_patient(tmp_path: Path):
+def test_every_channel_is_compared_with_every_channel():
+    t1, t2, flair, other = (fingerprint(head(seed)) for seed in range(4))
+    train = [entry("a", "A", T1=t1, T2=t2, FLAIR=flair)]
+    swapped = entry("b", "B", T1=flair, T2=other)
+    copied = entry("c", "C", T1=t1, T2=t2, FLAIR=fingerprint(head(2) * 2))
+    (one,) = find_leaks({"train": train, "test": [swapped]})
+    assert one[:6] == ("identical-image", "train", "a", "test", "b", 1.0)
+    assert "the same voxels (FLAIR as T1)." in one.message
+    (two,) = find_leaks({"train": train, "test": [copied]})  # told once, by what is surest
+    assert two.kind == "identical-image"
+    assert "the same voxels (T1, T2)." in two.message
+
+
+def test_the_most_similar_channels_are_told():
+    near, far, image = (with_flipped(hashes(6), bits) for bits in (5, 20, 0))
+    original = {"T1": ImageFingerprint("0", image), "T2": ImageFingerprint("1", hashes(6, seed=1))}
+    copy = {"T1": ImageFingerprint("2", far), "FLAIR": ImageFingerprint("3", near)}
+    (leak,) = find_leaks({"train": [entry("a", "A", **original)], "test": [entry("b", "B", **copy)]})
+    assert leak.kind == "similar-image"
+    assert leak.similarity == 1 - 5 / BITS
+    assert "look the same (T1 as FLAIR): more than half" in leak.message
+
+
+def test_channels_of_one_case_that_repeat_each_other_are_told_once():
+    image = fingerprint(head(0))
+    repeated = entry("a", "A", T1ce=image, FLAIR=image)
+    (leak,) = find_leaks({"train": [repeated], "test": [entry("b", "B", T1ce=image, FLAIR=image)]})
+    assert "(T1ce, FLAIR)" in leak.message
+
+
+def test_progress_counts_every_image_against_each_other_side():
+    image = fingerprint(head(0))
+    seen: list[tuple[int, int]] = []
+    sides = {name: [entry(name, name, image, fingerprint(head(seed)))] for seed, name in enumerate("abc", 1)}
+    find_leaks(sides, lambda *done: seen.append(done))
+    assert seen == [(number, 12) for number in range(1, 13)]
+
+
+def test_cases_that_cannot_be_read_keep_their_patient(tmp_path: Path):
     brats_case(tmp_path, 1)
     (good,) = open_dataset(tmp_path).cases
-    gone = Case("gone", "P2", {"T1": ImageRef((tmp_path / "none.nii.gz",))})
+    gone = Case("gone", "P2", {"T1": ImageRef((tmp_path / "none.nii.gz",)), "T2": good.images["T2"]})
     bare = Case("bare", "P3", {})
     done: list[tuple[int, int]] = []
-    entries, problems = fingerprint_cases([good, gone, bare], "T1", lambda *now: done.append(now))
+    entries, problems = fingerprint_cases(
+        [good, gone, bare], workers=0, progress=lambda *now: done.append(now)
+    )
     assert done == [(1, 3), (2, 3), (3, 3)]
-    assert [(case, patient) for case, patient, _ in entries] == [
+    assert [(one.case, one.patient) for one in entries] == [
         (good.id, good.patient),
         ("gone", "P2"),
         ("bare", "P3"),
     ]
-    assert entries[0][2].content is not None
-    assert entries[1][2] is entries[2][2] is NO_IMAGE
+    assert [list(one.images) for one in entries] == [["T1", "T1ce", "T2", "FLAIR"], ["T2"], []]
     assert [(problem.kind, problem.case) for problem in problems] == [
         ("unreadable", "gone"),
         ("missing-channel", "bare"),
     ]
 
 
-def test_the_first_channel_is_read_unless_another_is_named(tmp_path: Path):
+def test_all_channels_are_read_unless_one_is_named(tmp_path: Path):
     lidc_nodule(tmp_path / "ct", 1)
     brats_case(tmp_path / "mri", 1)
     (ct,), (mri,) = (open_dataset(tmp_path / name).cases for name in ("ct", "mri"))
-    (first_ct, first_mri), no_problems = fingerprint_cases([ct, mri])
-    (named_ct, named_mri), problems = fingerprint_cases([ct, mri], "FLAIR")
+    (all_ct, all_mri), no_problems = fingerprint_cases([ct, mri], workers=0)
+    (named_ct, named_mri), problems = fingerprint_cases([ct, mri], "FLAIR", workers=0)
     assert no_problems == []
     assert [(problem.kind, problem.case) for problem in problems] == [("missing-channel", ct.id)]
-    assert named_ct[2] is NO_IMAGE
-    contents = [fingerprint(read(mri.images[name])).content for name in ("T1", "FLAIR")]
-    assert [first_mri[2].content, named_mri[2].content] == contents
-    assert first_ct[2].content == fingerprint(read(ct.images["CT"])).content
+    assert (list(named_ct.images), list(named_mri.images)) == ([], ["FLAIR"])
+    contents = {name: image.content for name, image in all_mri.images.items()}
+    assert contents == {name: fingerprint(read(ref)).content for name, ref in mri.images.items()}
+    assert list(all_ct.images) == ["CT"]
+    assert named_mri.images["FLAIR"].content == contents["FLAIR"]
+
+
+def test_the_colours_of_a_picture_are_channels_of_their_own(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "x.png")
+    refs = {name: ImageRef((tmp_path / "x.png",), number) for number, name in enumerate("rgb")}
+    (entry_of,), _ = fingerprint_cases([Case("x", "X", refs)], cache=tmp_path / "cache", workers=0)
+    contents = [image.content for image in entry_of.images.values()]
+    assert contents == [fingerprint(read(ref)).content for ref in refs.values()]
+    assert len(set(contents)) == 3
+    (again,), _ = fingerprint_cases([Case("x", "X", refs)], cache=tmp_path / "cache", workers=0)
+    assert [image.content for image in again.images.values()] == contents
+
+
+def test_several_processes_find_the_same_in_the_same_order(tmp_path: Path):
+    for number in range(4):
+        brats_case(tmp_path, number)
+    cases = open_dataset(tmp_path).cases
+    alone, together = (fingerprint_cases(cases, workers=workers)[0] for workers in (0, 2))
+    assert [one.case for one in together] == [case.id for case in cases]
+    for one, other in zip(alone, together, strict=True):
+        assert {n: i.content for n, i in one.images.items()} == {
+            n: i.content for n, i in other.images.items()
+        }
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(("folder", "step"), [("lgg", 8), ("lidc_slices", 12)])
+@pytest.mark.parametrize(("folder", "step"), [("lgg", 8), ("lidc_slices", 12), ("brats_layout", 1)])
 def test_real_patients_do_not_look_the_same_but_a_copy_does(shared_data: Path, folder: str, step: int):
     if not (shared_data / folder).is_dir():
         pytest.skip(f"no {folder} among the real data")
     cases = open_dataset(shared_data / folder).cases[::step]
+    entries, problems = fingerprint_cases(cases, workers=0)
+    assert problems == []
+    middle = entries[len(entries) // 2].patient
+    train = [one for one in entries if one.patient < middle]
+    test = [one for one in entries if one.patient >= middle]
+    assert find_leaks({"train": train, "test": test}) == []
+    name, ref = next(iter(cases[0].images.items()))
+    voxels = read(ref).array[0].astype(np.float32)
+    copy = zoom(np.sqrt(voxels - voxels.min() + 10), (0.8, 0.8, 1), order=1)[:, ::-1]
+    known = entry("copy", "unknown", FLAIR=fingerprint(copy))
+    (leak,) = find_leaks({"train": train, "test": [*test, known]})
+    assert leak[:5] == ("similar-image", "train", cases[0].id, "test", "copy")
+    assert f"({name} as FLAIR)" in leak.message or name == "FLAIR"
+
+
+def cases_of_files(folder: Path, pattern: str, patient: Callable[[Path], str]) -> list[Case]:
+    """Cases of single NIfTI images that lie in no known layout."""
+    files = sorted(path for path in folder.rglob(pattern) if "mask" not in str(path.relative_to(folder)))
+    return [Case(path.name, patient(path), {path.name: ImageRef((path,))}) for path in files]
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_no_channel_of_a_real_patient_looks_like_any_of_another_patient(shared_data: Path):
+    known = [open_dataset(shared_data / name).cases for name in ("lgg", "lidc_slices", "brats_layout")]
+    cases = [
+        *(case for cases in known for case in cases),
+        *cases_of_files(shared_data / "lidc_nodule_volumes", "*.nii.gz", lambda path: path.name[:14]),
+        *cases_of_files(shared_data / "sts_ct_mr", "*.nii.gz", lambda path: path.parent.name),
+    ]
     entries, problems = fingerprint_cases(cases)
     assert problems == []
-    middle = entries[len(entries) // 2][1]
-    train = [one for one in entries if one[1] < middle]
-    test = [one for one in entries if one[1] >= middle]
-    assert find_leaks({"train": train, "test": test}) == []
-    voxels = read(next(iter(cases[0].images.values()))).array[0].astype(np.float32)
-    copy = zoom(np.sqrt(voxels + 10), (0.8, 0.8, 1), order=1)[:, ::-1]
-    (leak,) = find_leaks({"train": train, "test": [*test, ("copy", "unknown", fingerprint(copy))]})
-    assert leak[:5] == ("similar-image", "train", cases[0].id, "test", "copy")
+    assert sum(len(one.images) for one in entries) > 700
+    assert [
+        leak for leak in find_leaks({"all": entries, "again": entries}) if leak.kind != "same-patient"
+    ] == []

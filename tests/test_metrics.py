@@ -33,7 +33,7 @@ def test_scores_by_hand(name, expected):
 def test_both_empty_is_undefined_by_default_and_one_by_choice(name):
     nothing = Confusion(0, 0, 0, 4)
     assert math.isnan(metrics.score(name, nothing))
-    assert metrics.score(name, nothing, "both-empty-is-one") == 1
+    assert metrics.score(name, nothing, metrics.BOTH_EMPTY_IS_ONE) == 1
     assert math.isnan(metrics.SCORES[name](nothing))
 
 
@@ -41,7 +41,7 @@ def test_both_empty_is_undefined_by_default_and_one_by_choice(name):
 @pytest.mark.parametrize(
     "counts", [Confusion(0, 2, 0, 2), Confusion(0, 0, 2, 2)], ids=["truth", "prediction"]
 )
-@pytest.mark.parametrize("rule", ["both-empty-undefined", "both-empty-is-one"])
+@pytest.mark.parametrize("rule", [{}, metrics.BOTH_EMPTY_IS_ONE], ids=["strict", "both-empty-is-one"])
 def test_one_empty_mask_scores_zero_whatever_the_rule(name, counts, rule):
     value = metrics.score(name, counts, rule)
     if name == "recall" and counts.truth_empty:

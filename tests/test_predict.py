@@ -473,8 +473,9 @@ def test_a_case_for_evaluation_has_truth_and_prediction_on_one_grid(tmp_path: Pa
     assert found.spacing_mm is not None
     hit = (found.probability >= 0.5) & found.truth
     assert hit.sum() > 0.7 * found.truth.sum()
-    assert found.image.min() >= 0
-    assert found.image.max() <= 1
+    assert (found.image.min(), found.image.max()) == (0, 1)
+    assert found.letters == ("R", "L", "A", "P")
+    assert found.ground.startswith("FLAIR, grey from ")
 
 
 class TwoClasses(Bright):

@@ -8,10 +8,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from oncoseg.display import Letters
 from oncoseg.errors import RunError
+from oncoseg.evaluate.panels import IN_PREDICTION, Panel, View, view_at
 from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Recipe
@@ -111,12 +114,12 @@ def test_the_page_is_well_formed_and_needs_nothing_else(complete):
 
 def test_every_picture_says_what_it_shows(complete):
     assert all(image["alt"] for image in complete.images)
-    # loss and Dice per modality, strip, ROC, precision–recall, and four tiles per example
+    # loss and Dice per modality, strip, ROC, precision–recall, and three tiles per example
     examples = 3 + 2
     # boxes (shares, mm, volumes, their error, false lesions), volumes, ROC, precision–recall, reliability,
     # confusion matrix, FROC; three histograms more where there are five patients
     of_modality = 5 + 1 + 4 + 1
-    assert len(complete.images) == 4 + 1 + 2 + 4 * examples + 2 * of_modality + 3
+    assert len(complete.images) == 4 + 1 + 2 + 3 * examples + 2 * of_modality + 3
 
 
 def test_the_table_has_our_figures_and_the_papers(complete):
@@ -178,6 +181,21 @@ def test_changed_weights_are_noticed(tmp_path):
     assert "The weights have changed since" in read_run(folder.path).notices[0].text
 
 
+def test_an_evaluation_that_lies_elsewhere_is_shown_beside_itself(tmp_path):
+    folder = make_run(tmp_path / "run")
+    finish_run(folder)
+    other = tmp_path / "other"
+    evaluated = evaluate_predictions([prediction("m9", "mri", 2)], 0.25)
+    replace(evaluated, split="validation", weights="").write(other)
+    page = write_report(folder.path, other)
+    assert page == other / "report" / "index.html"
+    assert "These are patients of the validation side" in Page(page.read_text(encoding="utf-8")).plain
+    assert not (folder.path / "report").exists()
+    (other / "summary.json").write_text('{"format_version": 1}')
+    with pytest.raises(RunError, match=f"of masks, not of a run.*--out {other} --replace"):
+        write_report(folder.path, other)
+
+
 def test_the_confusion_matrix_has_its_counts_in_their_places(complete):
     # MRI: of 5 × 16 voxels 4 × (4 + 3 + 3 + 2 + 4) found, none marked wrongly, 5 × 224 of background
     (matrix, _) = [image["alt"] for image in complete.images if image["alt"].startswith("Confusion")]
@@ -210,8 +228,8 @@ def test_every_figure_is_a_file_beside_the_page(tmp_path):
     for path in page.parent.glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
         assert base64.b64encode(path.read_bytes()).decode() in page.read_text(encoding="utf-8")
-    with Image.open(page.with_name("examples.png")) as image:  # a row per modality, four tiles each
-        assert image.size == (4 * 360, 2 * 360 + 120)
+    with Image.open(page.with_name("examples.png")) as image:  # a row per modality, three tiles each
+        assert image.size == (3 * 360, 2 * 360 + 120)
 
 
 def test_a_run_without_anything_has_no_figures(tmp_path):
@@ -279,8 +297,8 @@ def test_an_evaluation_of_another_version_is_an_error_with_the_command(tmp_path)
     folder = make_run(tmp_path / "run")
     finish_run(folder)
     summary = folder.path / "evaluation" / "test" / "summary.json"
-    summary.write_text(summary.read_text().replace('"format_version": 3', '"format_version": 1'))
-    with pytest.raises(RunError, match=r"another version of oncoseg, format 1.*oncoseg evaluate"):
+    summary.write_text(summary.read_text().replace('"format_version": 4', '"format_version": 3'))
+    with pytest.raises(RunError, match=r"another version of oncoseg, format 3.*oncoseg evaluate"):
         write_report(folder.path)
 
 
@@ -348,12 +366,20 @@ def test_learning_curves_show_each_side_in_its_epochs(drawn):
 # the examples
 
 
-def tile(title: str, **arrays: np.ndarray) -> np.ndarray:
-    """One tile of a 12×12 slice as pixels; what is not given is empty. Axes: row, column, colour."""
-    panel = {"modality": "mri", "role": "best", "aspect": 1.0}
-    panel |= {name: np.zeros((12, 12), np.uint8) for name in ("image", "truth", "prediction")}
-    (found,) = [one for one in examples.panel_tiles(panel | arrays) if one["title"] == title]
-    content = base64.b64decode(found["source"].partition(",")[2])
+NOTHING = np.zeros((12, 12), np.uint8)
+
+
+def view(truth: np.ndarray = NOTHING, prediction: np.ndarray = NOTHING, image: np.ndarray = NOTHING) -> View:
+    """A slice of 12×12 pixels without letters and scale; what is not given is empty."""
+    shown = view_at(0, "a", truth[..., None] > 0, prediction[..., None] > 0, None)
+    return shown.over(image, "test")
+
+
+def tile(title: str, shown: View) -> np.ndarray:
+    """One tile as pixels. Axes: row, column, colour."""
+    example = examples.example(Panel("mri", "tumour", ("best",), "a", 1.0, shown))
+    (found,) = [one for one in example.tiles if one.title == title]
+    content = base64.b64decode(found.source.partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
 
 
@@ -371,29 +397,85 @@ def quarters(tile: np.ndarray) -> np.ndarray:
 
 
 def test_the_patients_right_is_shown_on_the_left_and_anterior_at_the_top():
-    found = quarters(tile("Image", image=corner(right=True, anterior=True, value=255)))
+    found = quarters(tile(examples.IMAGE, view(image=corner(right=True, anterior=True))))
     assert found[0].min() > 250
     assert found[1:].max() < 5
 
 
-def test_truth_and_prediction_are_drawn_in_their_own_tiles_and_colours():
-    masks = {"truth": corner(right=True, anterior=True), "prediction": corner(right=False, anterior=False)}
-    truth, prediction = quarters(tile("Truth", **masks)), quarters(tile("Prediction", **masks))
+def test_contours_are_lines_of_two_colours_and_nothing_is_filled():
+    masks = view(corner(right=True, anterior=True), corner(right=False, anterior=False))
+    drawn = tile(examples.CONTOURS, masks)
+    assert quarters(drawn).max() == 0  # inside of each corner
+    assert tile(examples.IMAGE, masks).max() == 0
     red, blue = 0, 2
-    assert truth[0, blue] > 2 * truth[0, red] > 0
-    assert prediction[3, red] > 2 * prediction[3, blue]
-    assert truth[1:].max() == prediction[:3].max() == quarters(tile("Image", **masks)).max() == 0
-    assert tile("Close-up", **masks).max(axis=(0, 1)).min() > 150  # both outlines
+    # pixels are 30 wide: the edges of the corners are at 120 and 240
+    truth, prediction = drawn[40:80, 115:126].max((0, 1)), drawn[280:320, 235:246].max((0, 1))
+    assert truth[blue] > 2 * truth[red] > 0
+    assert prediction[red] > 2 * prediction[blue]
+    assert drawn[130:230, 130:230].max() == 0
+
+
+def test_truth_is_a_solid_and_prediction_a_broken_line_without_colours_too():
+    def share_of_line(shown: View) -> float:
+        """Of the rows along the left edge of the square, how many are lit."""
+        lit = tile(examples.CONTOURS, shown).mean(axis=2)[130:230, 115:126].max(axis=1) > 60
+        return float(lit.mean())
+
+    square = np.zeros((12, 12), np.uint8)
+    square[4:8, 4:8] = 1
+    assert share_of_line(view(truth=square)) == 1
+    assert 0.3 < share_of_line(view(prediction=square)) < 0.8
+
+
+def test_letters_and_a_scale_bar_are_drawn_where_they_are_known(monkeypatch):
+    texts = []
+    monkeypatch.setattr(Axes, "text", lambda axes, x, y, text, **_: texts.append((x, y, text)))
+    known = view(corner(right=True, anterior=True))._replace(
+        letters=Letters("RA", "LP", "AL", "PR"), pixel_mm=(10.0, 10.0)
+    )
+    tile(examples.CONTOURS, known)
+    # image, contours and close-up: the bar is at most 0.3 × 120 mm long, and of 80 mm in the close-up
+    assert [text for _, _, text in texts[:5]] == ["RA", "LP", "AL", "PR", "2 cm"]
+    assert [text for x, _, text in texts if x < 0.1][::2] == ["RA"] * 3
+    assert texts[-1][2] == "2 cm"
+    texts.clear()
+    tile(examples.CONTOURS, view(corner(right=True, anterior=True)))
+    assert texts == []
+
+
+@pytest.mark.parametrize(
+    ("width_mm", "length_mm"), [(240, 50), (100, 20), (66, 10), (180, 50), (16, 2), (3, 0.5), (700, 200)]
+)
+def test_the_scale_bar_has_a_round_length(width_mm, length_mm):
+    assert examples.bar_length_mm(width_mm) == pytest.approx(length_mm)
 
 
 def test_close_ups_stay_inside_the_image_and_hold_the_mask():
     mask = np.zeros((100, 80), bool)
     mask[:3, 70:80] = True
-    rows, columns = examples._close_up(mask)
+    rows, columns = examples.close_up(mask, 1.0)
     assert rows[0] == 0
     assert columns[1] == 80
     assert rows[1] - rows[0] == columns[1] - columns[0] == examples.CLOSE_UP_SMALLEST
-    assert examples._close_up(np.zeros((5, 7), bool)) == ((0, 5), (0, 7))
+    assert examples.close_up(np.zeros((5, 7), bool), 1.0) == ((0, 5), (0, 7))
+
+
+def test_close_ups_show_the_truth_also_where_a_prediction_lies_far_away():
+    truth, prediction = np.zeros((2, 60, 60), np.uint8)
+    truth[40:50, 40:50] = prediction[2:4, 2:4] = 1
+    shown = view_at(0, "a", truth[..., None] > 0, prediction[..., None] > 0, None).over(truth * 0, "test")
+    drawn = tile(examples.CLOSE_UP, shown).max((0, 1))
+    red, blue = 0, 2
+    assert drawn[blue] > 2 * drawn[red] > 0  # the truth's colour alone
+    drawn = tile(examples.CLOSE_UP, shown._replace(outcome=shown.outcome & IN_PREDICTION)).max((0, 1))
+    assert drawn[red] > 2 * drawn[blue]
+
+
+def test_close_ups_of_oblong_pixels_are_as_high_as_wide():
+    mask = np.zeros((200, 60), bool)
+    mask[80:120, 20:30] = True
+    # pixels of 4 mm by 1 mm: 40 rows are 40 mm, 10 columns as well, and twice that is shown
+    assert examples.close_up(mask, 0.25) == ((60, 140), (15, 35))
 
 
 @pytest.mark.parametrize(

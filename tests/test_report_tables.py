@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oncoseg.evaluate.compare import compare, write
+from oncoseg.evaluate.compare import compare
+from oncoseg.evaluate.contest_files import write
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.report import write_comparison, write_evaluation
 from oncoseg.report.distributions import bland_altman, histogram

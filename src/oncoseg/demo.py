@@ -89,7 +89,7 @@ def run_demo(
     run = outcome.run
 
     say("3/5 evaluating on phantoms that were not trained on")
-    evaluation = evaluate_run(run, split="test")
+    evaluation = evaluate_run(run, split="test", replace=True)
 
     say("4/5 predicting one study, on its own grid")
     first = open_dataset(data["mri"]).cases[0]

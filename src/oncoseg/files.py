@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON, atomically; NaN becomes null."""
+    write_text(path, json.dumps(without_nan(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def without_nan(value: Any) -> Any:
-    """Numbers, or dictionaries, lists and tuples of them, with None for NaN, which JSON cannot hold."""
-    if isinstance(value, dict):
+    """The value as JSON can hold it, which has no NaN: None in its place, at any depth."""
+    if isinstance(value, Mapping):
         return {name: without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(each) for each in value]
@@ -102,6 +102,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)
+
+
+def user_cache() -> Path:
+    """Where this program keeps what it can make again: in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "oncoseg"
 
 
 def existing_folder(path: Path) -> Path:

@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from oncoseg import hardware, io, plausibility
+from oncoseg import display, hardware, io, plausibility
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
@@ -31,7 +31,7 @@ from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.slabs import SlabSource, open_source
-from oncoseg.transforms import prepare_slices, restore_slices
+from oncoseg.transforms import ZEROS, prepare_slices, restore_slices
 from oncoseg.volume import Volume, from_canonical, to_canonical
 
 RECORD_FILE = "prediction.json"
@@ -69,6 +69,8 @@ class CasePrediction(NamedTuple):
         probability: of tumour, float32 in [0, 1], axes `i j k`; of several classes, the greatest.
         spacing_mm: voxel size along i, j, k in millimetres; None when the source holds none.
         substituted: missing channel → the one that the network got in its place.
+        letters: of the sides of an axial slice as it is shown; None where the orientation is unknown.
+        ground: what `image` is and how bright it is shown, in words.
         classes: where the recipe has several.
     """
 
@@ -80,6 +82,8 @@ class CasePrediction(NamedTuple):
     probability: np.ndarray
     spacing_mm: tuple[float, float, float] | None
     substituted: Mapping[str, str] = MappingProxyType({})
+    letters: display.Letters | None = None
+    ground: str = "image"
     classes: ClassMaps | None = None
 
 
@@ -160,6 +164,7 @@ class Predictor:
         """
         settings = self.settings[modality]
         channels = settings.channels_of(case)
+        channel = display.shown_channel([name for name in channels if name != ZEROS])
         try:
             with open_source(case, channels) as source:
                 probability = np.zeros((1, *source.like.grid), np.float32)
@@ -167,23 +172,27 @@ class Predictor:
                 each = self._room_for_classes(source.like.grid)
                 for place, voxels, of_classes in self._slabs(source, settings):
                     probability[place] = of_classes.max(axis=0)
-                    image[place] = voxels[-1]
+                    image[place] = voxels[channels.index(channel)]
                     if each is not None:
                         each[place] = of_classes
             like = source.like.with_array(image)
             truth = read_truth(case, settings, like)
         except DataError as error:
             raise DataError(f"Case {case.id}: {error}") from error
-        shown = to_canonical(like)[0]
+        shown, marks = to_canonical(like)[0], truth > 0
+        spacing_mm = shown.spacing_mm if like.spacing_known else None
+        window = display.choose_window(shown.array[0], marks, spacing_mm, channel)
         return CasePrediction(
             case_id=case.id,
             patient=case.patient,
             modality=modality,
-            image=_for_display(shown.array[0]),
-            truth=truth > 0,
+            image=display.brightness(shown.array[0], window),
+            truth=marks,
             probability=to_canonical(like.with_array(probability))[0].array[0],
-            spacing_mm=shown.spacing_mm if like.spacing_known else None,
+            spacing_mm=spacing_mm,
             substituted=settings.substituted(case),
+            letters=display.letters(shown.affine_ras) if io.orientation_known(like) else None,
+            ground=f"{channel}, {window.words}",
             classes=None if each is None else self._class_maps(truth, like.with_array(each)),
         )
 
@@ -433,10 +442,3 @@ def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
         return np.memmap(file, dtype, "r+", shape=shape, order="F")
-
-
-def _for_display(image: np.ndarray) -> np.ndarray:
-    """Scale to [0, 1] between the 0.5th and 99.5th percentile of the whole volume."""
-    low, high = np.percentile(image, (0.5, 99.5))
-    scaled: np.ndarray = np.clip((image - low) / (high - low if high > low else 1.0), 0, 1)
-    return scaled.astype(np.float32)

@@ -11,7 +11,6 @@ then, as after a stop in the pretraining, they say so and name `oncoseg train --
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ class RunFolder:
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Keep how the weights came about; NaN becomes null."""
-        write_json(self.path / "metrics.json", _nan_as_none(metrics))
+        write_json(self.path / "metrics.json", metrics)
 
     def need_model(self) -> Path:
         """The kept weights' path.
@@ -141,10 +140,3 @@ class RunFolder:
             return dict(values)
         except (ValueError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error}). Restore it, or train again.") from error
-
-
-def _nan_as_none(value: Any) -> Any:
-    """For JSON, which has no NaN."""
-    if isinstance(value, dict):
-        return {key: _nan_as_none(one) for key, one in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

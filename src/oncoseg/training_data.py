@@ -12,7 +12,7 @@ from oncoseg import split as splitting
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.errors import DataError
-from oncoseg.files import sha256_of_json
+from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
 from oncoseg.store import PreparedCase
@@ -39,10 +39,7 @@ class TrainingData(NamedTuple):
 
 def default_store() -> Path:
     """The prepared store when none is named: in the user's cache folder."""
-    import os
-
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "oncoseg" / "prepared"
+    return user_cache() / "prepared"
 
 
 def load(

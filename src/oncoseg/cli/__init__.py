@@ -67,6 +67,7 @@ def _make_app() -> App:
         runs.predict: ["oncoseg predict runs/first data/new_patients --modality mri --out predictions"],
         evaluation.evaluate: [
             "oncoseg evaluate runs/first --split test",
+            "oncoseg evaluate runs/first --threshold 0.3 --out scores/lower",
             "oncoseg evaluate --prediction masks --truth data/brats --class tumour=1,2,4 --out scores",
         ],
         evaluation.compare: ["oncoseg compare ours=scores/ours theirs=scores/theirs --out comparison"],

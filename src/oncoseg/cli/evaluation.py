@@ -14,7 +14,7 @@ from oncoseg.cli.runs import kept, prediction_changes
 from oncoseg.cli.scores import print_contest, print_mask_scores, print_scores
 from oncoseg.errors import DataError, RunError
 
-NAMED_OUTCOMES = ("undefined", "computed", "diagonal")
+NAMED_OUTCOMES = ("undefined", "computed", "forfeit", "diagonal")
 """What an outcome may be besides a number; see oncoseg.metrics.catalogue.Outcome."""
 
 
@@ -26,8 +26,8 @@ class MaskOptions:
     """A folder of predicted masks (NIfTI named as the truth's cases), or a data set."""
     truth: Path
     """A data set, or a folder of true masks (NIfTI)."""
-    out: Path
-    """The folder for the tables; a new one."""
+    images: Path | None = None
+    """A data set, or a folder of images named as the cases, for the pictures; the truth's when left out."""
     classes: Annotated[list[str] | None, Parameter(name="--class")] = None
     """NAME=VALUES, as in tumour=1,2,4; may be repeated. Every label alone when left out."""
     patients: Path | None = None
@@ -62,12 +62,14 @@ def evaluate(
     data: list[str] | None = None,
     threshold: float | None = None,
     flips: bool = False,
+    replace: bool = False,
+    out: Path | None = None,
     masks: Annotated[MaskOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Compare predictions with the truth: a run's, on patients it was not trained on, or any masks.
 
-    With a RUN, --split, --data, --threshold and --flips are used; with masks of any origin --prediction,
-    --truth, --out and everything after it.
+    With a RUN, --split, --data, --threshold, --flips and --replace are used; with masks of any origin
+    --prediction, --truth and everything after it.
 
     Args:
         run: The run folder with the trained network.
@@ -75,25 +77,30 @@ def evaluate(
         data: MODALITY=PATH, where a data set has moved since training.
         threshold: Probability from which a voxel is tumour, in place of the run's.
         flips: Average over the four mirror images of each slice; four times as slow.
+        replace: Put it in the place of an evaluation of other weights, data or settings.
+        out: The folder for the tables; a new one. Of a run, RUN/evaluation/SPLIT when left out.
         masks: Flags for masks of any origin.
     """
     if run is not None and masks is None:
-        _evaluate_run(run, split or "test", parse_data(data or []), prediction_changes(threshold, flips))
+        moved, changes = parse_data(data or []), prediction_changes(threshold, flips)
+        _evaluate_run(run, split or "test", moved, changes, out, replace)
     elif masks is None:
         raise RunError(
             "Expected a run folder, or --prediction, --truth and --out for masks of any origin; see "
             "`oncoseg evaluate --help`."
         )
-    elif run is not None or split or data or threshold is not None or flips:
+    elif run is not None or split or data or threshold is not None or flips or replace:
         raise RunError(
-            "Expected a run folder with --split, --data, --threshold or --flips, or masks with the flags for "
-            "masks; got both. Leave one kind out."
+            "Expected a run folder with --split, --data, --threshold, --flips or --replace, or masks with "
+            "the flags for masks; got both. Leave one kind out."
         )
+    elif out is None:
+        raise RunError("Expected --out FOLDER, a new folder for the tables.")
     else:
-        _evaluate_masks(masks)
+        _evaluate_masks(masks, out)
 
 
-def _evaluate_masks(masks: MaskOptions) -> None:
+def _evaluate_masks(masks: MaskOptions, out: Path) -> None:
     from oncoseg.evaluate.masks import evaluate_masks
     from oncoseg.evaluate.pairs import read_patients
     from oncoseg.evaluate.scoring import Scoring
@@ -111,7 +118,8 @@ def _evaluate_masks(masks: MaskOptions) -> None:
         result = evaluate_masks(
             masks.truth,
             masks.prediction,
-            masks.out,
+            out,
+            images=masks.images,
             classes=_classes(masks.classes or []) or None,
             patients=read_patients(masks.patients) if masks.patients else None,
             scoring=scoring,
@@ -131,14 +139,23 @@ def _evaluate_masks(masks: MaskOptions) -> None:
         )
 
 
-def _evaluate_run(run: Path, split: str, moved: Mapping[str, Path], changes: Mapping[str, Any]) -> None:
+def _evaluate_run(
+    run: Path,
+    split: str,
+    moved: Mapping[str, Path],
+    changes: Mapping[str, Any],
+    out: Path | None,
+    replace: bool,
+) -> None:
     from oncoseg.evaluate.run import evaluate_run
     from oncoseg.run_folder import RunFolder
 
     if not kept(RunFolder(run).metrics).get("finished", True):
         terminal.note(f"The training is not finished; these are its best weights so far: {run}")
     with terminal.progress(f"evaluating {split}") as progress:
-        folder = evaluate_run(run, split, data=moved, progress=progress, changes=changes)
+        folder = evaluate_run(
+            run, split, data=moved, progress=progress, changes=changes, out=out, replace=replace
+        )
     print_scores(folder)
     terminal.say(f"Evaluation: {folder}")
 
@@ -210,14 +227,16 @@ def compare(
         reference: The system that every other one is compared with; every pair when left out.
         common_only: Compare on the patients that both systems have.
     """
-    from oncoseg.evaluate import compare as comparing
+    from oncoseg.evaluate.compare import TESTED
+    from oncoseg.evaluate.compare import compare as compare_all
+    from oncoseg.evaluate.contest_files import write
     from oncoseg.report import write_comparison
 
-    chosen = tuple(metric) if metric else comparing.TESTED
-    contest = comparing.compare(
+    chosen = tuple(metric) if metric else TESTED
+    contest = compare_all(
         _folders(systems, split), metrics=chosen, reference=reference, common_only=common_only
     )
-    page = write_comparison(contest, comparing.write(contest, out))
+    page = write_comparison(contest, write(contest, out))
     print_contest(contest)
     terminal.say(f"Comparison: {page}")
 

@@ -144,7 +144,7 @@ def predict(
         terminal.say(str(path))
 
 
-def report(run: Path, /) -> None:
+def report(run: Path, /, *, evaluation: Path | None = None) -> None:
     """Write a run's HTML report, and beside it every curve as a file of its own.
 
     RUN/report holds the page (index.html) with tables, curves and pictures and their definitions; the
@@ -152,10 +152,12 @@ def report(run: Path, /) -> None:
 
     Args:
         run: The run folder; evaluate it first.
+        evaluation: A folder that `evaluate RUN --out` wrote, to show in place of the run's own; the report
+            is then written into it.
     """
     from oncoseg.report import FIGURE_SUFFIXES, write_report
 
-    page = write_report(run)
+    page = write_report(run, evaluation)
     terminal.say(f"Report: {page}")
     for file in sorted(page.parent.iterdir()):
         if file.suffix in FIGURE_SUFFIXES:

@@ -11,6 +11,9 @@ from oncoseg.files import SYNTHETIC_SENTENCE
 if TYPE_CHECKING:
     from oncoseg.evaluate.compare import Contest
 
+FORFEITED = "forfeited"
+"""The rule of a metric without a mean; see oncoseg.evaluate.scoring.FORFEITED."""
+
 PUBLISHED = "paper, other data"
 """What stands in place of an averaging in a published row."""
 
@@ -84,6 +87,10 @@ def print_mask_scores(summary: Mapping[str, Any]) -> None:
         f"Empty and missing masks: policy {summary['scoring']['policy']}; summary.json has every metric's "
         "definition and what it is worth in each situation."
     )
+    if any(FORFEITED in row["rules"] for row in summary["table"]):
+        terminal.say(
+            f"  {FORFEITED}: no mean, as files are missing and no value is bad enough for what they may hold."
+        )
     if summary["without_truth"]:
         first = summary["without_truth"][0]
         terminal.note(f"{len(summary['without_truth'])} predictions have no truth, the first is {first}")
@@ -141,6 +148,8 @@ def print_contest(contest: "Contest") -> None:
         terminal.say("")
     if contest.synthetic:
         terminal.say(SYNTHETIC_SENTENCE)
+    for remark in (*contest.remarks, *(each.sentence for each in contest.false_alarms)):
+        terminal.say(remark)
     terminal.say(
         "In brackets: 95 % interval over patients. First in: share of bootstrap samples of the patients in "
         "which the system is first."

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
     from oncoseg.datasets.base import Problem
 
 WIDTH_OF_FILES = 120
@@ -98,6 +100,13 @@ def print_table(
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """Show a bar with the time elapsed and left; without a terminal, a line every half minute."""
+    with progress_in_steps(what) as (show,):
+        yield show
+
+
+@contextmanager
+def progress_in_steps(*steps: str) -> Iterator[list[Progress]]:
+    """The same for work in several steps, each of which begins when it is told of first."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -108,8 +117,9 @@ def progress(what: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     console = stderr()
+    first, *others = steps
     if not console.is_terminal:
-        yield _lines_in_time(what)
+        yield [_lines_in_time(first, time.monotonic()), *(_lines_in_time(what) for what in others)]
         return
     columns = (
         TextColumn("{task.description}"),
@@ -120,19 +130,31 @@ def progress(what: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield [_bar_in_time(bar, what, begun=what == first) for what in steps]
 
 
-def _lines_in_time(what: str) -> Progress:
-    started = said = time.monotonic()
+def _bar_in_time(bar: "Bar", what: str, begun: bool) -> Progress:
+    task = bar.add_task(what, total=None, start=begun, visible=begun)
 
     def show(done: int, total: int) -> None:
-        nonlocal said
+        bar.start_task(task)  # only the first time
+        bar.update(task, completed=done, total=total, visible=True)
+
+    return show
+
+
+def _lines_in_time(what: str, started: float | None = None) -> Progress:
+    said, before = started, 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal said, started, before
         now = time.monotonic()
-        if 0 < done < total and now - said >= LINE_AFTER_SECONDS:
+        if started is None or said is None:
+            started, said, before = now, now, done
+        if before < done < total and now - said >= LINE_AFTER_SECONDS:
             said = now
-            note(f"{what} {done}/{total}  left {_duration((now - started) * (total - done) / done)}")
+            left = (now - started) * (total - done) / (done - before)
+            note(f"{what} {done}/{total}  left {_duration(left)}")
 
     return show
 

@@ -11,9 +11,11 @@ from oncoseg import io
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError
+from oncoseg.evaluate import summary_tables
 from oncoseg.evaluate.masks import FORMAT_VERSION, Result
 from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, of_patients, score_case
 from oncoseg.evaluate.summary import describe, summarise, write
+from oncoseg.evaluate.truths import fingerprints, in_canonical
 from oncoseg.files import new_folder
 from oncoseg.labels import consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
@@ -74,7 +76,7 @@ def reader_agreement(
     summary = summarise(of_each, chosen) | {"format_version": FORMAT_VERSION, "classes": {TUMOUR: [1]}}
     summary |= {"cases": len(cases), "failures": {}, "without_truth": []}
     summary |= {"synthetic": scan.synthetic, "maps_without_class": 0}
-    write(out, scores, of_each, describe(of_each, chosen), summary)
+    write(out, scores, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
     return Result(out, scores, of_each, summary, {}, [])
 
 
@@ -87,11 +89,12 @@ def _score_readers(scoring: Scoring, share: float, case: Case) -> tuple[str, lis
         raise DataError(f"Case {case.id}: {error}") from error
     first = next(iter(volumes.values()))
     spacing = first.spacing_mm if first.spacing_known else None
+    classes = {TUMOUR: (1,)}
     return case.id, [
-        row
+        row._replace(truth=fingerprints(in_canonical(truth, first), classes)[row.label])
         for group, name, truth, reader in _matches(readers, share)
         for row in score_case(
-            f"{case.id}:{name}", case.patient, truth, reader, spacing, {TUMOUR: (1,)}, scoring, group=group
+            f"{case.id}:{name}", case.patient, truth, reader, spacing, classes, scoring, group=group
         )
     ]
 

@@ -1,11 +1,10 @@
-"""Several evaluations of the same patients against each other: tables, tests and rankings."""
+"""Several evaluations of the same patients against each other: differences, tests and rankings."""
 
-import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,15 +18,15 @@ from oncoseg.comparisons import (
     rank_stability,
 )
 from oncoseg.errors import DataError, nearest
-from oncoseg.evaluate import long_table
-from oncoseg.evaluate.long_table import Row
-from oncoseg.files import SYNTHETIC_SENTENCE, atomic_file, new_folder, without_nan, write_json, write_text
+from oncoseg.evaluate.entrants import Entrant, Key, check_not_forfeited, read_entrants, remarks_on
+from oncoseg.evaluate.false_alarms import FALSE_ALARM, FalseAlarms, false_alarms
 from oncoseg.metrics.catalogue import METRICS
 from oncoseg.statistics import Summary, summarise
 
-TESTED = ("dice", "surface_dice", "hd95_max_mm", "lesion_f1")
-"""Metrics that are compared unless others are named: overlap, boundary, distance, lesions. Every further
-one makes the correction for many tests harsher."""
+TESTED = ("dice", "surface_dice", "hd95_max_mm", "lesion_f1", "false_alarm")
+"""Metrics that are compared unless others are named: overlap, boundary, distance, lesions; and false alarms,
+which alone have a value for every patient, those without tumour included. Every further one makes the
+correction for many tests harsher."""
 
 
 class Part(NamedTuple):
@@ -61,11 +60,15 @@ class Contest(NamedTuple):
         systems: their names.
         parts: one per group, class and metric.
         synthetic: whether any of them was scored on phantoms.
+        remarks: what the reader of the results has to know besides.
+        false_alarms: one per group and class of which some patients have none.
     """
 
     systems: list[str]
     parts: list[Part]
     synthetic: bool
+    remarks: list[str]
+    false_alarms: list[FalseAlarms]
 
 
 def compare(
@@ -87,132 +90,26 @@ def compare(
         seed: of bootstrap and permutations.
 
     Raises:
-        DataError: a folder that is no evaluation, an unknown metric or reference, evaluations with other
-            settings or, without `common_only`, of other patients; or nothing that all have.
+        DataError: a folder that is no evaluation, or is named twice; an unknown metric or reference;
+            evaluations with other settings, against other truths or, without `common_only`, of other
+            patients; or nothing that all have.
     """
     _check_names(folders, metrics, reference)
-    trainings = {
-        system: [given] if isinstance(given, Path) else list(given) for system, given in folders.items()
-    }
-    every = [folder for several in trainings.values() for folder in several]
-    summaries = {str(folder): _summary(folder) for folder in every}
-    _check_alike(summaries)
-    tables = {
-        system: [_values(long_table.read(folder)) for folder in several]
-        for system, several in trainings.items()
-    }
-    each = [table for several in tables.values() for table in several]
-    shared = [key for key in each[0] if key[2] in metrics and all(key in table for table in each)]
-    parts = [
-        _part(
-            key,
-            {system: [table[key] for table in several] for system, several in tables.items()},
-            reference,
-            common_only,
-            seed,
-        )
-        for key in shared
-    ]
-    if not parts:
-        raise DataError(
-            f"The evaluations share none of the metrics {', '.join(metrics)} of any class; expected some to "
-            "compare. Name others with --metric."
-        )
+    systems = read_entrants(folders)
+    everyone = list(chain.from_iterable(systems.values()))
+    check_not_forfeited(everyone, metrics)
+    keys = [key for key in everyone[0].values if all(key in entrant.values for entrant in everyone)]
+    shared = [key for key in keys if key[2] in metrics]
+    if not shared:
+        raise DataError(_nothing_shared(everyone, metrics))
+    classes = list(dict.fromkeys(key[:2] for key in shared))
+    remarks = remarks_on(everyone, classes, metrics)
+    parts = [_part(key, _table(systems, key), reference, common_only, seed) for key in shared]
     family = iter(as_family([one for part in parts for one in part.comparisons]))
     parts = [part._replace(comparisons=[next(family) for _ in part.comparisons]) for part in parts]
-    return Contest(list(folders), parts, any(found.get("synthetic", False) for found in summaries.values()))
-
-
-def write(contest: Contest, out: Path) -> Path:
-    """Write comparison.json, comparisons.csv, values.csv, summary.md and summary.tex into a new folder."""
-    new_folder(out, "The comparison folder")
-    with atomic_file(out / "values.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("system", "group", "patient", "class", "metric", "value"))
-        for part in contest.parts:
-            for system, values in part.values.items():
-                for patient, value in values.items():
-                    shown = "" if math.isnan(value) else value
-                    writer.writerow((system, part.group, patient, part.label, part.metric, shown))
-    write_text(out / "summary.md", markdown(contest))
-    write_text(out / "summary.tex", latex(contest))
-    write_json(out / "comparison.json", as_json(contest))
-    return out
-
-
-def as_json(contest: Contest) -> dict[str, Any]:
-    """Everything but the single values, as JSON can hold it."""
-    found: dict[str, Any] = without_nan(
-        {
-            "systems": contest.systems,
-            "synthetic": contest.synthetic,
-            "parts": [
-                {
-                    "group": part.group,
-                    "class": part.label,
-                    "metric": part.metric,
-                    "definition": METRICS[part.metric].definition,
-                    "summaries": {system: found._asdict() for system, found in part.summaries.items()},
-                    "comparisons": [
-                        each._asdict() | {"difference": each.difference._asdict(), "sentence": each.sentence}
-                        for each in part.comparisons
-                    ],
-                    "variation": {
-                        system: found._asdict() | {"sentence": found.sentence}
-                        for system, found in part.variation.items()
-                    },
-                    "ranking": part.ranking._asdict()
-                    | {"systems": [place._asdict() for place in part.ranking.systems]},
-                }
-                for part in contest.parts
-            ],
-        }
-    )
-    return found
-
-
-def heading(part: Part) -> str:
-    """What a part is about, in words."""
-    return " ".join(filter(None, (part.group, part.label, part.metric)))
-
-
-def markdown(contest: Contest) -> str:
-    """Means with intervals, one row per system and one column per part; then every comparison's sentence."""
-    columns = [heading(part) for part in contest.parts]
-    lines = [f"**{SYNTHETIC_SENTENCE}**", ""] if contest.synthetic else []
-    lines += [f"| system | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|"]
-    for system in contest.systems:
-        cells = [words(part.summaries[system]) for part in contest.parts]
-        lines.append(f"| {system} | {' | '.join(cells)} |")
-    lines += ["", "Mean over patients with its 95 % interval, and the number of patients.", ""]
-    for part in contest.parts:
-        lines += [f"- {heading(part)}: {each.sentence}" for each in part.comparisons]
-        lines += [f"- {heading(part)}, {name}: {found.sentence}" for name, found in part.variation.items()]
-    return "\n".join(lines) + "\n"
-
-
-def latex(contest: Contest) -> str:
-    """The same table as a LaTeX tabular."""
-    columns = " & ".join(_escaped(heading(part)) for part in contest.parts)
-    lines = [f"% {SYNTHETIC_SENTENCE}"] if contest.synthetic else []
-    lines += [
-        f"\\begin{{tabular}}{{l{'r' * len(contest.parts)}}}",
-        "\\hline",
-        f"system & {columns} \\\\",
-        "\\hline",
-    ]
-    for system in contest.systems:
-        cells = " & ".join(words(part.summaries[system]) for part in contest.parts)
-        lines.append(f"{_escaped(system)} & {cells} \\\\")
-    return "\n".join([*lines, "\\hline", "\\end{tabular}"]) + "\n"
-
-
-def words(summary: Summary) -> str:
-    """Mean, interval and number of patients."""
-    if math.isnan(summary.mean):
-        return "not defined"
-    interval = "" if summary.low is None else f" [{summary.low:.2f}, {summary.high:.2f}]"
-    return f"{summary.mean:.3f}{interval} (n={summary.n})"
+    found = [_alarms(systems, each) for each in classes if (*each, FALSE_ALARM) in keys]
+    synthetic = any(entrant.summary.get("synthetic", False) for entrant in everyone)
+    return Contest(list(folders), parts, synthetic, remarks, [each for each in found if each])
 
 
 def _check_names(folders: Mapping[str, object], metrics: Sequence[str], reference: str | None) -> None:
@@ -229,32 +126,26 @@ def _check_names(folders: Mapping[str, object], metrics: Sequence[str], referenc
         raise DataError(f"Unknown reference {reference!r}; {nearest(reference, folders)}")
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    path = folder / "summary.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{folder} is no evaluation ({type(error).__name__}: {path.name}); expected a folder that "
-            "`oncoseg evaluate` has written, or a run folder that was evaluated."
-        ) from error
+def _nothing_shared(entrants: Sequence[Entrant], metrics: Sequence[str]) -> str:
+    has = []
+    for entrant in entrants:
+        classes = dict.fromkeys(" ".join(filter(None, key[:2])) for key in entrant.values)
+        has.append(f"{entrant.name} has {', '.join(classes)}")
+    return (
+        f"The evaluations share none of the metrics {', '.join(metrics)} of any class ({'; '.join(has)}); "
+        "expected some to compare. Evaluate all with the same --class, or name other metrics with --metric."
+    )
 
 
-def _check_alike(summaries: Mapping[str, Mapping[str, Any]]) -> None:
-    (first, known), *others = summaries.items()
-    for system, summary in others:
-        if summary.get("scoring") != known.get("scoring"):
-            raise DataError(
-                f"{first} and {system} were evaluated with different scoring: {known.get('scoring')} and "
-                f"{summary.get('scoring')}. Evaluate both in the same way."
-            )
+def _table(systems: Mapping[str, Sequence[Entrant]], key: Key) -> dict[str, list[dict[str, float]]]:
+    """System → training → patient → value."""
+    return {system: [entrant.values[key] for entrant in several] for system, several in systems.items()}
 
 
-def _values(rows: Sequence[Row]) -> dict[tuple[str, str, str], dict[str, float]]:
-    found: dict[tuple[str, str, str], dict[str, float]] = {}
-    for row in rows:
-        found.setdefault((row.group, row.label, row.metric), {})[row.patient] = row.value
-    return found
+def _alarms(systems: Mapping[str, Sequence[Entrant]], part: tuple[str, str]) -> FalseAlarms | None:
+    table = _table(systems, (*part, FALSE_ALARM))
+    cases = next(iter(systems.values()))[0].cases.get(part, {})
+    return false_alarms(part, cases, {name: _mean_of(name, several) for name, several in table.items()})
 
 
 def _part(
@@ -265,7 +156,7 @@ def _part(
     seed: int,
 ) -> Part:
     higher = METRICS[key[2]].better == "higher"
-    values = {system: _mean_of(several) for system, several in trainings.items()}
+    values = {system: _mean_of(system, several) for system, several in trainings.items()}
     try:
         comparisons = compare_systems(
             values, reference=reference, higher_is_better=higher, common_only=common_only, seed=seed
@@ -285,18 +176,12 @@ def _part(
     return Part(*key, values, summaries, comparisons, ranking, variation)
 
 
-def _mean_of(trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _mean_of(system: str, trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Patient → mean over trainings; undefined where it is in any of them.
 
     Raises:
         DataError: trainings of different patients.
     """
     if any(of.keys() != trainings[0].keys() for of in trainings):
-        raise DataError(
-            "The trainings of one system were evaluated on different patients; expected the same."
-        )
+        raise DataError(f"The trainings of {system} were evaluated on different patients; expected the same.")
     return {patient: math.fsum(of[patient] for of in trainings) / len(trainings) for patient in trainings[0]}
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "_%&#$" else letter for letter in text)

@@ -36,8 +36,20 @@ class Row(NamedTuple):
     rule: str
 
 
-COUNTS_HEADER = ("group", "case", "patient", "class", "tp", "fp", "fn", "tn", "true_ml", "predicted_ml")
-"""Columns of counts.csv."""
+COUNTS_HEADER = (
+    "group",
+    "case",
+    "patient",
+    "class",
+    "tp",
+    "fp",
+    "fn",
+    "tn",
+    "true_ml",
+    "predicted_ml",
+    "truth",
+)
+"""Columns of counts.csv; the last is a fingerprint of the class in the truth, see `truths`."""
 
 HEADER = ("group", "case", "patient", "class", "metric", "value", "rule")
 """Columns of the files."""
@@ -54,7 +66,10 @@ def rows_of(scores: Iterable[CaseScores]) -> list[Row]:
 
 def write(folder: Path, name: str, rows: Sequence[Row]) -> None:
     """Write FOLDER/NAME.csv and FOLDER/NAME.parquet; an undefined value is empty, or null."""
-    with atomic_file(folder / f"{name}.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_file(folder / f"{name}.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(HEADER)
         writer.writerows((*row[:5], "" if math.isnan(row.value) else row.value, row.rule) for row in rows)
@@ -86,7 +101,10 @@ def read(folder: Path, name: str = PATIENTS) -> list[Row]:
 
 def write_counts(folder: Path, scores: Iterable[CaseScores]) -> None:
     """Write FOLDER/counts.csv: voxels and volumes of every case and class."""
-    with atomic_file(folder / f"{COUNTS}.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_file(folder / f"{COUNTS}.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(COUNTS_HEADER)
         for one in scores:
@@ -95,7 +113,7 @@ def write_counts(folder: Path, scores: Iterable[CaseScores]) -> None:
                 "" if math.isnan(true_ml) else true_ml,
                 "" if math.isnan(predicted_ml) else predicted_ml,
             )
-            writer.writerow((one.group, one.case, one.patient, one.label, *one.counts, *volumes))
+            writer.writerow((one.group, one.case, one.patient, one.label, *one.counts, *volumes, one.truth))
 
 
 def read_counts(folder: Path) -> list[dict[str, str]]:

@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oncoseg import io
+from oncoseg.datasets import has_synthetic_note
 from oncoseg.errors import DataError, OncosegError
+from oncoseg.evaluate import pictures, summary_tables
+from oncoseg.evaluate.images import with_images
 from oncoseg.evaluate.pairs import ONLY_CLASS, Pair, check_labels, find_pairs, label_values, load, load_map
+from oncoseg.evaluate.panels import write_panels
 from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_case
 from oncoseg.evaluate.summary import describe, summarise, write
-from oncoseg.files import new_folder
+from oncoseg.evaluate.truths import fingerprints, in_canonical
+from oncoseg.files import new_folder, write_json
 from oncoseg.io import ImageRef
 from oncoseg.processes import processes_within, run_each
 from oncoseg.run_folder import RunFolder
@@ -61,6 +66,7 @@ def evaluate_masks(
     prediction: Path,
     out: Path,
     *,
+    images: Path | None = None,
     classes: Mapping[str, Sequence[int]] | None = None,
     patients: Mapping[str, str] | None = None,
     scoring: Scoring | None = None,
@@ -80,6 +86,8 @@ def evaluate_masks(
         prediction: likewise; `CASE_probability` beside a mask (of several classes `CASE_CLASS_probability`)
             gives the metrics of ranking and calibration, and the curves.
         out: a new folder for the tables.
+        images: a data set, or a folder of images named as the cases, for the pictures; None takes those of
+            the truth's data set. They decide no score.
         classes: name → the label values that it joins; None for each of the truth's labels alone.
         patients: case → patient, for folders that do not say.
         scoring: what there is to choose about the metrics.
@@ -91,14 +99,16 @@ def evaluate_masks(
         progress: called after every case.
 
     Raises:
-        DataError: no case that is in both folders, a truth that cannot be used, no label in it, or a
-            patient that the network was trained on.
+        DataError: no case that is in both folders, a truth that cannot be used, no label in it, a
+            patient that the network was trained on, or `images` without one of any case.
         RunError: `out` holds something or cannot be written.
     """
     chosen = scoring or Scoring()
     pairs, without_truth, synthetic = find_pairs(truth, prediction, patients)
     if trained_on is not None:
         check_unseen(pairs, RunFolder(trained_on).split())
+    if images is not None:
+        pairs, synthetic = with_images(pairs, images), synthetic or has_synthetic_note(images)
     out = new_folder(out, "The evaluation folder")
     count = processes_within(workers, None, _gib_of(pairs), len(pairs))
     classes = classes or _labels_of(pairs, share, count)
@@ -117,7 +127,11 @@ def evaluate_masks(
     summary |= {"classes": {name: list(values) for name, values in classes.items()}}
     summary |= {"cases": len(pairs), "failures": failures, "without_truth": without_truth}
     summary |= {"synthetic": synthetic, "maps_without_class": without_class}
-    write(out, cases, of_each, describe(of_each, chosen), summary)
+    write(out, cases, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
+    # after the scores are safe, which do not depend on it
+    shown = pictures.draw(pairs, cases, of_each, classes, failures, share, resample, count)
+    summary |= {"panels": write_panels(out, shown)}
+    write_json(out / "summary.json", summary)
     return Result(out, cases, of_each, summary, failures, without_truth)
 
 
@@ -180,7 +194,8 @@ def _scores(
         for name in mapped
     }
     of_pair = pair.case, pair.patient, loaded.truth, loaded.prediction, loaded.spacing_mm
-    return score_case(*of_pair, classes, scoring, maps)
+    found = fingerprints(in_canonical(loaded.truth, loaded.like), classes)
+    return [row._replace(truth=found[row.label]) for row in score_case(*of_pair, classes, scoring, maps)]
 
 
 def _maps_of_classes(pairs: Sequence[Pair], classes: Sequence[str]) -> tuple[list[Pair], int]:

@@ -40,6 +40,7 @@ class Pair(NamedTuple):
         labels: label value → name, where the truth's data set declares them.
         prediction: None where there is none.
         maps: (class, its probability map) of those beside the prediction; see ONLY_CLASS.
+        images: channel → image to show under the contours; None where there is none.
     """
 
     case: str
@@ -48,6 +49,7 @@ class Pair(NamedTuple):
     labels: Mapping[int, str]
     prediction: ImageRef | None = None
     maps: tuple[tuple[str, ImageRef], ...] = ()
+    images: Mapping[str, ImageRef] | None = None
 
 
 class Pairs(NamedTuple):
@@ -171,6 +173,22 @@ def load_map(ref: ImageRef, like: Volume, resample: bool) -> np.ndarray:
     return _probabilities(_on_grid(ref, like, "probability", resample))
 
 
+def load_image(ref: ImageRef, like: Volume) -> Volume:
+    """Read an image that shows what a case's masks mark.
+
+    Args:
+        ref: the image.
+        like: the masks' grid.
+
+    Raises:
+        DataError: a file that cannot be used.
+        GeometryError: another grid.
+    """
+    image = _placed(io.read(ref), like)
+    check_same_grid({"truth": like, "image": image})
+    return image
+
+
 def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
     """Check that both masks hold declared labels only.
 
@@ -202,7 +220,9 @@ def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
             raise
         return {name: Pair(name, patients.get(name, name), (ref,), {}) for name, ref in files.items()}
     found = {
-        case.id: Pair(case.id, patients.get(case.id, case.patient), case.masks, case.labels)
+        case.id: Pair(
+            case.id, patients.get(case.id, case.patient), case.masks, case.labels, images=case.images
+        )
         for case in cases
         if case.masks
     }

@@ -1,140 +1,210 @@
-"""Which slices a report shows: best, median and worst patient of each modality, and a false alarm."""
+"""`Panel`: one slice that a report shows, with truth and prediction, and its files."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from oncoseg import metrics
-from oncoseg.predict import CasePrediction
+from oncoseg.display import Letters
+from oncoseg.files import atomic_file
+from oncoseg.volume import MM3_PER_ML
+
+PANELS_FILE = "panels.npz"
+"""The pictures' pixels; the words about them are in summary.json."""
+
+PICTURES = ("image", "truth", "prediction")
+"""The arrays of a panel."""
+
+GREY = 110
+"""The ground where there is no image."""
+
+IN_TRUTH, IN_PREDICTION = 1, 2
+"""Bits of `View.outcome`."""
 
 
-class Candidate(NamedTuple):
-    """A slice that may be shown, two bytes per pixel.
+class View(NamedTuple):
+    """A case's axial slice, two bytes per pixel, axes `i j` to the patient's right and anterior.
 
     Attributes:
-        size: (truth, predicted) pixels; the largest is kept.
-        modality: a name in the recipe's modalities.
-        patient: the data set's own public id.
         case_id: the case it comes from.
-        slice_index: along k, from 0.
-        aspect: height of a pixel over its width when i runs to the right.
-        image: uint8, axes `i j`.
-        outcome: uint8, axes `i j`; 1 truth, 2 prediction, 3 both.
+        slice_index: along k, from 0 at the feet.
+        slices: how many there are.
+        volumes_ml: true and predicted volume of the case; NaN where the voxel size is unknown.
+        pixel_mm: size of a pixel along i and j; None where unknown.
+        letters: of the sides of the picture as it is shown; None where the orientation is unknown.
+        ground: what the image is and how bright it is shown; empty where there is none.
+        note: what is lacking and why, for the reader; else empty.
+        image: uint8.
+        outcome: uint8, IN_TRUTH and IN_PREDICTION added up.
     """
 
-    size: tuple[int, int]
-    modality: str
-    patient: str
     case_id: str
     slice_index: int
-    aspect: float
+    slices: int
+    volumes_ml: tuple[float, float]
+    pixel_mm: tuple[float, float] | None
+    letters: Letters | None
+    ground: str
+    note: str
     image: np.ndarray
     outcome: np.ndarray
 
+    @property
+    def truth(self) -> np.ndarray:
+        """Bool, axes `i j`."""
+        return (self.outcome & IN_TRUTH) > 0
+
+    @property
+    def prediction(self) -> np.ndarray:
+        """Bool, axes `i j`."""
+        return (self.outcome & IN_PREDICTION) > 0
+
+    def over(self, image: np.ndarray, ground: str) -> "View":
+        """The same slice over an image.
+
+        Args:
+            image: 0 black, 1 white, axes `i j`.
+            ground: what it is and how bright it is shown.
+        """
+        grey = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
+        return self._replace(image=grey, ground=ground)
+
+    @property
+    def dice(self) -> float:
+        """Dice of this slice; NaN where both are empty."""
+        return metrics.score("dice", metrics.confusion(self.truth, self.prediction))
+
 
 class Panel(NamedTuple):
-    """One chosen slice and why it was chosen.
+    """A chosen slice.
 
     Attributes:
-        modality: a name in the recipe's modalities.
-        role: `best`, `median`, `worst` or `false-alarm`.
+        group: the modality, where there are several; else empty.
+        label: name of the class.
+        roles: why it was chosen, see `choosing.Choice`.
         patient: the data set's own public id.
-        case_id: the case.
-        slice_index: along k, from 0.
-        patient_dice: Dice of the whole patient; NaN for a false alarm.
-        slice_dice: Dice of this slice.
-        aspect: height of a pixel over its width when i runs to the right.
-        image: uint8, axes `i j`.
-        truth: uint8 0 or 1, axes `i j`.
-        prediction: uint8 0 or 1, axes `i j`.
+        patient_dice: Dice of the whole patient; NaN where undefined.
+        view: what is drawn.
     """
 
-    modality: str
-    role: str
+    group: str
+    label: str
+    roles: tuple[str, ...]
     patient: str
-    case_id: str
-    slice_index: int
     patient_dice: float
-    slice_dice: float
-    aspect: float
-    image: np.ndarray
-    truth: np.ndarray
-    prediction: np.ndarray
+    view: View
 
 
-def candidates(case: CasePrediction, predicted: np.ndarray) -> tuple[Candidate, Candidate | None]:
-    """The slice with most tumour (then most predicted), and the largest false alarm if there is any.
+def telling_slice(truth: np.ndarray, prediction: np.ndarray) -> int:
+    """Index of the slice with the most tumour; of several, the one with the most predicted.
 
     Args:
-        case: image and truth.
-        predicted: bool, axes `i j k`.
+        truth: bool, axes `i j k`.
+        prediction: likewise.
     """
-    truth_pixels = case.truth.sum(axis=(0, 1))
-    predicted_pixels = predicted.sum(axis=(0, 1))
-    shown = int(np.lexsort((predicted_pixels, truth_pixels))[-1])
-    false_pixels = np.where(truth_pixels == 0, predicted_pixels, 0)
-    false_alarm = int(false_pixels.argmax())
-    return (
-        _candidate(case, predicted, shown),
-        _candidate(case, predicted, false_alarm) if false_pixels[false_alarm] else None,
-    )
+    return int(np.lexsort((prediction.sum(axis=(0, 1)), truth.sum(axis=(0, 1))))[-1])
 
 
-def choose(patients: Iterable[tuple[Candidate, float]], false_alarms: Mapping[str, Candidate]) -> list[Panel]:
-    """Best, median and worst patient by Dice, then a false alarm, modality by modality.
+def view_at(
+    index: int,
+    case_id: str,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float] | None,
+    letters: Letters | None = None,
+) -> View:
+    """One slice of a case, on a grey ground.
 
     Args:
-        patients: a slice and the Dice of each patient; one without a Dice (NaN: nothing there, nothing
-            predicted) is not shown, and nobody is shown twice.
-        false_alarms: modality → slice.
+        index: along k.
+        case_id: the case's id.
+        truth: bool, canonical axes `i j k`.
+        prediction: likewise.
+        spacing_mm: voxel size along i, j, k; None where unknown.
+        letters: of the sides, where they are known.
     """
-    by_modality: dict[str, list[tuple[Candidate, float]]] = {}
-    for candidate, dice in patients:
-        by_modality.setdefault(candidate.modality, []).append((candidate, dice))
-    panels = []
-    for modality, group in by_modality.items():
-        ranked = sorted((pair for pair in group if not math.isnan(pair[1])), key=lambda pair: -pair[1])
-        panels += [_panel(role, *ranked[place]) for role, place in _places(len(ranked)).items()]
-        if modality in false_alarms:
-            panels.append(_panel("false-alarm", false_alarms[modality], math.nan))
-    return panels
-
-
-def _places(n: int) -> dict[str, int]:
-    if n < 3:
-        return dict(zip(("best", "worst"), range(n), strict=False))
-    return {"best": 0, "median": n // 2, "worst": n - 1}
-
-
-def _candidate(case: CasePrediction, predicted: np.ndarray, index: int) -> Candidate:
-    truth, prediction = case.truth[..., index], predicted[..., index]
-    aspect = 1.0 if case.spacing_mm is None else case.spacing_mm[1] / case.spacing_mm[0]
-    return Candidate(
-        (int(truth.sum()), int(prediction.sum())),
-        case.modality,
-        case.patient,
-        case.case_id,
+    voxel_ml = math.nan if spacing_mm is None else math.prod(spacing_mm) / MM3_PER_ML
+    here, there = truth[..., index], prediction[..., index]
+    return View(
+        case_id,
         index,
-        aspect,
-        (np.clip(case.image[..., index], 0, 1) * 255).round().astype(np.uint8),
-        truth.astype(np.uint8) + 2 * prediction.astype(np.uint8),
+        truth.shape[2],
+        (np.count_nonzero(truth) * voxel_ml, np.count_nonzero(prediction) * voxel_ml),
+        None if spacing_mm is None else (spacing_mm[0], spacing_mm[1]),
+        letters,
+        ground="",
+        note="",
+        image=np.full(here.shape, GREY, np.uint8),
+        outcome=(IN_TRUTH * here + IN_PREDICTION * there).astype(np.uint8),
     )
 
 
-def _panel(role: str, shown: Candidate, patient_dice: float) -> Panel:
-    truth, prediction = (shown.outcome & 1).astype(bool), (shown.outcome & 2).astype(bool)
-    return Panel(
-        shown.modality,
-        role,
-        shown.patient,
-        shown.case_id,
-        shown.slice_index,
-        patient_dice,
-        metrics.score("dice", metrics.confusion(truth, prediction)),
-        shown.aspect,
-        shown.image,
-        truth.astype(np.uint8),
-        prediction.astype(np.uint8),
+def write_panels(folder: Path, panels: Sequence[Panel]) -> list[dict[str, Any]]:
+    """Write FOLDER/panels.npz and give the words about each panel, for summary.json."""
+    arrays = {
+        f"{name}_{index}": getattr(panel.view, name).astype(np.uint8)
+        for index, panel in enumerate(panels)
+        for name in PICTURES
+    }
+    with atomic_file(folder / PANELS_FILE) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    return [_words(panel) for panel in panels]
+
+
+def read_panels(folder: Path, words: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """Read what `write_panels` wrote.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, BadZipFile: a damaged file.
+    """
+    if not words:
+        return []
+    # opened here, as np.load leaves a damaged file open
+    with (folder / PANELS_FILE).open("rb") as packed, np.load(packed, allow_pickle=False) as arrays:
+        return [
+            _panel(each, *(arrays[f"{name}_{index}"] for name in PICTURES))
+            for index, each in enumerate(words)
+        ]
+
+
+def _words(panel: Panel) -> dict[str, Any]:
+    view = panel.view
+    described = {name: value for name, value in view._asdict().items() if name not in ("image", "outcome")}
+    return {
+        **{name: value for name, value in panel._asdict().items() if name != "view"},
+        "patient_dice": _known(panel.patient_dice),
+        "slice_dice": _known(view.dice),
+        **described,
+        "volumes_ml": [_known(volume) for volume in view.volumes_ml],
+    }
+
+
+def _panel(words: Mapping[str, Any], image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> Panel:
+    true_ml, predicted_ml = (_number(volume) for volume in words["volumes_ml"])
+    width_mm, height_mm = words["pixel_mm"] or (None, None)
+    view = View(
+        words["case_id"],
+        words["slice_index"],
+        words["slices"],
+        (true_ml, predicted_ml),
+        None if width_mm is None or height_mm is None else (width_mm, height_mm),
+        None if words["letters"] is None else Letters(*words["letters"]),
+        words["ground"],
+        words["note"],
+        image,
+        IN_TRUTH * truth + IN_PREDICTION * prediction,
     )
+    roles = tuple(words["roles"])
+    dice = _number(words["patient_dice"])
+    return Panel(words["group"], words["label"], roles, words["patient"], dice, view)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

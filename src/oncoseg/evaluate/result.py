@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from oncoseg import metrics
-from oncoseg.evaluate import summary
-from oncoseg.evaluate.panels import Panel, choose
+from oncoseg.evaluate import summary, summary_tables
+from oncoseg.evaluate.choosing import choose
+from oncoseg.evaluate.panels import Panel, write_panels
 from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, as_json, of_patients, score_case
 from oncoseg.evaluate.table import (
     AVERAGINGS,
@@ -21,13 +22,14 @@ from oncoseg.evaluate.table import (
     by_score,
     table,
 )
-from oncoseg.evaluate.tally import PatientTally, SliceRow, tally
+from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
+from oncoseg.evaluate.truths import fingerprints
 from oncoseg.files import atomic_file, without_nan
 from oncoseg.predict import CasePrediction, to_labels
 from oncoseg.recipe import ALL_MODALITIES, Published
 from oncoseg.statistics import CONFIDENCE
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the evaluation's files."""
 
 ALL_CLASSES = "all classes"
@@ -92,9 +94,9 @@ class Evaluation:
         (folder / "summary.json").unlink(missing_ok=True)
         _write_csv(folder / "per_patient.csv", [_patient_row(patient) for patient in self.patients])
         _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
-        _write_panels(folder / "panels.npz", self.panels)
-        of_each = of_patients(self.cases, self.scoring)
-        summary.write(folder, self.cases, of_each, self.curves, self._summary(of_each))
+        shown, of_each = write_panels(folder, self.panels), of_patients(self.cases, self.scoring)
+        written = without_nan(self._summary(of_each) | {"panels": shown})
+        summary.write(folder, self.cases, of_each, self.curves, written, summary_tables.of_run(written))
         return folder
 
     def _summary(self, patients: Sequence[CaseScores]) -> dict[str, Any]:
@@ -115,7 +117,6 @@ class Evaluation:
             "averagings": AVERAGINGS,
             "table": [_table_row(row) for row in self.table],
             "published": [row.model_dump() for row in self.published],
-            "panels": [_panel_words(panel) for panel in self.panels],
         }
 
 
@@ -143,7 +144,6 @@ def evaluate_predictions(
     chosen, scored = scoring or Scoring(), list[CaseScores]()
     counted = tally(_scored(predictions, threshold, chosen, scored), threshold)
     patients = sorted(counted.patients.values(), key=lambda p: (counted.groups.index(p.modality), p.patient))
-    shown = [(patient.candidate, patient.dice) for patient in patients if patient.candidate is not None]
     return Evaluation(
         threshold,
         seed,
@@ -153,9 +153,17 @@ def evaluate_predictions(
         scored,
         chosen,
         _curves(scored, chosen, seed),
-        choose(shown, counted.false_alarms),
+        _panels(counted),
         tuple(published),
     )
+
+
+def _panels(counted: Tally) -> list[Panel]:
+    views = counted.views()
+    return [
+        Panel(one.group, one.label, roles, one.patient, one.dice, views[one.shown])
+        for roles, one in choose(counted.candidates(), counted.largest_errors())
+    ]
 
 
 def _scored(
@@ -180,7 +188,9 @@ def _score(case: CasePrediction, threshold: float, scoring: Scoring) -> list[Cas
             name: partial(each.probability.__getitem__, index - 1) for name, index in indices.items()
         }
     of_case = case.case_id, case.patient, truth, prediction, case.spacing_mm
-    return score_case(*of_case, classes, scoring, maps, case.modality)
+    found = fingerprints(truth, classes)
+    rows = score_case(*of_case, classes, scoring, maps, case.modality)
+    return [row._replace(truth=found[row.label]) for row in rows]
 
 
 def _labels_of(probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -201,14 +211,7 @@ def _curves(scored: Sequence[CaseScores], scoring: Scoring, seed: int) -> list[d
 
 
 def _table_row(row: TableRow) -> dict[str, Any]:
-    return row._asdict() | {"scores": {name: without_nan(s._asdict()) for name, s in row.scores.items()}}
-
-
-def _panel_words(panel: Panel) -> dict[str, Any]:
-    pictures = {"image", "truth", "prediction"}
-    words = {name: value for name, value in panel._asdict().items() if name not in pictures}
-    without: dict[str, Any] = without_nan(words)
-    return without
+    return row._asdict() | {"scores": {name: summary._asdict() for name, summary in row.scores.items()}}
 
 
 def _patient_row(patient: PatientTally) -> dict[str, Any]:
@@ -241,13 +244,3 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: "" if v != v else v for k, v in row.items()})
-
-
-def _write_panels(path: Path, panels: list[Panel]) -> None:
-    arrays = {
-        f"{name}_{index}": getattr(panel, name)
-        for index, panel in enumerate(panels)
-        for name in ("image", "truth", "prediction")
-    }
-    with atomic_file(path) as temporary:
-        np.savez_compressed(temporary, **arrays)

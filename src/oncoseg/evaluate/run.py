@@ -1,7 +1,7 @@
 """Evaluating a run on one side of its split, with the leakage check before anything is computed."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,15 @@ from oncoseg import datasets, predict
 from oncoseg import split as splits
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
-from oncoseg.evaluate.result import evaluate_predictions
+from oncoseg.evaluate.renewal import check_place
+from oncoseg.evaluate.result import FORMAT_VERSION, evaluate_predictions
+from oncoseg.evaluate.scoring import Scoring, as_json
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
+
+SCORING = Scoring()
+"""How the table of all metrics is made beside the paper's own."""
 
 Progress = Callable[[int, int], None]
 """Called with (cases done, cases in all) before the first case and after each."""
@@ -24,8 +29,12 @@ def evaluate_run(
     data: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
     changes: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+    replace: bool = False,
 ) -> Path:
-    """Predict and score one side of a run's split; write RUN/evaluation/SPLIT.
+    """Predict and score one side of a run's split.
+
+    The same evaluation, made again, takes the earlier one's place.
 
     Args:
         run: a run folder with recipe, split, data and weights.
@@ -33,30 +42,37 @@ def evaluate_run(
         data: modality → folder, where a data set has moved since training.
         progress: told after every case.
         changes: of the recipe's fields, such as `prediction.threshold`.
+        out: the folder for the tables; None for RUN/evaluation/SPLIT.
+        replace: put it also in the place of an evaluation of other weights, data or settings.
 
     Returns:
         The folder that was written.
 
     Raises:
-        RunError: the run is incomplete or the side unknown.
+        RunError: the run is incomplete, the side unknown or empty, or another evaluation in the way.
         DataError: a case is gone or has no truth, or a patient is also on another side.
     """
     folder = RunFolder(run)
     cases, synthetic = _cases(folder.split(), folder.data(), split, dict(data or {}))
     predictor = predict.Predictor.load(run, changes)
     recipe = predictor.recipe
-    predictions = _predictions(predictor, cases, progress)
-    evaluation = evaluate_predictions(predictions, recipe.prediction.threshold, recipe.published)
-    described = replace(
-        evaluation,
-        split=split,
-        weights=predictor.weights_sha256,
-        prediction=recipe.prediction.model_dump(mode="json")
+    threshold = recipe.prediction.threshold
+    made: dict[str, Any] = {
+        "split": split,
+        "weights": predictor.weights_sha256,
+        "prediction": recipe.prediction.model_dump(mode="json")
         | {"precision": predictor.precision, "device": predictor.device.type},
-        data=_fingerprints(cases),
-        synthetic=synthetic,
-    )
-    return described.write(run / "evaluation" / split)
+        "data": _fingerprints(cases),
+        "synthetic": synthetic,
+    }
+    in_run = run / "evaluation" / split
+    if not replace:
+        settings = {"threshold": threshold, "scoring": as_json(SCORING)}
+        summary = {"format_version": FORMAT_VERSION, **settings, **made}
+        check_place(out or in_run, summary, in_run=out is None)
+    predictions = _predictions(predictor, cases, progress)
+    evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING)
+    return dataclasses.replace(evaluation, **made).write(out or in_run)
 
 
 def _cases(

@@ -11,8 +11,9 @@ import numpy as np
 from oncoseg import metrics
 from oncoseg.evaluate import curve_sums
 from oncoseg.evaluate.curve_sums import CurveSums
+from oncoseg.labels import has_label
 from oncoseg.metrics import brats, calibration, lesion_matches, lesions, ranking, surface
-from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome
+from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome, situation_of, worth
 from oncoseg.metrics.overlap import Confusion
 from oncoseg.volume import MM3_PER_ML
 
@@ -24,6 +25,9 @@ NO_SPACING = "no_spacing"
 
 UNDEFINED = "undefined"
 """Marks a value that the formula itself leaves undefined, as where every lesion was too small to count."""
+
+FORFEITED = "forfeited"
+"""Marks a value whose absence costs the system the metric's mean over all patients."""
 
 IN_SOME_CASES = "in_some_cases"
 """Marks a patient of whose cases only some were decided by a rule, or not all by the same."""
@@ -79,10 +83,12 @@ class CaseScores(NamedTuple):
         patient: cases of one patient share it.
         label: name of the class.
         counts: voxels; a missing prediction counts as empty.
-        missing: whether there was no prediction.
+        missing: whether there was no prediction; of a patient, of any case.
         voxel_ml: size of a voxel in millilitres; NaN where unknown.
         values: metric → value; NaN where undefined.
-        rules: metric → the situation that decided its value, or NO_SPACING, UNDEFINED or IN_SOME_CASES.
+        rules: metric → the situation that decided its value, or NO_SPACING, UNDEFINED, FORFEITED
+            or IN_SOME_CASES.
+        truth: fingerprint of the class in the truth, see `truths`; empty where it was not taken.
         curves: what curves over many cases need; None for classes without maps.
     """
 
@@ -95,6 +101,7 @@ class CaseScores(NamedTuple):
     voxel_ml: float
     values: dict[str, float]
     rules: dict[str, str]
+    truth: str = ""
     curves: CurveSums | None = None
 
     @property
@@ -138,8 +145,8 @@ def score_case(
     voxel_ml = math.prod(spacing_mm) / MM3_PER_ML if spacing_mm is not None else math.nan
     found = []
     for label, joined in classes.items():
-        marked = np.isin(truth, joined)
-        predicted = np.zeros_like(marked) if prediction is None else np.isin(prediction, joined)
+        marked = has_label(truth, joined)
+        predicted = np.zeros_like(marked) if prediction is None else has_label(prediction, joined)
         counts = metrics.confusion(marked, predicted)
         values = of_counts(counts, voxel_ml) | _of_shapes(marked, predicted, spacing_mm, scoring)
         situation = situation_of(counts, prediction is None)
@@ -180,7 +187,9 @@ def of_patients(scores: Sequence[CaseScores], scoring: Scoring) -> list[CaseScor
     """One row for every patient and class: the unit of all statistics.
 
     Overlap is that of all voxels of the patient's cases counted together, volumes are added up, and
-    everything else is the mean over the cases in which it is defined.
+    everything else is the mean over the cases in which it is defined. A patient any of whose cases has no
+    prediction counts as missing in overlap and volume, since a poor mask can cost more there than an empty
+    one, and forfeits what a case forfeits: nothing is better for a file that is withheld.
 
     Args:
         scores: of all cases.
@@ -195,13 +204,15 @@ def of_patients(scores: Sequence[CaseScores], scoring: Scoring) -> list[CaseScor
 
 
 def _together(rows: Sequence[CaseScores], scoring: Scoring) -> CaseScores:
-    counts, missing = metrics.pool(row.counts for row in rows), all(row.missing for row in rows)
+    counts, missing = metrics.pool(row.counts for row in rows), any(row.missing for row in rows)
     values, rules = {}, {}
     for name in rows[0].values:
         defined = [row.values[name] for row in rows if not math.isnan(row.values[name])]
         values[name] = math.fsum(defined) / len(defined) if defined else math.nan
         used = {row.rules.get(name, "") for row in rows}
-        if used != {""}:
+        if FORFEITED in used:
+            values[name], rules[name] = math.nan, FORFEITED
+        elif used != {""}:
             rules[name] = used.pop() if len(used) == 1 else IN_SOME_CASES
     true_ml, predicted_ml = (
         math.fsum(volumes) for volumes in zip(*(row.volumes_ml for row in rows), strict=True)
@@ -221,15 +232,6 @@ def _together(rows: Sequence[CaseScores], scoring: Scoring) -> CaseScores:
         rules=rules,
         curves=curve_sums.pool(row.curves for row in rows if row.curves) if rows[0].curves else None,
     )
-
-
-def situation_of(counts: Confusion, missing: bool) -> Situation | None:
-    """Which rule for empty and missing masks applies, if any."""
-    if missing:
-        return "prediction_missing"
-    if counts.truth_empty:
-        return "both_empty" if counts.prediction_empty else "truth_empty"
-    return "prediction_empty" if counts.prediction_empty else None
 
 
 def of_counts(counts: Confusion, voxel_ml: float) -> dict[str, float]:
@@ -278,8 +280,8 @@ def with_rules(
             continue
         decided = outcome(name, situation, scoring.policy, scoring.outcomes)
         if decided != "computed":
-            named = {"undefined": math.nan, "diagonal": diagonal_mm}
-            ruled[name], rules[name] = named[decided] if isinstance(decided, str) else decided, situation
+            ruled[name] = worth(decided, ruled[name], diagonal_mm)
+            rules[name] = FORFEITED if decided == "forfeit" else situation
     return ruled, dict.fromkeys((name for name in ruled if math.isnan(ruled[name])), UNDEFINED) | rules
 
 
@@ -332,6 +334,7 @@ def _of_lesions(
         "lesion_precision": lesion_matches.lesion_precision(counts),
         "lesion_f1": lesion_matches.lesion_f1(counts),
         "false_positive_lesions": float(counts.false_positives),
+        "false_alarm": float(counts.false_positives > 0),
         "panoptic_quality": lesion_matches.panoptic_quality(overlaps).pq,
         "brats_lesion_dice": by_brats.dice,
         "brats_lesion_hd95_mm": by_brats.hd95_mm,

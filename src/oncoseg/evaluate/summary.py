@@ -1,12 +1,14 @@
 """From the scores of cases to an evaluation's files: tables, summary, curves."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from oncoseg import statistics
 from oncoseg.evaluate import curves, long_table
-from oncoseg.evaluate.scoring import CaseScores, Scoring, as_json
+from oncoseg.evaluate.scoring import FORFEITED, CaseScores, Scoring, as_json
+from oncoseg.evaluate.summary_tables import PaperTable, write_tables
 from oncoseg.files import without_nan, write_json
 from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 
@@ -22,7 +24,7 @@ def summarise(patients: Sequence[CaseScores], scoring: Scoring) -> dict[str, Any
                     "group": group,
                     "class": label,
                     "metric": name,
-                    **statistics.summarise([row.values[name] for row in rows])._asdict(),
+                    **_summary_of([row.values[name] for row in rows], touched)._asdict(),
                     "rules": {rule: touched.count(rule) for rule in dict.fromkeys(touched) if rule},
                 }
             )
@@ -40,6 +42,13 @@ def summarise(patients: Sequence[CaseScores], scoring: Scoring) -> dict[str, Any
     }
 
 
+def _summary_of(values: Sequence[float], rules: Sequence[str]) -> statistics.Summary:
+    if FORFEITED in rules:
+        nothing = [math.nan] * len(values)
+        return statistics.plain_summary(nothing, f"no mean: {rules.count(FORFEITED)} patients lack a file")
+    return statistics.summarise(values)
+
+
 def by_class(rows: Sequence[CaseScores]) -> dict[tuple[str, str], list[CaseScores]]:
     """(Group, class) → its rows, in the order of arrival."""
     parts: dict[tuple[str, str], list[CaseScores]] = {}
@@ -54,12 +63,14 @@ def write(
     patients: Sequence[CaseScores],
     parts: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
+    for_papers: PaperTable,
 ) -> None:
-    """Write the tables of cases and patients, the curves (see `describe`), and last summary.json."""
+    """Write the tables of cases and patients, the curves (see `describe`), a paper's table, summary.json."""
     long_table.write(folder, long_table.CASES, long_table.rows_of(cases))
     long_table.write(folder, long_table.PATIENTS, long_table.rows_of(patients))
     long_table.write_counts(folder, cases)
     curves.write(folder, cases, parts)
+    write_tables(folder, for_papers)
     write_json(folder / "summary.json", summary)
 
 

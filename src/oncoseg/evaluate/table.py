@@ -7,27 +7,14 @@ import numpy as np
 
 from oncoseg import metrics, statistics
 from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally
-from oncoseg.metrics import Confusion, EmptyRule
+from oncoseg.metrics import BOTH_EMPTY_IS_ONE, Confusion
+from oncoseg.metrics.catalogue import METRICS, Policy
 from oncoseg.statistics import Summary
 
 SCORE_NAMES = (*metrics.SCORES, "auc")
 """Columns of the table, in the order of the paper's Table 1."""
 
-DEFINITIONS = {
-    "dice": "2·TP / (2·TP + FP + FN), the overlap of truth and prediction; 1 is perfect.",
-    "iou": "TP / (TP + FP + FN), intersection over union (Jaccard).",
-    "precision": "TP / (TP + FP), the share of the predicted area that is tumour.",
-    "recall": "TP / (TP + FN), the share of the tumour that was found (sensitivity).",
-    "f1": (
-        "Harmonic mean of precision and recall. On the same counts it equals Dice; a table in which the "
-        "two differ has averaged them differently."
-    ),
-    "auc": (
-        "Area under the voxels' ROC curve: the chance that a tumour voxel gets a higher probability than "
-        "a background voxel. Not defined for a slice or patient without tumour. It flatters: "
-        "most of the background is easy."
-    ),
-}
+DEFINITIONS = {name: METRICS[name].definition for name in SCORE_NAMES}
 """What each column means, printed beside the table."""
 
 AVERAGINGS = {
@@ -56,7 +43,7 @@ EMPTY_RULE = (
     "empty prediction, so that finding less is never rewarded. Recall and AUC need tumour in the truth: "
     "without it they are left out."
 )
-"""The rule for empty masks in words; `metrics.score` computes it."""
+"""The strict policy of `metrics.catalogue` in words, as far as this table needs it."""
 
 
 class TableRow(NamedTuple):
@@ -112,7 +99,7 @@ def _group(group: str, patients: list[PatientTally], slices: list[SliceRow], see
     return [
         _row(group, "patient", per_patient, patient_auc, with_interval),
         _row(group, "slice", per_slice, slice_auc, without),
-        _row(group, "slice-empty-is-one", per_slice, slice_auc, without, "both-empty-is-one"),
+        _row(group, "slice-empty-is-one", per_slice, slice_auc, without, BOTH_EMPTY_IS_ONE),
         _row(group, "pooled", pooled, pooled_auc, without),
     ]
 
@@ -123,9 +110,9 @@ def _row(
     counts: list[Confusion],
     auc: list[float],
     summarise: Callable[[Sequence[float]], Summary],
-    empty: EmptyRule = "both-empty-undefined",
+    changes: Policy | None = None,
 ) -> TableRow:
-    scores = {name: summarise([metrics.score(name, c, empty) for c in counts]) for name in metrics.SCORES}
+    scores = {name: summarise([metrics.score(name, c, changes) for c in counts]) for name in metrics.SCORES}
     return TableRow(
         group,
         averaging,

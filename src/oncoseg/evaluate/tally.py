@@ -1,7 +1,7 @@
 """Counting: one pass over the predictions, one case in memory at a time."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from oncoseg import metrics
 from oncoseg.errors import DataError
-from oncoseg.evaluate.panels import Candidate, candidates
+from oncoseg.evaluate.choosing import FALSE_ALARM, FALSE_SLICE, Candidate, error_of
+from oncoseg.evaluate.panels import View, telling_slice, view_at
+from oncoseg.evaluate.scoring import TUMOUR
 from oncoseg.metrics import Confusion
 from oncoseg.predict import CasePrediction
 from oncoseg.recipe import ALL_MODALITIES
@@ -40,7 +42,8 @@ class PatientTally:
         histogram: see `metrics.probability_histogram`.
         truth_ml: tumour volume in millilitres; NaN when a case has no voxel size.
         predicted_ml: predicted volume, likewise.
-        candidate: the slice to show for this patient.
+        shown: (true, predicted) voxels of the case that may be shown for this patient, the one with the
+            most tumour, and its slice.
     """
 
     modality: str
@@ -51,7 +54,7 @@ class PatientTally:
     histogram: np.ndarray = field(default_factory=lambda: np.zeros((2, metrics.PROBABILITY_BINS), np.int64))
     truth_ml: float = 0.0
     predicted_ml: float = 0.0
-    candidate: Candidate | None = None
+    shown: tuple[tuple[int, int], View] | None = None
 
     @property
     def dice(self) -> float:
@@ -75,12 +78,12 @@ class Tally:
     Attributes:
         slices: every axial slice in order of arrival.
         patients: (modality, patient) → its tally.
-        false_alarms: modality → the slice without tumour in which most was predicted.
+        errors: (modality, kind of error) → its voxels, the patient and the slice of the largest.
     """
 
     slices: list[SliceRow] = field(default_factory=list)
     patients: dict[tuple[str, str], PatientTally] = field(default_factory=dict)
-    false_alarms: dict[str, Candidate] = field(default_factory=dict)
+    errors: dict[tuple[str, str], tuple[int, str, View]] = field(default_factory=dict)
 
     @property
     def groups(self) -> list[str]:
@@ -91,6 +94,27 @@ class Tally:
     def patients_of(self, group: str) -> list[PatientTally]:
         """Patients of a modality, or all."""
         return [patient for patient in self.patients.values() if group in (ALL_MODALITIES, patient.modality)]
+
+    def views(self) -> dict[Hashable, View]:
+        """What may be shown, by modality, case and slice."""
+        kept = [(patient.modality, patient.shown[1]) for patient in self.patients.values() if patient.shown]
+        kept += [(modality, view) for (modality, _), (*_, view) in self.errors.items()]
+        return {(modality, view.case_id, view.slice_index): view for modality, view in kept}
+
+    def candidates(self) -> list[Candidate]:
+        """Every patient with tumour or a prediction."""
+        return [
+            _candidate(patient, patient.counts.tp + patient.counts.fn, patient.shown[1])
+            for patient in self.patients.values()
+            if patient.shown and any(patient.shown[0])
+        ]
+
+    def largest_errors(self) -> list[tuple[str, Candidate]]:
+        """The largest error of each kind of every modality."""
+        return [
+            (kind, _candidate(self.patients[modality, patient], voxels, view))
+            for (modality, kind), (voxels, patient, view) in self.errors.items()
+        ]
 
     def slices_of(self, group: str) -> list[SliceRow]:
         """Slices of a modality, or all."""
@@ -128,13 +152,43 @@ def _count(case: CasePrediction, threshold: float, result: Tally) -> None:
     )
     voxel_ml = math.nan if case.spacing_mm is None else math.prod(case.spacing_mm) / MM3_PER_ML
     patient.add(metrics.pool(row.counts for row in rows), histogram, len(rows), voxel_ml)
-    best, false_alarm = candidates(case, predicted)
-    if patient.candidate is None or best.size > patient.candidate.size:
-        patient.candidate = best
-    known = result.false_alarms.get(case.modality)
-    if false_alarm is not None and (known is None or false_alarm.size > known.size):
-        result.false_alarms[case.modality] = false_alarm
+    _keep_views(case, predicted, [row.counts for row in rows], result)
     result.slices.extend(rows)
+
+
+def _keep_views(
+    case: CasePrediction, predicted: np.ndarray, of_slices: list[Confusion], result: Tally
+) -> None:
+    """Keep this case's slice if it may be shown, in place of one that may not any more."""
+    patient, counts = result.patients[case.modality, case.patient], metrics.pool(of_slices)
+    size = counts.tp + counts.fn, counts.tp + counts.fp
+    if patient.shown is None or size > patient.shown[0]:
+        patient.shown = size, _view(case, predicted, telling_slice(case.truth, predicted))
+    found: dict[str, tuple[int, int]] = {}
+    if kind := error_of(counts):
+        found[kind] = size[kind == FALSE_ALARM], telling_slice(case.truth, predicted)
+    if not counts.truth_empty:
+        false_slice = max(range(len(of_slices)), key=lambda k: _false_pixels(of_slices[k]))
+        found[FALSE_SLICE] = _false_pixels(of_slices[false_slice]), false_slice
+    for name, (voxels, k) in found.items():
+        known = result.errors.get((case.modality, name))
+        if voxels and (known is None or voxels > known[0]):
+            result.errors[case.modality, name] = voxels, case.patient, _view(case, predicted, k)
+
+
+def _false_pixels(counts: Confusion) -> int:
+    """What was predicted on a slice, if it has no tumour."""
+    return counts.fp if counts.truth_empty else 0
+
+
+def _view(case: CasePrediction, predicted: np.ndarray, k: int) -> View:
+    view = view_at(k, case.case_id, case.truth, predicted, case.spacing_mm, case.letters)
+    return view.over(case.image[..., k], case.ground)
+
+
+def _candidate(patient: PatientTally, size: float, view: View) -> Candidate:
+    shown = (patient.modality, view.case_id, view.slice_index)
+    return Candidate(patient.modality, TUMOUR, patient.patient, patient.dice, size, shown)
 
 
 def _slices(case: CasePrediction, predicted: np.ndarray) -> Iterator[tuple[SliceRow, np.ndarray]]:

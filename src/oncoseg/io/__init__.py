@@ -87,6 +87,18 @@ def voxel_bytes(ref: ImageRef) -> int:
     return read_stack([first]).array.nbytes * len(ref.files)
 
 
+def orientation_known(volume: "Volume") -> bool:
+    """Whether the source says how the patient lies in the grid.
+
+    PNG and TIFF do not, nor does NIfTI with the codes of qform and sform both 0.
+    """
+    from nibabel.nifti1 import Nifti1Header
+
+    header = volume.header
+    placed = not isinstance(header, Nifti1Header) or max(header["qform_code"], header["sform_code"]) > 0
+    return volume.spacing_known and bool(placed)
+
+
 def write_labels(path: Path, labels: "np.ndarray", like: "Volume") -> None:
     """Write a label map as uint8 NIfTI on the grid of `like`, atomically.
 

@@ -5,7 +5,9 @@ whether it is, the user judges.
 """
 
 from oncoseg.leakage.fingerprints import NO_IMAGE, ImageFingerprint, fingerprint
-from oncoseg.leakage.sides import Entry, Leak, find_leaks, fingerprint_cases
+from oncoseg.leakage.reading import Entry, fingerprint_cases
+from oncoseg.leakage.remembered import forget_oldest
+from oncoseg.leakage.sides import Leak, find_leaks
 
 __all__ = [
     "NO_IMAGE",
@@ -15,4 +17,5 @@ __all__ = [
     "find_leaks",
     "fingerprint",
     "fingerprint_cases",
+    "forget_oldest",
 ]

@@ -15,9 +15,13 @@ import numpy as np
 
 from oncoseg.volume import Volume, to_canonical
 
+VERSION = 1
+"""Raised whenever the same image would get another fingerprint, so that remembered ones are not used."""
+
 FREQUENCIES = 16
-"""Lowest frequencies kept along each axis of a slice. Of 745 images of real patients the two most alike of
-different patients differ in 49 of 255 bits (19 %); with 8 frequencies it would be 4 of 63 (6 %)."""
+"""Lowest frequencies kept along each axis of a slice. Of 754 images of 298 real patients the two most alike
+of different patients, whatever their channels, differ in 49 of 255 bits (19 %); with 8 frequencies it would
+be 4 of 63 (6 %)."""
 
 BITS = FREQUENCIES**2 - 1
 """Bits of a slice's hash; frequency (0, 0), the mean, has none."""
@@ -85,12 +89,18 @@ def fingerprint(image: Volume | np.ndarray) -> ImageFingerprint:
         pixels = voxels[:, :, k].astype(np.float64, order="C") + 0.0  # −0 becomes 0
         if not np.isfinite(pixels).all():
             raise ValueError(f"Expected finite voxels, but slice {k} holds others.")
-        digest.update(pixels.data)
+        digest.update(_exact(pixels).data)
         looks.append(_look(pixels))
     if voxels.min() == voxels.max():
         return NO_IMAGE
     kept = _kept(looks)
     return ImageFingerprint(digest.hexdigest(), packed(np.array(kept)) if kept else NO_IMAGE.slices)
+
+
+def _exact(pixels: np.ndarray) -> np.ndarray:
+    """The same values in half the bytes where these hold them, since hashing takes a quarter of the time."""
+    smaller = pixels.astype(np.float32)
+    return smaller if np.array_equal(smaller, pixels) else pixels
 
 
 def packed(bits: np.ndarray) -> np.ndarray:

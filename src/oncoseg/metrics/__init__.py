@@ -1,5 +1,6 @@
 """Metrics as pure functions of masks, probabilities and voxel sizes; of one file per family."""
 
+from oncoseg.metrics.catalogue import BOTH_EMPTY_IS_ONE, score, situation_of
 from oncoseg.metrics.histogram import (
     PROBABILITY_BINS,
     Roc,
@@ -14,7 +15,6 @@ from oncoseg.metrics.overlap import (
     NO_VOXELS,
     SCORES,
     Confusion,
-    EmptyRule,
     accuracy,
     confusion,
     dice,
@@ -23,17 +23,16 @@ from oncoseg.metrics.overlap import (
     pool,
     precision,
     recall,
-    score,
     specificity,
 )
 
 __all__ = [
     "BACKGROUND_SCORES",
+    "BOTH_EMPTY_IS_ONE",
     "NO_VOXELS",
     "PROBABILITY_BINS",
     "SCORES",
     "Confusion",
-    "EmptyRule",
     "Roc",
     "accuracy",
     "average_precision",
@@ -49,5 +48,6 @@ __all__ = [
     "roc_auc_error",
     "roc_curve",
     "score",
+    "situation_of",
     "specificity",
 ]

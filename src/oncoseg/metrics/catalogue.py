@@ -1,21 +1,26 @@
 """Every metric by name: what it means, its unit, which way is better, and what an empty mask is worth.
 
 An empty or missing mask is where published averages part ways. Here each metric has an outcome for
-each situation, chosen so that no system gains in overlap or distance by finding less; `POLICIES` are the
-choices of others, and every outcome can be changed. Whoever applies one says so beside the value.
+each situation, chosen so that no system gains in overlap or distance by finding less, nor in anything by
+withholding a file; `POLICIES` are the choices of others, and every outcome can be changed. Whoever applies
+one says so beside the value.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
+
+from oncoseg.metrics.overlap import SCORES, Confusion
 
 Situation = Literal["both_empty", "truth_empty", "prediction_empty", "prediction_missing"]
 """In which a metric may have no meaning of its own; missing is a file that is not there or unusable."""
 
 SITUATIONS: tuple[Situation, ...] = ("both_empty", "truth_empty", "prediction_empty", "prediction_missing")
 
-Outcome = float | Literal["undefined", "computed", "diagonal"]
+Outcome = float | Literal["undefined", "computed", "diagonal", "forfeit"]
 """A value; or NaN, left out of means and counted; or the formula's own value, a missing prediction taken
-for an empty one; or the length of the image's diagonal in mm, the largest distance that there can be."""
+for an empty one; or the length of the image's diagonal in mm, the largest distance that there can be; or
+the loss of the metric's mean over all patients, where no value is bad enough for what may be missing."""
 
 Outcomes = tuple[Outcome, Outcome, Outcome, Outcome]
 """Of the situations, in the order of SITUATIONS."""
@@ -87,7 +92,7 @@ METRICS: dict[str, Metric] = {
         "|predicted − true volume| / true volume.",
         "lower",
         "",
-        ("undefined", "undefined", "computed", 1.0),
+        ("undefined", "undefined", "computed", "forfeit"),
     ),
     "hausdorff_mm": _distance("Largest distance from a boundary voxel of one mask to the other's boundary."),
     "hd95_pooled_mm": _distance(
@@ -115,7 +120,14 @@ METRICS: dict[str, Metric] = {
         "Predicted lesions that match no true one, per case.",
         "lower",
         "lesions",
-        ("computed", "computed", "computed", "undefined"),
+        ("computed", "computed", "computed", "forfeit"),
+    ),
+    "false_alarm": Metric(
+        "lesion",
+        "1 where some predicted lesion matches no true one, else 0; of a patient, the share of such cases.",
+        "lower",
+        "",
+        ("computed", "computed", "computed", 1.0),
     ),
     "panoptic_quality": _share(
         "Σ IoU of matched lesions / (TP + ½·FP + ½·FN) of lesions, matched one to one at IoU > 0.5.",
@@ -176,6 +188,18 @@ POLICIES: dict[str, dict[Kind, Outcomes]] = {
 """Choices for whole families: ours; the challenge's; and leaving out whatever is not defined, as a mean of
 MONAI's Dice, IoU or HD95 does, under which a system's mean distance improves when it misses a structure."""
 
+BOTH_EMPTY_IS_ONE: Policy = {(name, "both_empty"): 1.0 for name in SCORES}
+"""Much published code's choice for slices: a rightly empty one is perfect."""
+
+
+def situation_of(counts: Confusion, missing: bool = False) -> Situation | None:
+    """Which rule for empty and missing masks applies, if any."""
+    if missing:
+        return "prediction_missing"
+    if counts.truth_empty:
+        return "both_empty" if counts.prediction_empty else "truth_empty"
+    return "prediction_empty" if counts.prediction_empty else None
+
 
 def outcome(metric: str, situation: Situation, preset: str, changes: Policy) -> Outcome:
     """What a metric is worth in a situation: the user's change, else the preset's choice, else its own.
@@ -192,3 +216,29 @@ def outcome(metric: str, situation: Situation, preset: str, changes: Policy) -> 
     index = SITUATIONS.index(situation)
     own = known.outcomes[index]
     return own if own == "computed" else POLICIES[preset].get(known.kind, known.outcomes)[index]
+
+
+def worth(decided: Outcome, computed: float, diagonal_mm: float = math.nan) -> float:
+    """An outcome as a number; NaN where undefined or forfeited.
+
+    Args:
+        decided: as `outcome` gives it.
+        computed: the formula's own value.
+        diagonal_mm: of the image.
+    """
+    if not isinstance(decided, str):
+        return decided
+    return {"computed": computed, "diagonal": diagonal_mm}.get(decided, math.nan)
+
+
+def score(name: str, counts: Confusion, changes: Policy | None = None) -> float:
+    """A score of overlap under the strict policy; NaN where it is undefined.
+
+    Args:
+        name: a name in SCORES.
+        counts: of one slice, patient or set.
+        changes: of the policy, such as BOTH_EMPTY_IS_ONE.
+    """
+    situation = situation_of(counts)
+    decided = "computed" if situation is None else outcome(name, situation, "strict", changes or {})
+    return worth(decided, SCORES[name](counts))

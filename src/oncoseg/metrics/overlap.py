@@ -1,17 +1,14 @@
 """Scores of overlap as pure functions of counts.
 
-Masks are reduced to a `Confusion` once; every score is a function of it. What a score means where
-a mask is empty is a rule of its own (`EmptyRule`), stated beside every table.
+Masks are reduced to a `Confusion` once; every score is a function of it. Here a score is NaN where its
+formula divides by zero; what it is worth where a mask is empty, `catalogue.score` decides.
 """
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-EmptyRule = Literal["both-empty-undefined", "both-empty-is-one"]
-"""What a unit without tumour in truth and prediction scores: nothing (left out, counted), or 1."""
 
 
 class Confusion(NamedTuple):
@@ -101,34 +98,13 @@ SCORES: dict[str, Callable[[Confusion], float]] = {
     "recall": recall,
     "f1": f1,
 }
-"""Name → function of counts. `score` adds the rule for empty masks."""
+"""Name → function of counts, without a rule for empty masks."""
 
 BACKGROUND_SCORES: dict[str, Callable[[Confusion], float]] = {
     "specificity": specificity,
     "accuracy": accuracy,
 }
 """Those that count the background, too; they flatter, as most of it is easy."""
-
-
-def score(name: str, counts: Confusion, empty: EmptyRule = "both-empty-undefined") -> float:
-    """A score with the rule for empty masks applied.
-
-    Both masks empty: NaN, or 1 with `both-empty-is-one`. Exactly one empty: 0, precision of an empty
-    prediction included, so that finding less is never rewarded; only recall stays undefined (NaN)
-    where there is nothing to find.
-
-    Args:
-        name: a name in SCORES.
-        counts: of one slice, patient or set.
-        empty: what both masks empty means.
-    """
-    if counts.truth_empty and counts.prediction_empty:
-        return 1.0 if empty == "both-empty-is-one" else math.nan
-    if counts.truth_empty and name == "recall":
-        return math.nan
-    if counts.truth_empty or counts.prediction_empty:
-        return 0.0
-    return SCORES[name](counts)
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from oncoseg.evaluate.panels import Panel
 from oncoseg.files import write_bytes, write_text
 from oncoseg.metrics.catalogue import SITUATIONS
 from oncoseg.report import curves, examples, operating, pages
@@ -21,7 +22,7 @@ FIGURE_SUFFIXES = (".png", ".svg")
 """Ends of the names of the figures beside the page."""
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, evaluation: Path | None = None) -> Path:
     """Write RUN/report/index.html, and beside it its figures as files of their own, for slides.
 
     These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`), of several modalities
@@ -30,16 +31,21 @@ def write_report(run: Path) -> Path:
     run does not have yet (an evaluation, finished training) is left out, and the page says which
     command makes it.
 
+    Args:
+        run: the run folder.
+        evaluation: a folder that `evaluate_run` wrote elsewhere, to show in place of the run's own; the
+            report is then EVALUATION/report/index.html.
+
     Returns:
         The page's path. It needs no other file and no network.
 
     Raises:
         RunError: not a run folder, damaged, or it cannot be written.
     """
-    contents = read_run(run)
+    contents = read_run(run, evaluation)
     panels = contents.evaluation.panels if contents.evaluation else []
     plots = _plots(contents)
-    path = run / "report" / "index.html"
+    path = (evaluation or run) / "report" / "index.html"
     write_text(path, _page(contents, plots, panels))
     parts = contents.evaluation.parts if contents.evaluation else []
     for curve in chain(*plots.values(), plots_of(parts)):
@@ -69,14 +75,12 @@ def _operating(parts: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
     return [plot for plot in plots if plot is not None]
 
 
-def _page(
-    contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Mapping[str, Any]]
-) -> str:
+def _page(contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Panel]) -> str:
     return pages.render(
         "report.html.jinja",
         **vars(contents),
         plots=plots,
         situations=SITUATIONS,
-        tiles=[examples.panel_tiles(panel) for panel in panels],
+        examples=[examples.example(panel) for panel in panels],
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
     )

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from oncoseg.evaluate.compare import Contest, Part, heading
+from oncoseg.evaluate.compare import Contest, Part
+from oncoseg.evaluate.contest_files import heading
 from oncoseg.files import write_bytes, write_text
 from oncoseg.metrics.catalogue import METRICS
 from oncoseg.report import curves, pages
@@ -32,7 +33,12 @@ def write_comparison(contest: Contest, folder: Path) -> Path:
     write_text(
         path,
         pages.render(
-            "comparison.html.jinja", systems=contest.systems, synthetic=contest.synthetic, parts=parts
+            "comparison.html.jinja",
+            systems=contest.systems,
+            synthetic=contest.synthetic,
+            remarks=contest.remarks,
+            false_alarms=contest.false_alarms,
+            parts=parts,
         ),
     )
     return path

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import numpy as np
-
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.evaluate import curves
+from oncoseg.evaluate.panels import Panel, read_panels
 from oncoseg.evaluate.result import FORMAT_VERSION
 from oncoseg.files import sha256_of_file
 from oncoseg.recipe import Recipe
@@ -59,7 +58,7 @@ class Evaluated:
         parts: every metric and the curves of each modality and class.
         curves: title → what curves.json says of all tumour of a modality, and of all together.
         patients: per_patient.csv as numbers (NaN where undefined), worst Dice first.
-        panels: summary's words with the arrays image, truth and prediction.
+        panels: slices to show.
     """
 
     split: str
@@ -69,7 +68,7 @@ class Evaluated:
     parts: list[Part]
     curves: dict[str, dict[str, Any]]
     patients: list[dict[str, Any]]
-    panels: list[dict[str, Any]]
+    panels: list[Panel]
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,12 @@ class Contents:
     notices: list[Notice]
 
 
-def read_run(run: Path) -> Contents:
+def read_run(run: Path, elsewhere: Path | None = None) -> Contents:
     """Read everything there is.
+
+    Args:
+        run: the run folder.
+        elsewhere: an evaluation to take in place of the run's own.
 
     Raises:
         RunError: not a run folder, or a damaged file.
@@ -97,7 +100,7 @@ def read_run(run: Path) -> Contents:
     recipe, sides, records = folder.recipe(), folder.split(), folder.data()
     data = [_data_row(name, sides[name], records.get(name, {})) for name in sides]
     metrics = folder.metrics() if (run / "metrics.json").is_file() else {}
-    evaluation = _read_evaluation(run)
+    evaluation = _read_evaluation(run, elsewhere)
     log = read_log(folder.log)
     return Contents(
         run_name=run.resolve().name,
@@ -150,22 +153,29 @@ def _remarks(record: dict[str, Any]) -> list[str]:
     return [*remarks, f"{without} cases without a mask were left out."] if without else remarks
 
 
-def _read_evaluation(run: Path) -> Evaluated | None:
+def _read_evaluation(run: Path, elsewhere: Path | None) -> Evaluated | None:
+    if elsewhere is not None:
+        return _evaluated(elsewhere, f"oncoseg evaluate {run} --out {elsewhere} --replace")
     for split in SPLIT_ORDER:
         folder = run / "evaluation" / split
         if (folder / "summary.json").is_file():
-            try:
-                return _evaluated(split, folder)
-            except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-                raise RunError(
-                    f"The evaluation in {folder} cannot be shown ({error}). Make it again: "
-                    f"oncoseg evaluate {run} --split {split}"
-                ) from error
+            return _evaluated(folder, f"oncoseg evaluate {run} --split {split} --replace")
     return None
 
 
-def _evaluated(split: str, folder: Path) -> Evaluated:
+def _evaluated(folder: Path, again: str) -> Evaluated:
+    try:
+        return _tables(folder)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise RunError(
+            f"The evaluation in {folder} cannot be shown ({error}). Make it again: {again}"
+        ) from error
+
+
+def _tables(folder: Path) -> Evaluated:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if "weights" not in summary:
+        raise ValueError("it is of masks, not of a run")
     if summary["format_version"] != FORMAT_VERSION:
         raise ValueError(f"made by another version of oncoseg, format {summary['format_version']}")
     rows: dict[str, dict[str, Any]] = {}
@@ -177,18 +187,13 @@ def _evaluated(split: str, folder: Path) -> Evaluated:
             for row in csv.DictReader(file)
         ]
     patients.sort(key=lambda row: (math.isnan(row["dice"]), row["dice"]))
-    # opened here, as np.load leaves a damaged file open
-    with (folder / "panels.npz").open("rb") as packed, np.load(packed, allow_pickle=False) as arrays:
-        panels = [
-            panel | {name: arrays[f"{name}_{index}"] for name in ("image", "truth", "prediction")}
-            for index, panel in enumerate(summary["panels"])
-        ]
+    panels = read_panels(folder, summary["panels"])
     described = curves.read(folder)["parts"]
     whole = {
         words.group_name(part["group"]): part for part in described if part["class"] == described[0]["class"]
     }
     parts = read_parts(folder, summary["metrics"]["table"], described)
-    return Evaluated(split, summary["threshold"], summary, rows, parts, whole, patients, panels)
+    return Evaluated(summary["split"], summary["threshold"], summary, rows, parts, whole, patients, panels)
 
 
 def _changes(recipe: Recipe) -> list[tuple[str, str, str]]:
@@ -234,7 +239,8 @@ def _notices(
             Notice("This run has not been evaluated, so there are no scores and examples.", evaluate)
         )
     elif folder.model.is_file() and evaluation.summary["weights"] not in (None, sha256_of_file(folder.model)):
-        notices.append(Notice("The weights have changed since the evaluation shown here was made.", evaluate))
+        text = "The weights have changed since the evaluation shown here was made."
+        notices.append(Notice(text, f"{evaluate} --replace"))
     elif evaluation.split != "test":
         notices.append(Notice(f"Only the {evaluation.split} side has been evaluated.", evaluate))
     return notices

@@ -1,18 +1,21 @@
 """The page of an evaluation of masks: every metric with its interval, how it spreads, and what was ruled."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from oncoseg.errors import DataError
 from oncoseg.evaluate import curves
+from oncoseg.evaluate.panels import Panel, read_panels
+from oncoseg.evaluate.pictures import MOST_CLASSES
 from oncoseg.files import write_bytes, write_text
 from oncoseg.metrics.catalogue import SITUATIONS
-from oncoseg.report import pages
-from oncoseg.report.parts import plots_of, read_parts
+from oncoseg.report import examples, pages
+from oncoseg.report.parts import Part, plots_of, read_parts
 
 
 def write_evaluation(folder: Path) -> Path:
-    """Write FOLDER/index.html from the tables that `evaluate_masks` left there, and its plots as SVG files.
+    """Write FOLDER/index.html from what `evaluate_masks` left there, its plots as SVG, a picture as PNG.
 
     Returns:
         The page's path. It needs no other file and no network.
@@ -23,6 +26,7 @@ def write_evaluation(folder: Path) -> Path:
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         described = curves.read(folder)["parts"]
+        panels = read_panels(folder, summary.get("panels", []))
     except (OSError, ValueError) as error:
         raise DataError(
             f"The evaluation in {folder} cannot be shown ({error}). Make it again with oncoseg evaluate."
@@ -30,6 +34,8 @@ def write_evaluation(folder: Path) -> Path:
     parts = read_parts(folder, summary["table"], described)
     for plot in plots_of(parts):
         write_bytes(folder / f"{plot.name}.svg", plot.svg)
+    if panels:
+        write_bytes(folder / "examples.png", examples.overview(panels, summary["synthetic"]))
     path = folder / "index.html"
     write_text(
         path,
@@ -39,6 +45,21 @@ def write_evaluation(folder: Path) -> Path:
             synthetic=summary["synthetic"],
             parts=parts,
             situations=SITUATIONS,
+            examples=_examples(parts, panels),
+            most_classes=MOST_CLASSES,
         ),
     )
     return path
+
+
+def _examples(parts: Sequence[Part], panels: Sequence[Panel]) -> dict[str, list[examples.Example]]:
+    """Name of a part → its pictures, where it has any."""
+    found = {
+        part.name: [
+            examples.example(panel)
+            for panel in panels
+            if (panel.group, panel.label) == (part.group, part.label)
+        ]
+        for part in parts
+    }
+    return {name: shown for name, shown in found.items() if shown}

@@ -2,23 +2,29 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from oncoseg.display import Letters
+from oncoseg.evaluate.panels import Panel, View
 from oncoseg.report import words
+from oncoseg.report.contours import outlines
 
-TRUTH_COLOUR = "#56B4E9"
-"""Reference outline, drawn solid."""
+TRUTH_LINE: dict[str, Any] = {"color": "#56B4E9", "linestyle": "solid"}
+"""Reference outline."""
 
-PREDICTION_COLOUR = "#F0A000"
-"""Predicted outline, drawn dashed."""
+PREDICTION_LINE: dict[str, Any] = {"color": "#F0A000", "linestyle": (0, (3.5, 3))}
+"""Predicted outline: dashes, which tell it from the other one without colours, too."""
+
+HALO = "#000000a0"
+"""Behind lines and letters, so that they show on any ground."""
 
 TILE_INCHES = 2.4
 """Side of an example's picture."""
@@ -26,87 +32,118 @@ TILE_INCHES = 2.4
 TILE_HEADING_INCHES = 0.8
 """Room for the titles above the rows of `overview` and the key below them."""
 
-UPRIGHT: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "center", "ma": "center", "fontsize": 10}
-"""How the rows of `overview` are labelled."""
-
-TILES = ("Image", "Truth", "Prediction", "Close-up")
-"""What is shown of an example."""
-
 TILE_DPI = 150
 """Resolution of the examples."""
 
+UPRIGHT: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "center", "ma": "center", "fontsize": 10}
+"""How the rows of `overview` are labelled."""
+
+IMAGE, CONTOURS, CLOSE_UP = "Image", "Truth and prediction", "Close-up"
+"""What is shown of an example."""
+
 CLOSE_UP_MARGIN = 1.0
-"""Room around the truth in a close-up, as a share of its size."""
+"""Room around the truth (else the prediction) in a close-up, as a share of its size."""
 
 CLOSE_UP_SMALLEST = 24
-"""Least side of a close-up in pixels of the source."""
+"""Least side of a close-up, in sides of the source's pixels (the shorter ones)."""
+
+LONGEST_BAR = 0.3
+"""Of the scale bar, as a share of the picture's width."""
+
+LETTERING: dict[str, Any] = {"color": "white", "fontsize": 8, "fontweight": "bold"}
+"""Of what is written into a picture."""
+
+SIDES = (
+    (0.02, 0.5, "left", "center"),
+    (0.98, 0.5, "right", "center"),
+    (0.5, 0.98, "center", "top"),
+    (0.5, 0.02, "center", "bottom"),
+)
+"""Place and alignment of the letters at the left, right, top and bottom, as shares of the picture."""
 
 
-def panel_tiles(panel: Mapping[str, Any]) -> list[dict[str, str]]:
-    """An example as four pictures: image, truth, prediction, close-up (the paper's Fig. 5).
+class Tile(NamedTuple):
+    """A picture as a data URI, its title and what it shows in words."""
 
-    Shown as radiologists look: the patient's right on the left, anterior at the top.
+    source: str
+    title: str
+    alt: str
 
-    Args:
-        panel: `image`, `truth`, `prediction` (uint8, axes `i j`), `aspect` and words about them.
+
+class Example(NamedTuple):
+    """A panel as the pages show it."""
+
+    title: str
+    caption: str
+    note: str
+    tiles: list[Tile]
+
+
+def example(panel: Panel) -> Example:
+    """Title, caption and pictures of a panel.
+
+    Drawn as radiologists look: the patient's right on the left, anterior at the top.
     """
-    who = f"{words.group_name(panel['modality'])}, {words.ROLE_TITLES[panel['role']].lower()}"
+    title = words.panel_title(panel)
     tiles = []
-    for title in TILES:
+    for name in _tile_names([panel.view]):
         figure = Figure(figsize=(TILE_INCHES, TILE_INCHES), dpi=TILE_DPI, facecolor="black")
-        _draw_tile(figure.add_axes((0, 0, 1, 1)), panel, title)
+        _draw_tile(figure.add_axes((0, 0, 1, 1)), panel.view, name)
         source = "data:image/png;base64," + base64.b64encode(_png(figure, "black")).decode()
-        tiles.append({"source": source, "title": title, "alt": f"{who}: {title.lower()}"})
-    return tiles
+        tiles.append(Tile(source, name, f"{title}, {panel.patient}: {name.lower()}"))
+    return Example(title, words.panel_caption(panel), panel.view.note, tiles)
 
 
-def overview(panels: Sequence[Mapping[str, Any]], synthetic: bool) -> bytes:
-    """The median patient of each modality as one PNG, a row each, for a slide.
+def overview(panels: Sequence[Panel], synthetic: bool) -> bytes:
+    """The median patient of each modality and class as one PNG, a row each, for a slide.
 
     Args:
-        panels: see `panel_tiles`; where a modality has no median, its best patient is shown.
+        panels: not empty; where there is no median, the best or only patient is shown.
         synthetic: whether phantoms are shown, which is then written below.
     """
-    rows = {panel["modality"]: panel for panel in panels if panel["role"] == "best"}
-    rows |= {panel["modality"]: panel for panel in panels if panel["role"] == "median"}
-    size = (TILE_INCHES * len(TILES), TILE_INCHES * len(rows) + TILE_HEADING_INCHES)
+    rows = {(panel.group, panel.label): panel for panel in panels}
+    for role in ("best", "only", "median"):  # the last one that there is
+        rows |= {(panel.group, panel.label): panel for panel in panels if role in panel.roles}
+    names = _tile_names([panel.view for panel in rows.values()])
+    size = (TILE_INCHES * len(names), TILE_INCHES * len(rows) + TILE_HEADING_INCHES)
     figure = Figure(figsize=size, dpi=TILE_DPI, layout="constrained")
-    grid = figure.subplots(len(rows), len(TILES), squeeze=False)
+    grid = figure.subplots(len(rows), len(names), squeeze=False)
     for axes_of_row, panel in zip(grid, rows.values(), strict=True):
-        for axes, title in zip(axes_of_row, TILES, strict=True):
-            _draw_tile(axes, panel, title)
-        axes_of_row[0].text(-0.04, 0.5, _row_label(panel), transform=axes_of_row[0].transAxes, **UPRIGHT)
-    for axes, title in zip(grid[0], TILES, strict=True):
-        axes.set_title(title, loc="left", fontsize=11)
+        for axes, name in zip(axes_of_row, names, strict=True):
+            _draw_tile(axes, panel.view, name)
+        first = axes_of_row[0]
+        first.text(-0.04, 0.5, words.panel_row(panel), transform=first.transAxes, **UPRIGHT)
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(name, loc="left", fontsize=11)
     keys = [
-        Line2D([], [], color=TRUTH_COLOUR, linestyle="solid", linewidth=2, label="truth"),
-        Line2D([], [], color=PREDICTION_COLOUR, linestyle="dashed", linewidth=2, label="prediction"),
+        Line2D([], [], **TRUTH_LINE, linewidth=2, label="truth"),
+        Line2D([], [], **PREDICTION_LINE, linewidth=2, label="prediction"),
     ]
     note = "synthetic phantoms, no patients" if synthetic else None
     figure.legend(handles=keys, title=note, loc="outside lower center", ncols=2, frameon=False)
     return _png(figure, "white")
 
 
-def _row_label(panel: Mapping[str, Any]) -> str:
-    role = words.ROLE_TITLES[panel["role"]].lower()
-    return f"{words.group_name(panel['modality'])}, {role}\nDice {words.score(panel['patient_dice'])}"
+def _tile_names(views: Iterable[View]) -> list[str]:
+    """An image alone is worth a picture only where there is one."""
+    return [IMAGE, CONTOURS, CLOSE_UP] if any(view.ground for view in views) else [CONTOURS, CLOSE_UP]
 
 
-def _draw_tile(axes: Axes, panel: Mapping[str, Any], title: str) -> None:
-    image, truth, prediction = (panel[name].T[::-1, ::-1] for name in ("image", "truth", "prediction"))
-    near, aspect = title == "Close-up", panel["aspect"]
-    shown_truth = truth if near or title == "Truth" else None
-    shown_prediction = prediction if near or title == "Prediction" else None
+def _draw_tile(axes: Axes, view: View, name: str) -> None:
+    image, truth, prediction = (each.T[::-1, ::-1] for each in (view.image, view.truth, view.prediction))
+    width, height = view.pixel_mm or (1.0, 1.0)
     axes.set_axis_off()
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=aspect, interpolation="bilinear")
-    if near:
-        rows, columns = _close_up(truth if truth.any() else prediction)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=height / width, interpolation="bilinear")
+    if name == CLOSE_UP:
+        rows, columns = close_up(truth if truth.any() else prediction, height / width)
         axes.set(xlim=(columns[0] - 0.5, columns[1] - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5))
-    else:
-        _fill(axes, shown_truth, TRUTH_COLOUR, aspect)
-        _fill(axes, shown_prediction, PREDICTION_COLOUR, aspect)
-    _outline(axes, shown_truth, TRUTH_COLOUR, "solid")
-    _outline(axes, shown_prediction, PREDICTION_COLOUR, "dashed")
+    if name != IMAGE:
+        _outline(axes, truth, TRUTH_LINE)
+        _outline(axes, prediction, PREDICTION_LINE)
+    if view.letters is not None:
+        _letters(axes, view.letters)
+    if view.pixel_mm is not None:
+        _scale_bar(axes, width)
 
 
 def _png(figure: Figure, background: str) -> bytes:
@@ -115,30 +152,58 @@ def _png(figure: Figure, background: str) -> bytes:
     return file.getvalue()
 
 
-def _fill(axes: Axes, mask: np.ndarray | None, colour: str, aspect: float) -> None:
-    if mask is not None and mask.any():
-        tint = np.zeros((*mask.shape, 4))
-        tint[mask > 0] = matplotlib.colors.to_rgba(colour, 0.3)
-        axes.imshow(tint, aspect=aspect, interpolation="nearest")
+def _outline(axes: Axes, mask: np.ndarray, look: Mapping[str, Any]) -> None:
+    for line in outlines(mask):
+        axes.plot(*line.T, **look, linewidth=1.4, path_effects=_halo(2.8))
 
 
-def _outline(axes: Axes, mask: np.ndarray | None, colour: str, style: str) -> None:
-    if mask is None or not mask.any():
-        return
-    # a border of background closes outlines at the edge of the image
-    padded = np.pad(mask, 1)
-    places = [np.arange(-1, size + 1) for size in mask.shape]
-    lines = axes.contour(places[1], places[0], padded, [0.5], colors=colour, linewidths=1.6, linestyles=style)
-    lines.set_path_effects([patheffects.withStroke(linewidth=2.6, foreground="#00000090")])
+def _halo(width: float) -> list[patheffects.AbstractPathEffect]:
+    return [patheffects.withStroke(linewidth=width, foreground=HALO)]
 
 
-def _close_up(mask: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
-    """First and last row, first and last column around the mask: a square, all if it is empty."""
+def _letters(axes: Axes, letters: Letters) -> None:
+    for text, (x, y, ha, va) in zip(letters, SIDES, strict=True):
+        axes.text(x, y, text, ha=ha, va=va, transform=axes.transAxes, **LETTERING, path_effects=_halo(2))
+
+
+def _scale_bar(axes: Axes, pixel_width_mm: float) -> None:
+    left, right = axes.get_xlim()
+    length_mm = bar_length_mm((right - left) * pixel_width_mm)
+    start = left + 0.04 * (right - left)
+    x, place = [start, start + length_mm / pixel_width_mm], axes.get_xaxis_transform()
+    axes.plot(x, [0.04, 0.04], color="white", linewidth=2, transform=place, path_effects=_halo(4))
+    text = f"{length_mm / 10:g} cm" if length_mm >= 10 else f"{length_mm:g} mm"
+    axes.text(start, 0.065, text, ha="left", va="bottom", transform=place, **LETTERING, path_effects=_halo(2))
+
+
+def bar_length_mm(width_mm: float) -> float:
+    """The longest of 1, 2, 5, 10, 20, 50, … mm that is at most LONGEST_BAR of a picture's width."""
+    most = LONGEST_BAR * width_mm
+    decade = 10.0 ** math.floor(math.log10(most))
+    return max(step * decade for step in (1, 2, 5) if step * decade <= most)
+
+
+def close_up(mask: np.ndarray, aspect: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """First and last row, first and last column around a mask: as high as wide; all where it is empty.
+
+    Args:
+        mask: bool, axes row and column.
+        aspect: height of a pixel over its width.
+    """
     if not mask.any():
         return (0, mask.shape[0]), (0, mask.shape[1])
+    pixel = (aspect, 1.0)
     spans = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
-    size = max(span[-1] - span[0] + 1 for span in spans)
-    side = min(max(size * (1 + CLOSE_UP_MARGIN), CLOSE_UP_SMALLEST), *mask.shape)
-    starts = [(span[0] + span[-1] + 1 - side) / 2 for span in spans]
-    inside = [min(max(start, 0), length - side) for start, length in zip(starts, mask.shape, strict=True)]
-    return (inside[0], inside[0] + side), (inside[1], inside[1] + side)
+    size = max((span[-1] - span[0] + 1) * side for span, side in zip(spans, pixel, strict=True))
+    side = max(size * (1 + CLOSE_UP_MARGIN), CLOSE_UP_SMALLEST * min(pixel))
+    rows, columns = (
+        _span((span[0] + span[-1] + 1) / 2, min(side / each, length), length)
+        for span, each, length in zip(spans, pixel, mask.shape, strict=True)
+    )
+    return rows, columns
+
+
+def _span(middle: float, size: float, length: int) -> tuple[float, float]:
+    """A part of an axis around a place, moved so that it lies inside."""
+    start = min(max(middle - size / 2, 0), length - size)
+    return start, start + size

@@ -43,6 +43,8 @@ class Part(NamedTuple):
     """One modality and class.
 
     Attributes:
+        group: the modality, or empty.
+        label: the class.
         name: of its files.
         title: for people.
         table: rows of the summary: metric, mean, median, intervals, rules.
@@ -51,6 +53,8 @@ class Part(NamedTuple):
         patients: patient → metric of LISTED → row, worst Dice first.
     """
 
+    group: str
+    label: str
     name: str
     title: str
     table: list[dict[str, Any]]
@@ -116,7 +120,7 @@ def _part(
     ]
     patients = sorted(of_metric["dice"], key=lambda patient: _worst_first(of_metric["dice"][patient].value))
     listed = {patient: {m: of_metric[m][patient] for m in LISTED} for patient in patients}
-    return Part(name, title, table, figures, list(_numbers(described)), listed)
+    return Part(group, label, name, title, table, figures, list(_numbers(described)), listed)
 
 
 def _curves(name: str, title: str, described: Mapping[str, Any]) -> Iterator[Figure]:

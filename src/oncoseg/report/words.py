@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oncoseg.evaluate.panels import Panel
+
 AVERAGING_NAMES = {
     "patient": "per patient",
     "slice": "per slice",
@@ -23,12 +25,22 @@ SCORE_TITLES = {
 """Column headings in the order of the table."""
 
 ROLE_TITLES = {
-    "best": "Best patient",
-    "median": "Median patient",
-    "worst": "Worst patient",
-    "false-alarm": "False alarm",
+    "only": "the only patient",
+    "best": "best patient",
+    "median": "median patient",
+    "worst": "worst patient",
+    "missed": "missed tumour",
+    "false-alarm": "false alarm",
+    "false-slice": "false alarm on a slice without tumour",
 }
 """Why an example is shown."""
+
+ROLE_MEANINGS = {
+    "missed": "None of this tumour was found; it is the largest of those that were missed.",
+    "false-alarm": "There is no tumour in this case; more was predicted than in any other without.",
+    "false-slice": "There is no tumour on this slice.",
+}
+"""What is said of plain errors."""
 
 POOR_BELOW = 0.5
 """A mean Dice under which the summary says that the masks are poor."""
@@ -134,15 +146,34 @@ def _false_alarms(n: int) -> str:
     return f" In {_patients(n)} without tumour some was marked." if n else ""
 
 
-def panel_caption(panel: Mapping[str, Any]) -> str:
-    """Which slice an example shows and how well it was predicted."""
-    who = f"{group_name(panel['modality'])}, patient {panel['patient']}"
-    where = f"slice {panel['slice_index']} of case {panel['case_id']}"
-    if panel["role"] == "false-alarm":
-        return f"{who}, {where}: no tumour here, but some was predicted."
-    patient, here = score(panel["patient_dice"]), score(panel["slice_dice"])
-    return f"{who}, {where}. Dice of the patient {patient}, of this slice {here}."
+def panel_title(panel: Panel) -> str:
+    """Why an example is shown."""
+    return _capital(", ".join(ROLE_TITLES[role] for role in panel.roles))
+
+
+def panel_row(panel: Panel) -> str:
+    """An example in a figure of several, in two lines."""
+    what = group_name(panel.group) if panel.group else panel.label
+    return f"{what}, {', '.join(ROLE_TITLES[role] for role in panel.roles)}\nDice {score(panel.patient_dice)}"
+
+
+def panel_caption(panel: Panel) -> str:
+    """Which slice an example shows, how well it was predicted, and how bright the image is."""
+    view = panel.view
+    group = f"{group_name(panel.group)}, " if panel.group else ""
+    case = f", case {view.case_id}" if view.case_id != panel.patient else ""
+    where = f"{group}patient {panel.patient}{case}, slice {view.slice_index} of {view.slices}"
+    found = " ".join(ROLE_MEANINGS[role] for role in panel.roles if role in ROLE_MEANINGS)
+    dice = f"Dice of the patient {score(panel.patient_dice)}, of this slice {score(view.dice)}."
+    true, predicted = (volume(each) for each in view.volumes_ml)
+    volumes = f"Volume {true} ml, predicted {predicted} ml." if view.pixel_mm else ""
+    ground = f"{_capital(view.ground)}." if view.ground else "No image is shown."
+    return " ".join(filter(None, (f"{_capital(where)}.", found, dice, volumes, ground)))
 
 
 def _patients(n: int) -> str:
     return f"{n} patient" if n == 1 else f"{n} patients"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,0 +1,94 @@
+"""An evaluation's summary as tables for papers: summary.md and summary.tex beside summary.json."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oncoseg.evaluate.paper_tables import latex_table, markdown_table, with_interval
+from oncoseg.files import SYNTHETIC_SENTENCE, write_text
+
+
+class PaperTable(NamedTuple):
+    """Headings, cells as text, and the sentences without which the figures mean little."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def write_tables(folder: Path, table: PaperTable) -> None:
+    """Write FOLDER/summary.md and FOLDER/summary.tex."""
+    notes = "".join(f"- {note}\n" for note in table.notes)
+    write_text(folder / "summary.md", f"{markdown_table(table.columns, table.rows)}\n{notes}")
+    write_text(folder / "summary.tex", latex_table(table.columns, table.rows, table.notes))
+
+
+def of_masks(summary: Mapping[str, Any]) -> PaperTable:
+    """One row per class and metric.
+
+    Args:
+        summary: as `evaluate_masks` writes it.
+    """
+    scoring = summary["scoring"]
+    rows = [
+        [
+            " ".join(filter(None, (row["group"], row["class"]))),
+            row["metric"],
+            with_interval(row["mean"], row["low"], row["high"]),
+            with_interval(row["median"], row["median_low"], row["median_high"]),
+            str(row["n"]),
+            str(row["undefined"]),
+        ]
+        for row in summary["table"]
+    ]
+    changed = "".join(f", {name} = {value}" for name, value in scoring["outcomes"].items())
+    notes = [
+        f"{summary['patients']} patients, {len(summary['failures'])} predictions unusable. In brackets: "
+        f"{summary['confidence']:.0%} bootstrap interval over patients; n: patients with a value.",
+        f"Empty and missing masks: policy {scoring['policy']}{changed}. Surface Dice at "
+        f"{scoring['tolerance_mm']:g} mm; lesions with {scoring['connectivity']} neighbours, from "
+        f"{scoring['min_lesion_mm3']:g} mm³; BraTS rules: {scoring['challenge']}.",
+    ]
+    return _marked(summary, ["class", "metric", "mean", "median", "n", "undefined"], rows, notes)
+
+
+def of_run(summary: Mapping[str, Any]) -> PaperTable:
+    """One row per modality and averaging, then the paper's.
+
+    Args:
+        summary: as `evaluate_run` writes it.
+    """
+    names = list(summary["definitions"])
+    rows = [
+        [row["group"], row["averaging"], str(row["scores"]["dice"]["n"])]
+        + [_score(row["scores"][name], row["scores"]["dice"]["n"]) for name in names]
+        for row in summary["table"]
+    ]
+    rows += [
+        [row["row"], "paper, other data", "–", *(_printed(row["scores"].get(name)) for name in names)]
+        for row in summary["published"]
+    ]
+    mirrors = "on" if summary["prediction"].get("flips") else "off"
+    side = "" if summary["split"] is None else f"{summary['split']} side, "
+    notes = [
+        f"{side}threshold {summary['threshold']:g}, mirror averaging {mirrors}. In brackets: "
+        f"{summary['confidence']:.0%} bootstrap interval over patients; n: units with a Dice.",
+        f"Empty masks: {summary['empty_rule']}",
+        *(f"{name}: {meaning}" for name, meaning in summary["averagings"].items()),
+    ]
+    return _marked(summary, ["modality", "averaging", "n", *names], rows, notes)
+
+
+def _marked(
+    summary: Mapping[str, Any], columns: list[str], rows: list[list[str]], notes: Sequence[str]
+) -> PaperTable:
+    return PaperTable(columns, rows, [SYNTHETIC_SENTENCE, *notes] if summary["synthetic"] else [*notes])
+
+
+def _score(score: Mapping[str, Any], usual_n: int) -> str:
+    text = with_interval(score["mean"], score["low"], score["high"])
+    return text if score["n"] in (usual_n, 0) else f"{text} (n={score['n']})"
+
+
+def _printed(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
