@@ -29,6 +29,8 @@ FULL, QUICK = (512, 512, 600), (64, 64, 48)
 TUMOURS_MM = (40, 20, 10, 6)
 """Diameters of the tumours, which are classes 2 to 5."""
 
+LABELS = range(1, len(TUMOURS_MM) + 2)
+
 TOLERANCE_MM = 2.0
 
 
@@ -62,7 +64,7 @@ def by_oncoseg(truth: np.ndarray, prediction: np.ndarray) -> None:
     """Every metric of every class."""
     from oncoseg.evaluate.scoring import Scoring, score_case
 
-    classes = {str(value): (value,) for value in range(1, len(TUMOURS_MM) + 2)}
+    classes = {str(value): (value,) for value in LABELS}
     score_case("case", "patient", truth, prediction, SPACING_MM, classes, Scoring(tolerance_mm=TOLERANCE_MM))
 
 
@@ -71,7 +73,7 @@ def by_monai(truth: np.ndarray, prediction: np.ndarray) -> None:
     import torch
     from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
 
-    for value in range(1, len(TUMOURS_MM) + 2):
+    for value in LABELS:
         pair = [torch.from_numpy(mask == value)[None, None] for mask in (prediction, truth)]
         compute_dice(*pair)
         compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=SPACING_MM)
@@ -82,7 +84,7 @@ def by_surface_distance(truth: np.ndarray, prediction: np.ndarray) -> None:
     """Three metrics of every class that both masks have; its empty masks do not work with NumPy 2."""
     import surface_distance
 
-    for value in range(1, len(TUMOURS_MM) + 2):
+    for value in LABELS:
         if not (truth == value).any() or not (prediction == value).any():
             continue
         found = surface_distance.compute_surface_distances(truth == value, prediction == value, SPACING_MM)
