@@ -140,7 +140,7 @@ def loaded(
 def test_labels_stored_as_floating_point_are_labels(tmp_path: Path) -> None:
     found = loaded(tmp_path, marked(2, np.float32))
     assert found.prediction.dtype == np.uint8
-    assert label_values(found.prediction) == [0, 2]
+    assert label_values(found.prediction) == [2]
     assert found.spacing_mm == (1, 1, 2)
 
 

@@ -13,7 +13,6 @@ from oncoseg.evaluate.scoring import (
     CaseScores,
     Maps,
     Scoring,
-    bounding_box,
     of_patients,
     score_case,
 )
@@ -173,11 +172,26 @@ def test_a_single_slice_of_a_volume_stays_a_slab() -> None:
     assert score(flat.astype(np.uint8), block(4, 4, 2)).values["hausdorff_mm"] == SPACING[2]
 
 
-def test_the_box_holds_every_voxel_and_is_never_empty() -> None:
-    mask = np.zeros((5, 6), bool)
-    assert bounding_box(mask) == (slice(0, 1), slice(0, 1))
-    mask[1, 4] = mask[3, 2] = True
-    assert bounding_box(mask) == (slice(1, 4), slice(2, 5))
+def test_the_order_in_memory_does_not_matter() -> None:
+    truth, prediction = block(4, 4, 2, size=3) + 2 * block(1, 1, 1), block(5, 4, 2, size=3)
+    classes = {"one": (1,), "all": (1, 2)}
+    as_read, copied = (
+        score_case("c", "p", truth.copy(order), prediction.copy(order), SPACING, classes, Scoring())
+        for order in "FC"
+    )
+    assert as_read == copied
+
+
+def test_background_beyond_the_box_around_the_masks_is_counted() -> None:
+    row = score(block(4, 4, 2), block(4, 4, 2))
+    assert row.counts == (8, 0, 0, math.prod(GRID) - 8)
+    empty = np.zeros(GRID, np.uint8)
+    assert score(empty, empty).counts == (0, 0, 0, math.prod(GRID))
+
+
+def test_masks_of_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one shape, got \(12, 12, 6\) and \(1, 12, 6\)"):
+        score(block(4, 4, 2), block(0, 4, 2, size=1, grid=(1, 12, 6)))
 
 
 # patients

@@ -218,9 +218,9 @@ def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tup
     found = {
         value for values in run_each(partial(_values_in, share), pairs, count, "scoring") for value in values
     }
-    if not found - {0}:
+    if not found:
         raise DataError("No truth holds any label; expected some tumour. Say what counts with --class.")
-    return {f"label-{value}": (value,) for value in sorted(found - {0})}
+    return {f"label-{value}": (value,) for value in sorted(found)}
 
 
 def _values_in(share: float, pair: Pair) -> list[int]:

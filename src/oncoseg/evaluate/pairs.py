@@ -14,6 +14,7 @@ from oncoseg.datasets import has_synthetic_note, open_dataset
 from oncoseg.errors import DataError
 from oncoseg.io import NIFTI_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
+from oncoseg.metrics.boxes import bounding_box
 from oncoseg.volume import Volume, check_same_grid
 
 TRUTH_ENDS = ("_seg", "-seg", "_mask", "_labels", "_label", "_segmentation", "_gt")
@@ -198,7 +199,7 @@ def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
     declared = {value for values in classes.values() for value in values}
     for name, mask in (("truth", loaded.truth), ("prediction", loaded.prediction)):
         values = set() if mask is None else set(label_values(mask))
-        if others := sorted(values - declared - {0}):
+        if others := sorted(values - declared):
             raise DataError(
                 f"The {name} holds the label values {others}; expected only 0 and {sorted(declared)}. "
                 "Declare them, such as --class tumour=1,2,4, or mend the mask."
@@ -206,10 +207,9 @@ def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
 
 
 def label_values(mask: np.ndarray) -> list[int]:
-    """The label values in a mask."""
-    if mask.dtype.itemsize <= 2:
-        return [int(value) for value in np.flatnonzero(np.bincount(mask.ravel()))]
-    return [int(value) for value in np.unique(mask)]
+    """The label values in a mask, without 0."""
+    marked = mask[bounding_box(mask)]
+    return [int(value) for value in np.unique(marked.ravel(order="K")) if value]
 
 
 def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
