@@ -35,7 +35,7 @@ def test_what_cannot_be_installed_says_why_and_is_not_used(tmp_path: Path) -> No
     lacking = peer(tmp_path, ("--no-index", "oncoseg-is-no-such-package"))
     with pytest.raises(Unavailable, match="No matching distribution found for oncoseg-is-no-such-package"):
         python_of(lacking)
-    with pytest.raises(Unavailable, match="Peer 1.0 is not installed in"):
+    with pytest.raises(Unavailable, match=r"Peer 1\.0 is not installed in"):
         python_of(lacking, install=False)
 
 
