@@ -1,7 +1,7 @@
 """Shared fixtures. Real data is used where it lies beside the checkout and skipped where it is not."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("programs of others that are absent: their tests were skipped")
         for program in missing:
             terminalreporter.line(program)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_salt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keys of patients are the same in every run, and no test touches this user's own salt."""
+    from tiny_dicom import SALT
+
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "oncoseg").mkdir()
+    (folder / "oncoseg" / "patient-salt").write_bytes(SALT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,9 @@ LABELMAP_SEG = "1.2.840.10008.5.1.4.1.1.66.7"
 SERIES, STUDY, FRAME = "1.2.3.1", "1.2.3.2", "1.2.3.3"
 NUMBER = 7
 
+SALT = b"the salt of all tests, of 32 byte"
+"""Of the keys of patients; kept where this user's own would be."""
+
 
 class Geometry(NamedTuple):
     """Of a stack of slices, in DICOM's patient coordinates (LPS, mm)."""

@@ -82,12 +82,17 @@ def check_same_grid(volumes: Mapping[str, Volume]) -> None:
     """
     (first_name, first), *others = volumes.items()
     for name, other in others:
-        if first.grid != other.grid or _largest_corner_distance_mm(first, other) > AFFINE_TOLERANCE_MM:
+        if not same_grid(first, other):
             raise GeometryError(
                 f"{first_name} and {name} must lie on one grid (within {AFFINE_TOLERANCE_MM} mm), but "
                 f"{first_name} is {_describe(first)} and {name} is {_describe(other)}. "
                 "Resample one onto the other first; nothing is registered silently."
             )
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Whether two volumes share shape and affine within `AFFINE_TOLERANCE_MM`."""
+    return a.grid == b.grid and _largest_corner_distance_mm(a, b) <= AFFINE_TOLERANCE_MM
 
 
 def stack_channels(volumes: Mapping[str, Volume]) -> Volume:

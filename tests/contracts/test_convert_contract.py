@@ -28,6 +28,9 @@ REAL = {
     "lidc_slices/LIDC-IDRI-slices": ("lidc_slices", AFFINE_KEPT),
     "brats_layout": ("brats", AFFINE_KEPT),
     "sts_ct_mr/nifti": ("paired", AFFINE_KEPT),
+    "sts_ct_mr/dicom": ("dicom_folder", FLOAT32_MM),
+    "nsclc_rtstruct": ("dicom_folder", FLOAT32_MM),
+    "lidc_dicom_xml": ("lidc_dicom", FLOAT32_MM),
 }
 """Folder of real data → its layout and how exact the affine is kept."""
 

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dicom_files import slices, uid, write
 from oncoseg import io
 from oncoseg.datasets import DATASETS, open_dataset
 from oncoseg.datasets.base import Scan
 from oncoseg.inspect import inspect_dataset
+from oncoseg.io.dicom.patients import patient_key
 from oncoseg.labels import merge_labels
 from oncoseg.phantom import PHANTOMS
 from oncoseg.prepare import Settings, prepare
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.volume import check_same_grid
-from tiny_dicom import image_uid, write_ct
+from tiny_dicom import SALT, Geometry, image_uid, write_ct, write_seg
 from tiny_lidc import Marked, Roi, Session, border, write_lidc_xml
 
 Levels = Mapping[str, tuple[int, ...]]
@@ -165,6 +167,35 @@ def _outlines(case: str, levels: Levels, reader: int, series: str) -> list[Roi]:
     return [Roi(image_uid(k, series), 30 + 2.5 * k, points) for k in range(first, last + 1)]
 
 
+def write_dicom(root: Path, case: str, levels: Levels) -> None:
+    """A study with a series for each channel on one grid, and a SEG of the first."""
+    patient, folder = PATIENT_IDS[case.partition("_")[0]], root / "ward" / case
+    frame, series = uid(case, "frame"), {name: uid(case, name) for name in levels}
+    geometry = Geometry(step_mm=(0, 0, 2), origin_mm=(-10, 20, 30), pixel_mm=(0.8, 0.5))
+    for name, of_readers in levels.items():
+        made = slices(
+            image(case, name, of_readers).astype("u2"),
+            modality="MR",
+            name=f"{case} {name}",
+            PatientID=patient,
+            StudyInstanceUID=uid("study", case),
+            SeriesInstanceUID=series[name],
+            SeriesDescription=f"ax {name.lower()}",
+            FrameOfReferenceUID=frame,
+        )
+        write(made, folder / name)
+    mask = marked(case, levels, 0)
+    frames = [(1, mask[..., k].T, geometry.points([(0, 0, k)])[0]) for k in SLICES if mask[..., k].any()]
+    first = next(iter(levels))
+    write_seg(folder / "mask.dcm", frames, ["tumour"], geometry, frame=frame, series=series[first])
+
+
+PATIENT_IDS = {patient_key(name, "", SALT): name for name in ("Jane Doe", "John Doe")}
+"""Key of a patient → the number in the files."""
+
+JANE, JOHN = PATIENT_IDS
+
+
 def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
@@ -222,6 +253,11 @@ EXAMPLES = {
         {"STS_1_CT": "STS_1", "STS_1_T1": "STS_1", "STS_2_CT": "STS_2"},
         {"CT": (500,), "T1": (600,)},
         alone=True,
+    ),
+    "dicom_folder": Example(
+        write_dicom,
+        {f"{JANE}_1": JANE, f"{JANE}_2": JANE, JOHN: JOHN},
+        {"T1": (500,), "FLAIR": (600,)},
     ),
 }
 """A new layout needs an entry here."""

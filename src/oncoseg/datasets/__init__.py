@@ -4,7 +4,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from oncoseg.datasets import brats, decathlon, lgg, lidc_dicom, lidc_slices, nnunet_raw, paired, table
+from oncoseg.datasets import (
+    brats,
+    decathlon,
+    dicom_folder,
+    lgg,
+    lidc_dicom,
+    lidc_slices,
+    nnunet_raw,
+    paired,
+    table,
+)
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.tables import TABLE_SUFFIXES
 from oncoseg.errors import DataError, nearest
@@ -21,8 +31,13 @@ DATASETS: dict[str, Layout] = {
     "nnunet_raw": nnunet_raw.LAYOUT,
     "table": table.LAYOUT,
     "paired": paired.LAYOUT,
+    "dicom_folder": dicom_folder.LAYOUT,
 }
 """Every layout by its name."""
+
+
+SHOWN_PROBLEMS = 5
+"""How many problems are told of a data set without any case."""
 
 
 def open_dataset(path: Path, layout: str | None = None) -> Scan:
@@ -42,7 +57,9 @@ def open_dataset(path: Path, layout: str | None = None) -> Scan:
     name = layout or _recognised(path)
     scan = DATASETS[name].scan(path)
     if not scan.cases:
-        raise DataError(f"No case was found in {path}. Expected the layout {name}: {DATASETS[name].title}.")
+        reasons = "".join(f"\n  {problem.message}" for problem in scan.problems[:SHOWN_PROBLEMS])
+        expected = f"Expected the layout {name}: {DATASETS[name].title}."
+        raise DataError(f"No case was found in {path}. {expected}{reasons}")
     return replace(scan, synthetic=has_synthetic_note(path, scan.cases))
 
 
@@ -65,11 +82,6 @@ def _recognised(path: Path) -> str:
         return indexed[0]
     if not names:
         known = "\n".join(f"  {name}: {layout.title}" for name, layout in DATASETS.items())
-        if next(path.rglob("*.dcm"), None) is not None:
-            raise DataError(
-                f"{path} holds DICOM files, which oncoseg does not read yet. Convert them to NIfTI, for "
-                f"example with dcm2niix, into one of these layouts:\n{known}"
-            )
         raise DataError(f"{path} has no known layout; expected one of these:\n{known}")
     if len(names) > 1:
         raise DataError(

@@ -17,9 +17,9 @@ from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, safe_id, shortened, walk
 from oncoseg.datasets.tables import read_table
-from oncoseg.errors import DataError, GeometryError
+from oncoseg.errors import DataError
 from oncoseg.io import VOLUME_SUFFIXES, image_ref, stem
-from oncoseg.volume import check_same_grid
+from oncoseg.volume import same_grid
 
 CLASSES = "classes.csv"
 
@@ -119,7 +119,7 @@ def _describe(
     case_id, channel = safe_id(f"{patient}_{what}"), channel_name(what)
     mask = found.masks.get(what)
     try:
-        if mask is None and found.shared is not None and _same_grid(image, found.shared):
+        if mask is None and found.shared is not None and _on_one_grid(image, found.shared):
             mask = found.shared
         images, masks = {channel: image_ref(image)}, (image_ref(mask),) if mask else ()
     except DataError as error:
@@ -133,12 +133,8 @@ def _describe(
     return case, [Problem("missing-mask", case_id, text)]
 
 
-def _same_grid(image: Path, mask: Path) -> bool:
-    try:
-        check_same_grid({"image": io.read_grid(image_ref(image)), "mask": io.read_grid(image_ref(mask))})
-    except GeometryError:
-        return False
-    return True
+def _on_one_grid(image: Path, mask: Path) -> bool:
+    return same_grid(io.read_grid(image_ref(image)), io.read_grid(image_ref(mask)))
 
 
 def _sorted_files(folder: Path, files: Sequence[str]) -> _Found:
