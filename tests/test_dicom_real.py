@@ -30,7 +30,7 @@ def check_against_simpleitk(series: Series) -> None:
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     np.testing.assert_allclose(np.diag([-1, -1, 1, 1]) @ volume.affine_ras, affine, atol=1e-6)
-    values = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    values = sitk.GetArrayFromImage(image).transpose(2, 1, 0).astype(np.float64)
     if series.modality == "CT":
         values = np.maximum(values, LOWEST_HU)
     # theirs are float32 in steps of 2⁻²³ of the value; ours are rounded once

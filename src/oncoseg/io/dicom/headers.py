@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,12 @@ IDENTITY = frozenset({"StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"}
 
 DIRECTORY = "1.2.840.10008.1.3.10"
 """SOP class of a DICOMDIR, which has none of them."""
+
+BY_PIXELS = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+"""Keywords whose type depends on that of the pixels."""
+
+LONGEST_REMEMBERED, MOST_REMEMBERED = 128, 4096
+"""Values of at most so many bytes are remembered once converted, at most so many of them."""
 
 UNREADABLE = object()
 """Stands for a value that is there and cannot be understood."""
@@ -275,7 +281,10 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
     stopped: list[tuple[int, int, int]] = []
 
     def ends(tag: int, _vr: str | None, length: int) -> bool:
-        end = tag >= PIXELS or tag >> 16 == CONTOURS or (tag >> 16 == FRAMES and not frames)
+        group = tag >> 16  # of pydicom's slow type for tags this is quick
+        if group < CONTOURS:
+            return False
+        end = group == CONTOURS or (group == FRAMES and not frames) or tag >= PIXELS
         if end:
             stopped.append((tag, data.tell(), length))
         return end
@@ -290,7 +299,9 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
             _check_items(path, data.getvalue())
         big_endian = syntax == BIG_ENDIAN or (not syntax and start[begins:][:2] == b"\x00\x08")
         implicit = syntax in ("", IMPLICIT)  # pydicom looks whether that is true
-        dataset = read_dataset(data, implicit, not big_endian, stop_when=ends, specific_tags=_tags())
+        dataset = read_dataset(
+            data, implicit, not big_endian, stop_when=ends, specific_tags=list(_keywords())
+        )
         values = {"SOPClassUID": str(meta.get("MediaStorageSOPClassUID", ""))} | _values(dataset)
     except DataError:
         raise
@@ -308,24 +319,38 @@ def _parse(path: Path, start: bytes, whole: bool, frames: bool = False) -> Heade
 
 
 @cache
-def _tags() -> list[int]:
+def _keywords() -> dict[int, str]:
+    """Tag → keyword of all that is taken."""
     from pydicom.tag import Tag
 
-    return [Tag(keyword) for keyword in KEYWORDS]
+    return {Tag(keyword): keyword for keyword in KEYWORDS}
 
 
 def _values(dataset: Any) -> dict[str, Any]:
     """What is there and not empty; each is converted on its own: a bad one spoils no other."""
     values: dict[str, Any] = {}
-    for keyword, tag in zip(KEYWORDS, _tags(), strict=True):
-        if tag not in dataset:
-            continue
+    characters = dataset.original_character_set
+    characters = characters if isinstance(characters, str) else tuple(characters)
+    for element in list(dataset.values()):
+        keyword = _keywords().get(int(element.tag), "")
         try:
-            value = dataset[tag].value
+            if not element.is_raw or keyword in BY_PIXELS or element.length > LONGEST_REMEMBERED:
+                value = dataset[element.tag].value
+            else:
+                value = _converted(element._replace(value_tell=0), characters)
         except RecursionError:
             raise
         except Exception:  # see _parse
             value = UNREADABLE
-        if value is not None and (value is UNREADABLE or not hasattr(value, "__len__") or len(value)):
+        if keyword and value is not None and not (hasattr(value, "__len__") and len(value) == 0):
             values[keyword] = value
     return values
+
+
+@lru_cache(maxsize=MOST_REMEMBERED)
+def _converted(element: Any, characters: str | tuple[str, ...]) -> Any:
+    """The value of an element; most are the same in all files of a series."""
+    from pydicom.dataelem import convert_raw_data_element
+
+    encoding = characters if isinstance(characters, str) else list(characters)
+    return convert_raw_data_element(element, encoding=encoding).value
