@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dicom_files import numbered, slices, write
 from oncoseg import cli, io
 from oncoseg.convert import convert
 from oncoseg.convert import write as writing
@@ -18,6 +19,7 @@ from oncoseg.convert.names import read_salt
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.io import ImageRef
+from oncoseg.io.dicom.patients import patient_key
 from test_itk import nrrd
 
 GRID = (5, 4, 3)
@@ -414,6 +416,37 @@ def test_the_command_says_what_it_did(
     assert "1 cases lack a channel" in shown.err
     assert cli.main([*words, "--pseudonyms", "--keep-names"]) == 2
     assert "got both" in capsys.readouterr().err
+
+
+def test_dicom_can_be_deidentified_and_keeps_its_pseudonyms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = slices(numbered(), modality="CT", name="a", PatientID="Jane Doe", PatientName="Doe^Jane")
+    write(image, tmp_path / "in" / "Jane Doe")
+    (tmp_path / "salt").write_bytes(SALT)
+    words = [
+        "convert",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "out"),
+        "--salt-file",
+        str(tmp_path / "salt"),
+    ]
+    assert cli.main([*words, "--deidentify"]) == 0
+    assert f"6 DICOM files of 1 patients in {tmp_path / 'out'}" in capsys.readouterr().out
+    assert b"Jane" not in everything(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == [
+        f"P{patient_key('Jane Doe', '', SALT)}"
+    ]
+    (case,) = open_dataset(tmp_path / "out").cases
+    (before,) = open_dataset(tmp_path / "in").cases
+    np.testing.assert_array_equal(io.read(case.images["CT"]).array, io.read(before.images["CT"]).array)
+    for more, reason in (
+        ([], "Expected --to"),
+        (["--deidentify", "--to", "nifti"], "only --out and --salt-file"),
+    ):
+        assert cli.main([*words, *more]) == 2
+        assert reason in capsys.readouterr().err
 
 
 def test_several_processes_write_the_same(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def only(scan: Scan) -> Case:
 
 
 def key(patient: str) -> str:
-    return patient_key(patient, "", SALT)
+    return f"P{patient_key(patient, '', SALT)}"
 
 
 def test_a_study_is_a_case_and_nothing_names_the_patient(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_every_format_holds_the_same_mask(folder: Path, tmp_path: Path) -> None:
     (series,) = find_series(folder)
     ends = (".nii.gz", "_seg.dcm", "_rtstruct.dcm")
     # a key in place of the patient, whatever the folder is called
-    assert [path.name for path in written] == [f"{series.patient}{end}" for end in ends]
+    assert [path.name for path in written] == [f"P{series.patient}{end}" for end in ends]
     image = nib.load(written[0])
     mask = np.asarray(image.dataobj)
     assert mask.sum() > 100

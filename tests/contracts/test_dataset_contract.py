@@ -190,7 +190,7 @@ def write_dicom(root: Path, case: str, levels: Levels) -> None:
     write_seg(folder / "mask.dcm", frames, ["tumour"], geometry, frame=frame, series=series[first])
 
 
-PATIENT_IDS = {patient_key(name, "", SALT): name for name in ("Jane Doe", "John Doe")}
+PATIENT_IDS = {f"P{patient_key(name, '', SALT)}": name for name in ("Jane Doe", "John Doe")}
 """Key of a patient → the number in the files."""
 
 JANE, JOHN = PATIENT_IDS

@@ -57,6 +57,7 @@ def _make_app() -> App:
             "oncoseg convert data/brats --to nnunet --out nnUNet_raw/Dataset501_Glioma",
             "oncoseg convert data/lidc --to nifti --all-readers --out lidc-nifti",
             "oncoseg convert clinic/cases.csv --to nifti --out shared --key-file secret/key.csv",
+            "oncoseg convert clinic/dicom --deidentify --out shared",
         ],
         data.phantom: ["oncoseg phantom brain-mri phantoms/mri --cases 12 --seed 1"],
         data.prepare: [

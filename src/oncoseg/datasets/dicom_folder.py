@@ -6,7 +6,8 @@ it the channels are guessed, and the reasons told. An RTSTRUCT or SEG that refer
 several are several readers. `labels.json` joins structures to labels, later ones over earlier ones:
 `{"lung": "Lung*", "tumour": ["GTV*", "lesion*"]}`. Without it every structure is a label.
 
-Patients get salted pseudonyms (`oncoseg.io.dicom.patients`); no name, number or description is kept.
+Patients get salted pseudonyms (`oncoseg.io.dicom.patients`), the same as in de-identified DICOM by the same
+salt; no name, number or description is kept.
 """
 
 import json
@@ -23,7 +24,7 @@ import numpy as np
 from oncoseg.datasets import lidc_dicom
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.channels import channel_name
-from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, safe_id, shortened, walk
+from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, shortened, walk
 from oncoseg.errors import DataError
 from oncoseg.io import ImageRef, is_dicom
 from oncoseg.io.annotations import open_structures
@@ -145,7 +146,8 @@ def _describe(
     reasons: Counter[str],
 ) -> list[tuple[Case | None, list[Problem]]]:
     """The cases of one study: one for each grid on which it has channels."""
-    name = f"{safe_id(patient)}{number}"
+    patient = f"P{patient}"
+    name = f"{patient}{number}"
     if wanted.channels:
         chosen, problems = _mapped(name, study, wanted.channels)
     else:
@@ -161,7 +163,7 @@ def _describe(
         masks = [mask for each in marked if (mask := _mask(each, group, len(groups) == 1, wanted, names))]
         labels = {value: label for label, value in names.items()} if masks else {}
         problems = [] if masks else [_no_mask(case_id)]
-        described.append((Case(case_id, safe_id(patient), images, tuple(masks), labels), problems))
+        described.append((Case(case_id, patient, images, tuple(masks), labels), problems))
     return described
 
 
