@@ -1,6 +1,7 @@
 """What every layout promises: cases as they lie on disk, and voxels that belong together."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -345,6 +346,13 @@ def test_hidden_files_are_not_cases(name: str, tmp_path: Path) -> None:
     (tmp_path / "__MACOSX" / "._x.nii.gz").touch()
     scan = open_dataset(tmp_path)
     assert (len(scan.cases), scan.problems) == (3, ())
+
+
+@every
+def test_every_layout_is_documented_with_an_example(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in page
+    assert re.search(rf"^oncoseg inspect \S+ +# {name}$", page, re.MULTILINE)
 
 
 @every
