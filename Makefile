@@ -1,6 +1,7 @@
 # make demo        install, then the whole pipeline on phantoms, ending with a report
 # make test        install, then checks and tests (about two minutes)
-# make test-all    also the slow tests
+# make test-all    also the slow tests; ends with the names of absent programs that tests would have asked
+# make fuzz        a minute of damaged NIfTI files, others each time (FUZZ_SECONDS=600 for longer)
 # make benchmark   speed and memory; run it on a quiet machine
 # make clean       remove what these made, the environment included
 # PYTHON=python3.12 make demo    chooses the interpreter (3.11 or newer)
@@ -11,13 +12,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 BENCHMARKS = $(filter-out %/__init__.py,$(wildcard benchmarks/[!_]*.py))
 
-.PHONY: demo test test-all check benchmark clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo test test-all check fuzz benchmark clean
 
 demo: $(VENV)/.installed
 	$(BIN)/oncoseg demo
 
 test: check
 	$(BIN)/pytest -m "not slow"
+	$(BIN)/python tests/fuzz_nifti.py --runs 3000
 
 test-all: check
 	$(BIN)/pytest
@@ -28,11 +32,14 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz_nifti.py --seconds $(FUZZ_SECONDS)
+
 benchmark: $(VENV)/.installed-dev
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) oncoseg-demo build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) oncoseg-demo fuzz-findings build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # the stamps make an install happen only when what is installed has changed

@@ -1,7 +1,7 @@
 """Shared fixtures. Real data is used where it lies beside the checkout and skipped where it is not."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,29 @@ SHARED_DATA = Path(os.environ.get("ONCOSEG_REAL_DATA", Path(__file__).parents[2]
 
 settings.register_profile("clockless", deadline=None)  # a busy machine is no failure
 settings.load_profile("clockless")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the programs of others that tests would have asked, where they are absent."""
+    from outside import absent
+
+    if missing := absent():
+        terminalreporter.section("programs of others that are absent: their tests were skipped")
+        for program in missing:
+            terminalreporter.line(program)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_salt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keys of patients are the same in every run, and no test touches this user's own salt."""
+    from tiny_dicom import SALT
+
+    folder = tmp_path_factory.mktemp("config")
+    (folder / "oncoseg").mkdir()
+    (folder / "oncoseg" / "patient-salt").write_bytes(SALT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -225,6 +225,7 @@ def test_a_stopped_training_says_how_to_go_on(
         (["--threshold", "0.3"], {"prediction.threshold": 0.3}, None, False),
         (["--flips"], {"prediction.flips": True}, None, False),
         (["--accept-implausible"], {}, None, False),
+        (["--format", "seg", "--format", "nifti"], {}, None, False),
     ],
 )
 def test_predict_passes_on_what_its_flags_say(
@@ -248,6 +249,7 @@ def test_predict_passes_on_what_its_flags_say(
     assert main(["predict", "run", "one", "two", "--out", "masks", *flags]) == 0
     assert loaded == [(Path("run"), changes)]
     named = {"modality": modality, "probabilities": probabilities}
+    named["formats"] = ["seg", "nifti"] if "--format" in flags else ("nifti",)
     named["accept_implausible"] = "--accept-implausible" in flags
     assert predicted == [(((Path("one"), Path("two")), Path("masks")), named)]
     printed = capsys.readouterr()

@@ -118,7 +118,7 @@ def test_a_result_keeps_a_fourth_axis_of_one(tmp_path: Path) -> None:
     ("array", "reason"),
     [
         (np.zeros((2, 3)), "2 dimensions"),
-        (np.zeros((2, 3, 4, 2)), "4 dimensions"),
+        (np.zeros((2, 3, 4, 2)), "4D and holds 2 volumes"),
         (np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colour"),
         (np.zeros((2, 3, 4), np.complex64), "complex"),
         (np.full((2, 3, 4), np.nan, np.float32), "24 voxel.* NaN or infinite"),
@@ -208,7 +208,7 @@ def test_slabs_equal_the_whole(tmp_path: Path, name: str, slope: float) -> None:
     whole = volume_of(tmp_path / name)
     with open_slabs(tmp_path / name) as slabs:
         assert (slabs.grid, slabs.dtype) == (whole.grid, whole.array.dtype)
-        np.testing.assert_array_equal(slabs.affine_ras, whole.affine_ras)
+        np.testing.assert_array_equal(slabs.like.affine_ras, whole.affine_ras)
         assert (slabs.like.grid, slabs.like.spacing_mm) == (whole.grid, whole.spacing_mm)
         # forwards, a step back, a gap, and then along the other axes
         for axis, start, stop in [

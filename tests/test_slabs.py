@@ -82,7 +82,7 @@ def test_repeated_channels_are_read_once_and_zeros_not_at_all(
 ) -> None:
     opened: list[Path] = []
     real = slabs.open_slabs
-    monkeypatch.setattr(slabs, "open_slabs", lambda path: (opened.append(path), real(path))[1])
+    monkeypatch.setattr(slabs, "open_slabs", lambda path, *of: (opened.append(path), real(path, *of))[1])
     with open_source(case(tmp_path), ["T2", "zeros", "T2", "T2"]) as source:
         part = source.slab(1, 3)
     assert [path.name for path in opened] == ["T2.nii.gz"]

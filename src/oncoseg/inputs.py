@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oncoseg import io
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json
-from oncoseg.io import IMAGE_SUFFIXES, NIFTI_SUFFIXES, ImageRef
+from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, image_ref, is_dicom, stem
 from oncoseg.recipe import Modality, Recipe
 from oncoseg.transforms import choose_channels
 from oncoseg.volume import to_canonical
@@ -34,12 +35,13 @@ class Job:
     def slices(self) -> int:
         """Number of axial slices, from the header."""
         ref = next(iter(self.case.images.values()))
-        if not ref.files[0].name.lower().endswith(NIFTI_SUFFIXES):
-            return len(ref.files)
-        from oncoseg.io.nifti import open_slabs
+        if is_dicom(ref.files[0]):
+            from oncoseg.io.dicom.volumes import axial_slices
 
-        with open_slabs(ref.files[0]) as slabs:
-            return to_canonical(slabs.like)[0].grid[2]
+            return axial_slices(ref.files)
+        if ref.files[0].name.lower().endswith(IMAGE_SUFFIXES):
+            return len(ref.files)
+        return to_canonical(io.read_grid(ref))[0].grid[2]
 
     def fingerprint(self) -> str:
         """A hash that changes with the modality and with the images' place, size or time of change.
@@ -92,14 +94,14 @@ def _cases(path: Path, recipe: Recipe, modality: str | None) -> list[Case]:
     volumes = sorted(
         file
         for file in path.iterdir()
-        if file.name.lower().endswith(NIFTI_SUFFIXES) and not file.name.startswith(".")
+        if file.name.lower().endswith(VOLUME_SUFFIXES) and not file.name.startswith(".")
     )
     try:
         return list(open_dataset(path).cases)
     except DataError:
         if not volumes:
             raise
-    images = [file for file in volumes if not _stem(file).lower().endswith(NOT_IMAGES)]
+    images = [file for file in volumes if not stem(file).lower().endswith(NOT_IMAGES)]
     if not images:
         raise DataError(
             f"{path} holds masks only, by their names ({volumes[0].name}); expected images. Name the folder "
@@ -110,8 +112,8 @@ def _cases(path: Path, recipe: Recipe, modality: str | None) -> list[Case]:
 
 def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
     """A case of one image, for a modality that takes one channel."""
-    if not path.name.lower().endswith((*NIFTI_SUFFIXES, *IMAGE_SUFFIXES)):
-        known = ", ".join((*NIFTI_SUFFIXES, *IMAGE_SUFFIXES))
+    if not path.name.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)):
+        known = ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
         raise DataError(f"{path} has a suffix that cannot be read; expected one of {known}.")
     fitting = [
         name
@@ -132,12 +134,8 @@ def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
             f"{needed}. {NAMING}"
         )
     channel = recipe.modalities[fitting[0]].channels[0]
-    safe = re.sub(r"[^\w.-]", "_", _stem(path))
-    return Case(safe, safe, {channel: ImageRef((path,))})
-
-
-def _stem(path: Path) -> str:
-    return re.sub(r"\.(nii\.gz|nii|png|tiff?)$", "", path.name, flags=re.IGNORECASE)
+    safe = re.sub(r"[^\w.-]", "_", stem(path))
+    return Case(safe, safe, {channel: image_ref(path)})
 
 
 def _modality_of(case: Case, recipe: Recipe) -> str:

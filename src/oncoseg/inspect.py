@@ -17,7 +17,7 @@ import numpy as np
 from oncoseg.datasets import DATASETS, open_dataset
 from oncoseg.datasets.base import Case, Problem
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.io import ImageRef, read, read_channels
+from oncoseg.io import ImageRef, read, read_channels, remarks
 from oncoseg.io.checks import NonFiniteError
 from oncoseg.volume import MM3_PER_ML, Volume, check_same_grid, to_canonical
 
@@ -68,6 +68,7 @@ class CaseRow:
         union_voxels: marked by any reader, whatever the label; None without a mask.
         majority_voxels: marked by at least `MAJORITY` of the readers; None without a mask.
         foreground_slices: axial slices that hold a voxel marked by any reader; None without a mask.
+        target: the case's class, if known.
     """
 
     id: str
@@ -82,6 +83,7 @@ class CaseRow:
     union_voxels: int | None = None
     majority_voxels: int | None = None
     foreground_slices: int | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Inspection:
         patient_count: number of patients.
         cases: sorted by id.
         problems: those of the folders first, then those of the voxels.
+        remarks: what is worth knowing and no problem.
     """
 
     layout: str
@@ -103,6 +106,7 @@ class Inspection:
     patient_count: int
     cases: tuple[CaseRow, ...]
     problems: tuple[Problem, ...]
+    remarks: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as dictionaries, tuples, texts and numbers, ready for JSON."""
@@ -152,7 +156,7 @@ def inspect_dataset(
     problems += [*_duplicates(looked), *_fewer_readers(rows), *_empty_majorities(rows)]
     patients = len({row.patient for row in rows})
     title = DATASETS[scan.layout].title
-    return Inspection(scan.layout, title, len(rows), patients, rows, tuple(problems))
+    return Inspection(scan.layout, title, len(rows), patients, rows, tuple(problems), scan.remarks)
 
 
 def _look(case: Case) -> _Looked:
@@ -166,6 +170,7 @@ def _look(case: Case) -> _Looked:
         *(*_grid_problems(case.id, images), *_grid_problems(case.id, first | masks)),
         *(_constant(case.id, channel, images[channel]) for channel in constant),
         *_label_problems(case, usable),
+        *_odd_headers(case),
     ]
     hashes = {channel: _content_hash(images[channel]) for channel in images if channel not in constant}
     return _Looked(_row(case, images, usable), problems, hashes)
@@ -243,12 +248,28 @@ def _label_problems(case: Case, masks: list[Volume]) -> list[Problem]:
     return [Problem("unexpected-label", case.id, f"{text} Relabel it, or check that it is the right file.")]
 
 
+def _odd_headers(case: Case) -> list[Problem]:
+    found: dict[str, list[str]] = {}
+    refs = dict(case.images) | {f"mask {number}": ref for number, ref in enumerate(case.masks)}
+    for name, ref in refs.items():
+        try:
+            for remark in remarks(ref):
+                found.setdefault(remark, []).append(name)
+        except DataError:
+            continue  # reading it has said so
+    return [
+        Problem("odd-header", case.id, f"{case.id}: {', '.join(names)}: {remark}.")
+        for remark, names in found.items()
+    ]
+
+
 def _row(case: Case, images: Mapping[str, Volume], masks: list[Volume]) -> CaseRow:
     grid = next(iter(images.values()), None)
     row = CaseRow(
         id=case.id,
         patient=case.patient,
         site=case.site,
+        target=case.target,
         channels=tuple(images),
         grid=grid.grid if grid else None,
         spacing_mm=grid.spacing_mm if grid and grid.spacing_known else None,

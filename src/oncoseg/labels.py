@@ -7,6 +7,9 @@ import numpy as np
 from oncoseg.errors import DataError
 from oncoseg.volume import Volume
 
+SHOWN_VALUES = 9
+"""How many label values a message lists."""
+
 
 def consensus(masks: Sequence[np.ndarray], share: float) -> np.ndarray:
     """Label a voxel where at least `share` of the readers do.
@@ -74,6 +77,38 @@ def merge_labels(
             )
         merged[np.isin(mask, members)] = index
     return merged
+
+
+def relabel(mask: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
+    """Replace label values one by one.
+
+    Args:
+        mask: whole numbers of any type, axes `i j k`.
+        values: value → its new one, at most 255; 0 stays 0.
+
+    Returns:
+        uint8.
+
+    Raises:
+        DataError: the mask holds another value.
+    """
+    result = np.zeros(mask.shape, np.uint8, order="F")
+    unknown: set[float] = set()
+    for k in range(mask.shape[-1]):  # slice by slice, so that what is compared stays in the processor's cache
+        known = mask[..., k] == 0
+        for value, new in values.items():
+            marked = mask[..., k] == value
+            result[..., k][marked] = new
+            known |= marked
+        if not known.all():
+            unknown |= set(np.unique(mask[..., k][~known]).tolist())
+    if unknown:
+        raise DataError(
+            f"The mask holds the label values {sorted(unknown)[:SHOWN_VALUES]}; expected only 0 and "
+            f"{sorted(values)}. Check that the file is the mask that belongs to this layout, that its labels "
+            "are declared, and that it was not interpolated."
+        )
+    return result
 
 
 def resample_labels(volume: Volume, like: Volume) -> Volume:

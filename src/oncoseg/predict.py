@@ -21,11 +21,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from oncoseg import display, hardware, io, plausibility
+from oncoseg import __version__, display, hardware, io, plausibility
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
 from oncoseg.inputs import Job, find_jobs
+from oncoseg.io import masks
+from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.models import build
 from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
@@ -85,6 +87,32 @@ class CasePrediction(NamedTuple):
     letters: display.Letters | None = None
     ground: str = "image"
     classes: ClassMaps | None = None
+
+
+class _Outputs(NamedTuple):
+    """Where one case's results go.
+
+    Attributes:
+        masks: format → path.
+        scalars: one path for each class's probability, or none.
+    """
+
+    masks: Mapping[str, Path]
+    scalars: Sequence[Path]
+
+    @property
+    def all(self) -> list[Path]:
+        """Every path."""
+        return [*self.masks.values(), *self.scalars]
+
+    @property
+    def folder(self) -> Path:
+        """Where they all lie."""
+        return self.all[0].parent
+
+    def missing(self) -> list[Path]:
+        """Those that are not there yet."""
+        return [path for path in self.all if not path.is_file()]
 
 
 class Predictor:
@@ -210,25 +238,28 @@ class Predictor:
         out: Path,
         *,
         modality: str | None = None,
+        formats: Sequence[str] = ("nifti",),
         probabilities: bool = False,
         accept_implausible: bool = False,
         progress: Progress | None = None,
     ) -> list[Path]:
-        """Write a mask for every input: NIfTI on the input's own grid, class indices as uint8.
+        """Write a mask for every input on the input's own grid.
 
         What an earlier, interrupted call with the same weights has written is kept and not computed
         again. An image that cannot be used does not keep the others from being predicted.
 
         Args:
             inputs: images, folders of images, cases or data sets.
-            out: folder for `CASE.nii.gz` and `prediction.json`.
+            out: folder for the masks and `prediction.json`.
             modality: a name in the recipe's modalities; None decides by the channels.
+            formats: of each mask, among `MASK_FORMATS`: `nifti` is `CASE.nii.gz`, class indices as uint8;
+                `seg` and `rtstruct` are `CASE_seg.dcm` and `CASE_rtstruct.dcm`, for DICOM images.
             probabilities: also write `CASE_probability.nii.gz` (float32), one per class if several.
             accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
             progress: called with (slices done, slices in all).
 
         Returns:
-            The masks' paths, in the order of the inputs.
+            The masks' paths, in the order of the inputs and of the formats.
 
         Raises:
             DataError: inputs that are unclear or of one name, before anything is predicted; or images
@@ -236,15 +267,17 @@ class Predictor:
             RunError: `out` holds other files, masks of other images among them, or cannot be written; or
                 the network's output is not finite.
         """
+        for name in formats:
+            masks.check_mask_format(name)
         jobs = find_jobs(inputs, self.recipe, modality)
-        files = {job.case.id: self._files_of(job, out, probabilities) for job in jobs}
+        files = {job.case.id: self._outputs(job, out, formats, probabilities) for job in jobs}
         _check_distinct(files.values())
         failures: dict[str, str] = {}
         self._claim(out, jobs, failures)
         todo: dict[str, tuple[Job, int]] = {}
         for job in jobs:
             with _kept_for_later(job, failures):
-                if job.case.id not in failures and not _all_there(files[job.case.id]):
+                if job.case.id not in failures and files[job.case.id].missing():
                     todo[job.case.id] = job, job.slices()
         total = sum(slices for _, slices in todo.values())
         before = 0
@@ -252,23 +285,23 @@ class Predictor:
         for name, (job, slices) in todo.items():
             with _kept_for_later(job, failures):
                 remarks[name] = self._remarks(job, accept_implausible)
-                for done in self._predict_job(job, files[name][0], files[name][1:]):
+                for done in self._predict_job(job, files[name]):
                     if progress is not None:
                         progress(before + done, total)
             before += slices
         _add_remarks(out, remarks)
         if failures:
             raise failed_cases(list(failures.values()), len(jobs), f"predicted; the others are in {out}")
-        return [paths[0] for paths in files.values()]
+        return [path for outputs in files.values() for path in outputs.masks.values()]
 
-    def _files_of(self, job: Job, out: Path, probabilities: bool) -> list[Path]:
-        """The mask's path and, if wanted, one path for each class's probability."""
-        names = [f"{job.case.id}.nii.gz"]
-        if probabilities and len(self.recipe.classes) == 1:
-            names.append(f"{job.case.id}_probability.nii.gz")
-        elif probabilities:
-            names += [f"{job.case.id}_{name}_probability.nii.gz" for name in self.recipe.classes]
-        return [out / name for name in names]
+    def _outputs(self, job: Job, out: Path, formats: Iterable[str], probabilities: bool) -> "_Outputs":
+        """The paths of one case's masks and, if wanted, one path for each class's probability."""
+        name, classes = job.case.id, self.recipe.classes
+        several = [f"_{each}" for each in classes] if len(classes) > 1 else [""]
+        return _Outputs(
+            {each: out / f"{name}{masks.MASK_FORMATS[each]}" for each in formats},
+            [out / f"{name}{each}_probability.nii.gz" for each in several if probabilities],
+        )
 
     def _remarks(self, job: Job, accept_implausible: bool) -> list[str]:
         """What is doubtful about an image.
@@ -284,23 +317,30 @@ class Predictor:
         doubts += plausibility.unlike(found, self.looks.get(job.modality, {}))
         return [doubt.text for doubt in doubts]
 
-    def _predict_job(self, job: Job, path: Path, scalar_paths: Sequence[Path]) -> Iterator[int]:
-        """Predict one input into its files; gives the number of slices done after each slab."""
-        settings, classes = self.settings[job.modality], len(self.recipe.classes)
+    def _predict_job(self, job: Job, outputs: "_Outputs") -> Iterator[int]:
+        """Predict one input into those of its files that are missing; gives the slices done so far."""
+        settings, classes, folder = self.settings[job.modality], len(self.recipe.classes), outputs.folder
         with open_source(job.case, settings.channels_of(job.case)) as source:
-            labels = _scratch(path.parent, (1, *source.like.grid), np.uint8)
-            scalars = (
-                _scratch(path.parent, (classes, *source.like.grid), np.float32) if scalar_paths else None
-            )
+            for name in outputs.masks:
+                masks.check_mask_format(name, source.like)
+            labels = _scratch(folder, (1, *source.like.grid), np.uint8)
+            scalars = None
+            if outputs.scalars:
+                scalars = _scratch(folder, (classes, *source.like.grid), np.float32)
             for place, _, of_classes in self._slabs(source, settings):
                 labels[place] = to_labels(of_classes, self.recipe.prediction.threshold)
                 if scalars is not None:
                     scalars[place] = of_classes
                 yield place[source.axis + 1].stop
+            missing = outputs.missing()
             if scalars is not None:
-                for scalar_path, values in zip(scalar_paths, scalars, strict=True):
-                    io.write_scalars(scalar_path, values, source.like)
-            io.write_labels(path, labels[0], source.like)
+                for path, values in zip(outputs.scalars, scalars, strict=True):
+                    if path in missing:
+                        io.write_scalars(path, values, source.like)
+            named, algorithm = dict(enumerate(self.recipe.classes, start=1)), self._algorithm(job.modality)
+            for name, path in outputs.masks.items():
+                if path in missing:
+                    masks.write_mask(path, name, labels[0], source.like, named, algorithm)
 
     def _slabs(
         self, source: SlabSource, settings: Settings
@@ -337,6 +377,20 @@ class Predictor:
             total = total.to(self.device) + logits.float().sigmoid().flip(axes)
         return total / len(mirrors)
 
+    def _algorithm(self, modality: str) -> Algorithm:
+        """What a mask of DICOM says about where it comes from."""
+        chosen = self.recipe.prediction
+        return Algorithm(
+            __version__,
+            {
+                "recipe": self.recipe.name,
+                "modality": modality,
+                "weights_sha256": self.weights_sha256,
+                "threshold": str(chosen.threshold),
+                "flips": str(chosen.flips),
+            },
+        )
+
     def _claim(self, out: Path, jobs: Sequence[Job], failures: dict[str, str]) -> None:
         """Make the output folder, or take one that an interrupted call with the same weights left.
 
@@ -365,10 +419,11 @@ class Predictor:
                 failures[name] = str(error)
                 continue
             changed = inputs.get(name, fingerprint) != fingerprint
-            if changed and any(path.exists() for path in self._files_of(job, out, True)):
+            there = [path for path in self._outputs(job, out, masks.MASK_FORMATS, True).all if path.exists()]
+            if changed and there:
                 raise RunError(
-                    f"{out / name}.nii.gz belongs to another image of that name, or the image has "
-                    "changed since. Predict into another folder, or delete this one first."
+                    f"{there[0]} belongs to another image of that name, or the image has changed since. "
+                    "Predict into another folder, or delete this one first."
                 )
             inputs[name] = fingerprint
             substituted.pop(name, None)
@@ -409,18 +464,14 @@ def _kept_for_later(job: Job, failures: dict[str, str]) -> Iterator[None]:
         failures[job.case.id] = f"Case {job.case.id}: {error}"
 
 
-def _check_distinct(files: Iterable[Sequence[Path]]) -> None:
-    counts = Counter(path for paths in files for path in paths)
+def _check_distinct(files: Iterable[_Outputs]) -> None:
+    counts = Counter(path for outputs in files for path in outputs.all)
     path, count = counts.most_common(1)[0] if counts else (None, 0)
     if count > 1:
         raise DataError(
             f"{count} results would be written as {path}; expected a name of its own for each. Rename the "
             "inputs, or predict them into different folders."
         )
-
-
-def _all_there(paths: Sequence[Path]) -> bool:
-    return all(path.is_file() for path in paths)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -328,4 +328,6 @@ def _order(channels: Sequence[str]) -> tuple[int, ...]:
 
 
 def _ref_key(ref: ImageRef, hashes: FileHashes) -> list[Any]:
+    if ref.grid_of:
+        return [ref.structures, hashes.of(ref.files), hashes.of(ref.grid_of)]
     return [ref.component, *hashes.of(ref.files)]

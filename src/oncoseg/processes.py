@@ -19,7 +19,7 @@ LARGEST_SHARE_GIB = 8.0
 """The most memory that the processes take together unless told otherwise."""
 
 _HIDING = Lock()
-"""One thread at a time exchanges `__main__` in `_program_hidden`."""
+"""One thread at a time exchanges `__main__` in `program_hidden`."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -71,7 +71,7 @@ def run_each(
     try:
         while True:
             while len(pending) < 2 * count and (item := next(queue, None)) is not None:
-                with _program_hidden():
+                with program_hidden():
                     pending.add(executor.submit(function, item))
             if not pending:
                 return
@@ -109,7 +109,7 @@ def free_memory_gib() -> float:
 
 
 @contextmanager
-def _program_hidden() -> Iterator[None]:
+def program_hidden() -> Iterator[None]:
     """Keep the processes that start meanwhile from importing the calling program.
 
     They have no use for it, and a script without `if __name__ == "__main__":` would run again in each.
@@ -123,8 +123,12 @@ def _program_hidden() -> Iterator[None]:
             sys.modules["__main__"] = program
 
 
-def _begin(start: Callable[[], None] | None) -> None:
-    # Ctrl-C reaches the whole process group; the parent decides, the worker finishes its item
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C, which reaches the whole process group, to the process that started this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _begin(start: Callable[[], None] | None) -> None:
+    ignore_interrupts()
     if start is not None:
         start()

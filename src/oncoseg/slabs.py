@@ -11,8 +11,10 @@ from nibabel.orientations import io_orientation
 
 from oncoseg import io
 from oncoseg.datasets.base import Case
-from oncoseg.io import NIFTI_SUFFIXES, ImageRef
+from oncoseg.io import NIFTI_SUFFIXES, ImageRef, is_dicom
 from oncoseg.io.checks import check_contrast
+from oncoseg.io.dicom.volumes import series_of
+from oncoseg.io.dicom.voxels import open_series
 from oncoseg.io.nifti import open_slabs
 from oncoseg.transforms import ZEROS
 from oncoseg.volume import Volume, check_same_grid
@@ -108,7 +110,9 @@ def open_source(case: Case, channels: Sequence[str]) -> SlabSource:
 
 def _open(ref: ImageRef, resources: ExitStack) -> _Channel:
     if ref.files[0].name.lower().endswith(NIFTI_SUFFIXES):
-        return resources.enter_context(open_slabs(ref.files[0]))
+        return resources.enter_context(open_slabs(ref.files[0], ref.component))
+    if is_dicom(ref.files[0]):
+        return resources.enter_context(open_series(series_of(ref.files)))
     return _Stack(ref)
 
 

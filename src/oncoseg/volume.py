@@ -16,6 +16,9 @@ from oncoseg.errors import GeometryError
 MM3_PER_ML = 1000.0
 """Cubic millimetres in a millilitre."""
 
+SHEAR_TOLERANCE = 1e-4
+"""Cosine between two axes from which on they are not perpendicular; 0.05 mm over half a metre."""
+
 AFFINE_TOLERANCE_MM = 1e-3
 """Two grids are the same when no corner of one lies further than this from the other's."""
 
@@ -65,6 +68,12 @@ class Volume:
         return replace(self, array=array)
 
 
+def is_sheared(volume: Volume) -> bool:
+    """Whether the axes are not perpendicular, as after a tilted gantry; see `SHEAR_TOLERANCE`."""
+    axes = volume.affine_ras[:3, :3] / np.linalg.norm(volume.affine_ras[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR_TOLERANCE)
+
+
 def check_same_grid(volumes: Mapping[str, Volume]) -> None:
     """Check that all volumes share shape and affine within `AFFINE_TOLERANCE_MM`.
 
@@ -73,12 +82,17 @@ def check_same_grid(volumes: Mapping[str, Volume]) -> None:
     """
     (first_name, first), *others = volumes.items()
     for name, other in others:
-        if first.grid != other.grid or _largest_corner_distance_mm(first, other) > AFFINE_TOLERANCE_MM:
+        if not same_grid(first, other):
             raise GeometryError(
                 f"{first_name} and {name} must lie on one grid (within {AFFINE_TOLERANCE_MM} mm), but "
                 f"{first_name} is {_describe(first)} and {name} is {_describe(other)}. "
                 "Resample one onto the other first; nothing is registered silently."
             )
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Whether two volumes share shape and affine within `AFFINE_TOLERANCE_MM`."""
+    return a.grid == b.grid and _largest_corner_distance_mm(a, b) <= AFFINE_TOLERANCE_MM
 
 
 def stack_channels(volumes: Mapping[str, Volume]) -> Volume:

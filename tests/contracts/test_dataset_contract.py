@@ -1,5 +1,7 @@
 """What every layout promises: cases as they lie on disk, and voxels that belong together."""
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dicom_files import slices, uid, write
 from oncoseg import io
 from oncoseg.datasets import DATASETS, open_dataset
 from oncoseg.datasets.base import Scan
 from oncoseg.inspect import inspect_dataset
+from oncoseg.io.dicom.patients import patient_key
 from oncoseg.labels import merge_labels
 from oncoseg.phantom import PHANTOMS
 from oncoseg.prepare import Settings, prepare
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.volume import check_same_grid
+from tiny_dicom import SALT, Geometry, image_uid, write_ct, write_seg
+from tiny_lidc import Marked, Roi, Session, border, write_lidc_xml
 
 Levels = Mapping[str, tuple[int, ...]]
 """Channel → the intensity from which each reader marked its voxels, rising; background is below 60."""
@@ -33,11 +39,17 @@ class Example(NamedTuple):
         write: writes one case below a folder.
         patients: case → patient; three cases of two patients.
         levels: see `Levels`.
+        alone: whether each case has only the channel that ends its name.
     """
 
     write: Callable[[Path, str, Levels], None]
     patients: Mapping[str, str]
     levels: Levels
+    alone: bool = False
+
+    def channels(self, case: str) -> set[str]:
+        """The channels of a case."""
+        return {case.rsplit("_", 1)[-1]} if self.alone else set(self.levels)
 
     def make(self, root: Path) -> Path:
         """Write every case."""
@@ -89,6 +101,102 @@ def write_lgg(root: Path, case: str, levels: Levels) -> None:
         save(root / case / f"{case}_{k + 1}_mask.tif", 255 * marked(case, levels, 0)[..., k].T)
 
 
+def save_nifti(path: Path, voxels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(voxels.astype(np.int16), np.diag([-1.0, -1.0, 2.0, 1.0])).to_filename(path)
+
+
+def write_index(root: Path, **index: object) -> None:
+    """Write `dataset.json`, and `patients.csv` in which a case is its patient's name with a number."""
+    files = sorted(path.name.removesuffix(".nii.gz") for path in (root / "labelsTr").iterdir())
+    training = [
+        {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in files
+    ]
+    listed = {"training": training} if "modality" in index else {}
+    (root / "dataset.json").write_text(json.dumps(index | listed | {"numTraining": len(files)}))
+    lines = ["case,patient", *(f"{name},{name[:-2]}" for name in files)]
+    (root / "patients.csv").write_text("\n".join(lines))
+
+
+def write_decathlon(root: Path, case: str, levels: Levels) -> None:
+    channels = [image(case, name, of_readers) for name, of_readers in levels.items()]
+    save_nifti(root / "imagesTr" / f"{case}.nii.gz", np.stack(channels, axis=-1))
+    save_nifti(root / "labelsTr" / f"{case}.nii.gz", marked(case, levels, 0))
+    modality = {str(number): name for number, name in enumerate(levels)}
+    write_index(root, modality=modality, labels={"0": "background", "1": "tumour"})
+
+
+def write_nnunet(root: Path, case: str, levels: Levels) -> None:
+    for number, (name, of_readers) in enumerate(levels.items()):
+        save_nifti(root / "imagesTr" / f"{case}_{number:04d}.nii.gz", image(case, name, of_readers))
+    save_nifti(root / "labelsTr" / f"{case}.nii.gz", marked(case, levels, 0))
+    names = {str(number): name for number, name in enumerate(levels)}
+    labels = {"background": 0, "tumour": 1}
+    write_index(root, channel_names=names, labels=labels, file_ending=".nii.gz")
+
+
+def write_table(root: Path, case: str, levels: Levels) -> None:
+    for name, of_readers in levels.items():
+        save_nifti(root / "images" / f"{case}_{name}.nii.gz", image(case, name, of_readers))
+    save_nifti(root / "labels" / f"{case}.nii.gz", marked(case, levels, 0))
+    table = root / "cases.csv"
+    known = table.read_text() if table.exists() else f"case,patient,{','.join(levels)},label\n"
+    paths = [f"images/{case}_{name}.nii.gz" for name in levels]
+    table.write_text(f"{known}{case},{case[:-2]},{','.join(paths)},labels/{case}.nii.gz\n")
+
+
+def write_paired(root: Path, case: str, levels: Levels) -> None:
+    patient, channel = case.rsplit("_", 1)
+    save_nifti(root / patient / f"{channel}_image.nii.gz", image(case, channel, levels[channel]))
+    save_nifti(root / patient / f"{channel}_mask.nii.gz", marked(case, levels, 0))
+
+
+def write_lidc_dicom(root: Path, case: str, levels: Levels) -> None:
+    patient, _, number = case.partition("_")
+    series = f"1.2.3.{int(patient[-4:])}.{number or 1}"
+    folder = root / patient / f"study-{number}" / "CT"
+    write_ct(folder, image(case, "CT", levels["CT"]), series=series, patient=patient)
+    sessions = [Session([Marked(_outlines(case, levels, n, series))]) for n in range(len(levels["CT"]))]
+    write_lidc_xml(folder / f"{number or 1}.xml", series, sessions)
+
+
+def _outlines(case: str, levels: Levels, reader: int, series: str) -> list[Roi]:
+    """Around the rectangle that a reader marked, in each slice that it lies in."""
+    found = np.argwhere(marked(case, levels, reader))
+    (left, top, first), (right, bottom, last) = found.min(axis=0).tolist(), found.max(axis=0).tolist()
+    points = border((left, top), (right, bottom))
+    return [Roi(image_uid(k, series), 30 + 2.5 * k, points) for k in range(first, last + 1)]
+
+
+def write_dicom(root: Path, case: str, levels: Levels) -> None:
+    """A study with a series for each channel on one grid, and a SEG of the first."""
+    patient, folder = PATIENT_IDS[case.partition("_")[0]], root / "ward" / case
+    frame, series = uid(case, "frame"), {name: uid(case, name) for name in levels}
+    geometry = Geometry(step_mm=(0, 0, 2), origin_mm=(-10, 20, 30), pixel_mm=(0.8, 0.5))
+    for name, of_readers in levels.items():
+        made = slices(
+            image(case, name, of_readers).astype("u2"),
+            modality="MR",
+            name=f"{case} {name}",
+            PatientID=patient,
+            StudyInstanceUID=uid("study", case),
+            SeriesInstanceUID=series[name],
+            SeriesDescription=f"ax {name.lower()}",
+            FrameOfReferenceUID=frame,
+        )
+        write(made, folder / name)
+    mask = marked(case, levels, 0)
+    frames = [(1, mask[..., k].T, geometry.points([(0, 0, k)])[0]) for k in SLICES if mask[..., k].any()]
+    first = next(iter(levels))
+    write_seg(folder / "mask.dcm", frames, ["tumour"], geometry, frame=frame, series=series[first])
+
+
+PATIENT_IDS = {f"P{patient_key(name, '', SALT)}": name for name in ("Jane Doe", "John Doe")}
+"""Key of a patient → the number in the files."""
+
+JANE, JOHN = PATIENT_IDS
+
+
 def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels.astype(np.uint8)).save(path)
 
@@ -112,6 +220,15 @@ EXAMPLES = {
         },
         {"CT": (160, 190, 220, 250)},
     ),
+    "lidc_dicom": Example(
+        write_lidc_dicom,
+        {
+            "LIDC-IDRI-0001_1": "LIDC-IDRI-0001",
+            "LIDC-IDRI-0001_2": "LIDC-IDRI-0001",
+            "LIDC-IDRI-0002": "LIDC-IDRI-0002",
+        },
+        {"CT": (160, 190, 220, 250)},
+    ),
     "lgg": Example(
         write_lgg,
         {
@@ -121,10 +238,34 @@ EXAMPLES = {
         },
         {"T1": (190,), "T1ce": (220,), "FLAIR": (250,)},
     ),
+    "decathlon": Example(
+        write_decathlon,
+        {"BRATS_001-0": "BRATS_001", "BRATS_001-1": "BRATS_001", "BRATS_002-0": "BRATS_002"},
+        {"FLAIR": (500,), "T1": (600,), "ADC": (700,)},
+    ),
+    "nnunet_raw": Example(
+        write_nnunet,
+        {"liver_1-0": "liver_1", "liver_1-1": "liver_1", "liver_2-0": "liver_2"},
+        {"CT": (500,), "PET": (600,)},
+    ),
+    "table": Example(write_table, {"A-0": "A", "A-1": "A", "B-0": "B"}, {"T1": (500,), "T2": (600,)}),
+    "paired": Example(
+        write_paired,
+        {"STS_1_CT": "STS_1", "STS_1_T1": "STS_1", "STS_2_CT": "STS_2"},
+        {"CT": (500,), "T1": (600,)},
+        alone=True,
+    ),
+    "dicom_folder": Example(
+        write_dicom,
+        {f"{JANE}_1": JANE, f"{JANE}_2": JANE, JOHN: JOHN},
+        {"T1": (500,), "FLAIR": (600,)},
+    ),
 }
 """A new layout needs an entry here."""
 
-PHANTOM_LAYOUTS = {"brain-mri": "brats", "lung-ct": "lidc_slices"}
+PHANTOM_LAYOUTS = {"brain-mri": "brats", "lung-ct": "lidc_slices"} | dict.fromkeys(
+    ("liver-ct", "vessel-ct"), "decathlon"
+)
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -146,7 +287,8 @@ def test_every_case_is_described_with_its_patient_and_without_a_problem(
     assert [case.id for case in scan.cases] == sorted(example.patients)
     for case in scan.cases:
         assert set(case.id) <= SAFE
-        assert set(case.images) == set(example.levels) <= set(DATASETS[name].channels)
+        known = DATASETS[name].channels or example.levels
+        assert set(case.images) == example.channels(case.id) <= set(known)
         assert 0 not in case.labels
 
 
@@ -169,8 +311,8 @@ def test_each_channel_and_each_reader_is_its_own_and_they_share_a_grid(
 
 @every
 def test_every_case_can_be_prepared(name: str, scans: dict[str, Scan], tmp_path: Path) -> None:
-    cases = scans[name].cases
-    modality = Modality(channels=tuple(cases[0].images))
+    modality = Modality(channels=tuple(scans[name].cases[0].images))
+    cases = [case for case in scans[name].cases if set(case.images) == set(modality.channels)]
     settings = Settings.of(modality, {"tumour": ("*",)}, Preparation(slice_size=(16, 16)))
     for prepared in prepare(cases, settings, tmp_path, workers=0):
         images, masks = prepared.read(0, len(prepared))
@@ -204,6 +346,13 @@ def test_hidden_files_are_not_cases(name: str, tmp_path: Path) -> None:
     (tmp_path / "__MACOSX" / "._x.nii.gz").touch()
     scan = open_dataset(tmp_path)
     assert (len(scan.cases), scan.problems) == (3, ())
+
+
+@every
+def test_every_layout_is_documented_with_an_example(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in page
+    assert re.search(rf"^oncoseg inspect \S+ +# {name}$", page, re.MULTILINE)
 
 
 @every

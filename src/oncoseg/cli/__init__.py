@@ -12,7 +12,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import data, evaluation, leaks, recipes, runs, terminal
+from oncoseg.cli import convert, data, evaluation, leaks, recipes, runs, terminal
 from oncoseg.errors import OncosegError
 from oncoseg.stopping import Terminated, orderly_termination
 
@@ -52,6 +52,12 @@ def _make_app() -> App:
         data.inspect: [
             "oncoseg inspect data/lgg",
             "oncoseg inspect data/brats --layout brats --json found.json",
+        ],
+        convert.convert: [
+            "oncoseg convert data/brats --to nnunet --out nnUNet_raw/Dataset501_Glioma",
+            "oncoseg convert data/lidc --to nifti --all-readers --out lidc-nifti",
+            "oncoseg convert clinic/cases.csv --to nifti --out shared --key-file secret/key.csv",
+            "oncoseg convert clinic/dicom --deidentify --out shared",
         ],
         data.phantom: ["oncoseg phantom brain-mri phantoms/mri --cases 12 --seed 1"],
         data.prepare: [

@@ -30,7 +30,7 @@ def inspect(
     """Look at every image of a data set: what it holds, and every problem.
 
     Args:
-        path: The data set's folder, as it was downloaded.
+        path: The data set's folder, as it was downloaded, or a table of cases (CSV, TSV).
         layout: How it lies on disk, such as brats; recognised by itself when left out.
         json: Also write everything found to this file.
     """
@@ -41,8 +41,12 @@ def inspect(
         found = inspect_dataset(path, layout, progress=progress)
     terminal.say(f"{path}: {found.title} (layout {found.layout})")
     terminal.say(f"{found.case_count} cases of {found.patient_count} patients")
+    for remark in found.remarks:
+        terminal.say(remark)
     columns = ("case", "patient", "channels", "voxels", "spacing mm", "readers", "labels", "tumour slices")
-    terminal.print_table(None, columns, [_case_cells(row) for row in found.cases])
+    classes = ("class",) if any(row.target for row in found.cases) else ()
+    cells = [[*_case_cells(row), *([row.target] if classes else [])] for row in found.cases]
+    terminal.print_table(None, (*columns, *classes), cells)
     terminal.say(f"{len(found.problems) or 'No'} problem{'' if len(found.problems) == 1 else 's'} found")
     for problem in found.problems:
         terminal.say(f"  [{problem.kind}] {problem.message}")

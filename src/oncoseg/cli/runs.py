@@ -95,6 +95,7 @@ def predict(
     *inputs: Path,
     out: Path,
     modality: str | None = None,
+    formats: Annotated[list[str] | None, Parameter(name="--format", negative="")] = None,
     probabilities: bool = False,
     threshold: float | None = None,
     flips: bool = False,
@@ -107,6 +108,8 @@ def predict(
         inputs: Images, folders of images, or data sets.
         out: The folder for the masks.
         modality: What the inputs are (mri, ct, …), where the run knows more than one.
+        formats: Of the masks: nifti, or for DICOM images also seg (DICOM Segmentation) and rtstruct (RT
+            Structure Set); may be repeated. NIfTI when left out.
         probabilities: Also write the probability of tumour of every voxel.
         threshold: Probability from which a voxel is tumour, in place of the run's.
         flips: Average over the four mirror images of each slice; four times as slow.
@@ -126,6 +129,7 @@ def predict(
             inputs,
             out,
             modality=modality,
+            formats=formats or ("nifti",),
             probabilities=probabilities,
             accept_implausible=accept_implausible,
             progress=progress,

@@ -4,8 +4,19 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from oncoseg.datasets import brats, lgg, lidc_slices
+from oncoseg.datasets import (
+    brats,
+    decathlon,
+    dicom_folder,
+    lgg,
+    lidc_dicom,
+    lidc_slices,
+    nnunet_raw,
+    paired,
+    table,
+)
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
+from oncoseg.datasets.tables import TABLE_SUFFIXES
 from oncoseg.errors import DataError, nearest
 from oncoseg.files import SYNTHETIC_NOTE
 
@@ -14,16 +25,27 @@ __all__ = ["DATASETS", "Case", "Layout", "Problem", "Scan", "open_dataset"]
 DATASETS: dict[str, Layout] = {
     "brats": brats.LAYOUT,
     "lidc_slices": lidc_slices.LAYOUT,
+    "lidc_dicom": lidc_dicom.LAYOUT,
     "lgg": lgg.LAYOUT,
+    "decathlon": decathlon.LAYOUT,
+    "nnunet_raw": nnunet_raw.LAYOUT,
+    "table": table.LAYOUT,
+    "paired": paired.LAYOUT,
+    "dicom_folder": dicom_folder.LAYOUT,
 }
 """Every layout by its name."""
+
+
+SHOWN_PROBLEMS = 5
+"""How many problems are told of a data set without any case."""
 
 
 def open_dataset(path: Path, layout: str | None = None) -> Scan:
     """Describe the cases below a folder, without reading voxels.
 
     Args:
-        path: the data set's folder; a folder above or, for a single case, the case's own also serve.
+        path: the data set's folder; a folder above or, for a single case, the case's own also serve. Or a
+            table of cases (CSV, TSV).
         layout: a name in DATASETS; None recognises it.
 
     Raises:
@@ -35,7 +57,9 @@ def open_dataset(path: Path, layout: str | None = None) -> Scan:
     name = layout or _recognised(path)
     scan = DATASETS[name].scan(path)
     if not scan.cases:
-        raise DataError(f"No case was found in {path}. Expected the layout {name}: {DATASETS[name].title}.")
+        reasons = "".join(f"\n  {problem.message}" for problem in scan.problems[:SHOWN_PROBLEMS])
+        expected = f"Expected the layout {name}: {DATASETS[name].title}."
+        raise DataError(f"No case was found in {path}. {expected}{reasons}")
     return replace(scan, synthetic=has_synthetic_note(path, scan.cases))
 
 
@@ -53,13 +77,11 @@ def has_synthetic_note(path: Path, cases: Iterable[Case] = ()) -> bool:
 
 def _recognised(path: Path) -> str:
     names = [name for name, layout in DATASETS.items() if layout.recognise(path)]
+    indexed = [name for name in names if _has_index(path, DATASETS[name])]
+    if len(indexed) == 1:
+        return indexed[0]
     if not names:
         known = "\n".join(f"  {name}: {layout.title}" for name, layout in DATASETS.items())
-        if next(path.rglob("*.dcm"), None) is not None:
-            raise DataError(
-                f"{path} holds DICOM files, which oncoseg does not read yet. Convert them to NIfTI, for "
-                f"example with dcm2niix, into one of these layouts:\n{known}"
-            )
         raise DataError(f"{path} has no known layout; expected one of these:\n{known}")
     if len(names) > 1:
         raise DataError(
@@ -69,11 +91,17 @@ def _recognised(path: Path) -> str:
     return names[0]
 
 
+def _has_index(path: Path, layout: Layout) -> bool:
+    return layout.index is not None and (path / layout.index).is_file()
+
+
 def _check_folder(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path} does not exist; expected the folder of a data set.")
-    if not path.is_dir():
-        raise DataError(f"{path} is a file; expected the folder of a data set.")
+    if path.is_file():
+        if path.name.lower().endswith(TABLE_SUFFIXES):
+            return
+        raise DataError(f"{path} is a file; expected the folder of a data set, or a table of cases (CSV).")
     try:
         empty = next(path.iterdir(), None) is None
     except OSError as error:

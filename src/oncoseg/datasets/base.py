@@ -18,6 +18,7 @@ class Case:
         masks: one per reader, on the grid of the images; empty when there is no truth.
         labels: voxel value in the masks → name of what it marks; 0 is background and not listed.
         site: where the examination was made, if known.
+        target: the case's class, such as `benign` or `malignant`, if known.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Case:
     masks: tuple[ImageRef, ...] = ()
     labels: Mapping[int, str] = field(default_factory=dict)
     site: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,26 +54,34 @@ class Scan:
         cases: sorted by id.
         problems: those that show without reading voxels.
         synthetic: whether a note beside the images says that they show no patient; set by `open_dataset`.
+        remarks: what is worth knowing and no problem, one sentence each.
     """
 
     layout: str
     cases: tuple[Case, ...]
     problems: tuple[Problem, ...] = ()
     synthetic: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which a public data set lies on disk.
+    """One way in which a data set lies on disk.
 
     Attributes:
         title: one line for people.
-        channels: every channel name the layout can offer.
+        channels: every channel name the layout can offer; empty where each data set names its own.
         recognise: cheap; True when the folder looks like this layout.
         scan: describes every case below the folder.
+        index: a file that only data sets of an indexed layout have. Where it lies in the very folder that
+            was given, it decides, whatever the names of the other files look like.
+        anonymous: whether the names of cases and patients tell nothing of a patient, as publishers or a
+            salt made them; such names are kept when the data are converted.
     """
 
     title: str
     channels: tuple[str, ...]
     recognise: Callable[[Path], bool]
     scan: Callable[[Path], Scan]
+    index: str | None = None
+    anonymous: bool = False

@@ -146,4 +146,5 @@ LAYOUT = Layout(
     channels=CHANNELS,
     recognise=recognise,
     scan=scan,
+    anonymous=True,
 )

@@ -84,4 +84,5 @@ LAYOUT = Layout(
     channels=tuple(COMPONENTS),
     recognise=recognise,
     scan=scan,
+    anonymous=True,
 )

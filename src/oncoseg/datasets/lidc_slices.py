@@ -98,4 +98,5 @@ LAYOUT = Layout(
     channels=("CT",),
     recognise=recognise,
     scan=scan,
+    anonymous=True,
 )

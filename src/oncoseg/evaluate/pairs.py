@@ -12,7 +12,7 @@ import numpy as np
 from oncoseg import io
 from oncoseg.datasets import has_synthetic_note, open_dataset
 from oncoseg.errors import DataError
-from oncoseg.io import NIFTI_SUFFIXES, ImageRef
+from oncoseg.io import VOLUME_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
 from oncoseg.metrics.boxes import bounding_box
 from oncoseg.volume import Volume, check_same_grid
@@ -245,17 +245,17 @@ def _predictions(folder: Path) -> dict[str, ImageRef]:
 
 
 def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef]:
-    """Case → NIfTI mask in a plain folder; only those named as masks, where any is."""
+    """Case → mask in a plain folder; only those named as masks, where any is."""
     if not folder.is_dir():
         return {}
     stems = {
-        file: re.sub(r"\.nii(\.gz)?$", "", file.name, flags=re.IGNORECASE)
+        file: io.stem(file)
         for file in sorted(folder.iterdir())
-        if file.name.lower().endswith(NIFTI_SUFFIXES) and not file.name.startswith(".")
+        if file.name.lower().endswith(VOLUME_SUFFIXES) and not file.name.startswith(".")
     }
     if only_probabilities:
         return {
-            stem.removesuffix(PROBABILITY_END): ImageRef((file,))
+            stem.removesuffix(PROBABILITY_END): io.image_ref(file)
             for file, stem in stems.items()
             if stem.endswith(PROBABILITY_END)
         }
@@ -270,7 +270,7 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
                 f"{folder} holds two masks of case {case}: {found[case].files[0].name} and {file.name}. "
                 "Remove one of them."
             )
-        found[case] = ImageRef((file,))
+        found[case] = io.image_ref(file)
     return found
 
 

@@ -6,9 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from oncoseg.errors import DataError
+from oncoseg.processes import free_memory_gib
 
 LARGEST_VOXEL = 1e38
 """The difference of two such voxels still is a 32-bit floating point number."""
+
+
+LARGEST_DEFLATE_RATIO = 1032
+"""No gzip file unpacks to more than this many times its size (zlib's technical details)."""
+
+SMALL_BYTES = 1 << 28
+"""So much memory is taken without asking how much is free."""
 
 
 class NonFiniteError(DataError):
@@ -37,6 +45,19 @@ def check_finite(array: np.ndarray, path: Path) -> None:
         f"{path} holds voxels from {low:.2g} to {high:.2g}; expected numbers within ±{LARGEST_VOXEL:.0e}. "
         "Export it again, or replace such voxels by a background value."
     )
+
+
+def check_memory(path: Path, needed: int) -> None:
+    """Check that this much memory is free, before it is taken for a file's voxels.
+
+    Raises:
+        DataError: it is not, as the header states an immense image.
+    """
+    if needed > SMALL_BYTES and needed > free_memory_gib() * 2**30:
+        raise DataError(
+            f"{path} needs {needed / 2**30:.1f} GiB of memory, more than is free. Close other programs, use "
+            "a machine with more memory, or check that its header is right."
+        )
 
 
 def check_contrast(extremes: Mapping[str, tuple[float, float]]) -> None:

@@ -1,61 +1,59 @@
 """Reading NIfTI-1 and NIfTI-2: whole volumes, or slabs of them within bounded memory.
 
-nibabel reads the header; the voxels come straight from the file, through isal's gzip where they are
-compressed, which is three times as fast as zlib. NIfTI's world is RAS+ already.
+nibabel reads the header (`oncoseg.io.nifti_header`); the voxels come straight from the file, through isal's
+gzip where they are compressed, which is three times as fast as zlib.
 """
 
-import logging
+from collections.abc import Sequence
 from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.io.checks import check_finite
+from oncoseg.io.checks import LARGEST_DEFLATE_RATIO, check_finite, check_memory
+from oncoseg.io.nifti_header import NiftiHeader, read_header
 from oncoseg.volume import Volume
 
 GZIP_MAGIC = b"\x1f\x8b"
 """First bytes of every gzip file."""
 
-LARGEST_DEFLATE_RATIO = 1032
-"""No gzip file unpacks to more than this many times its size (zlib's technical details)."""
-
 READ_BLOCK_BYTES = 1 << 22
 """How much is unpacked at a time, so that packed and unpacked data never lie in memory twice."""
 
-MILLIMETRES_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}
-"""NIfTI's space units: metre, millimetre, micrometre. Unknown (0) is taken as millimetre."""
 
-_quiet = logging.getLogger("oncoseg.io.nifti.header")
-_quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False
+def read_nifti(path: Path, components: Sequence[int | None] = (None,)) -> list[Volume]:
+    """Read volumes of a NIfTI file, each as `1 i j k`.
 
-
-def read_nifti(path: Path) -> Volume:
-    """Read a whole NIfTI file as `1 i j k`.
-
-    The affine is the sform's where its code is set, else the qform's, else voxel sizes alone. A
-    trailing axis of length 1 is dropped.
+    Args:
+        path: the file.
+        components: indices along the fourth axis; None for the one volume of a 3D file, where a trailing
+            axis of length 1 is dropped. Best in rising order, as a compressed file is unpacked forwards.
 
     Raises:
         DataError: the file cannot be used; the message says why.
     """
-    with open_slabs(path) as slabs:
-        return slabs.like.with_array(slabs.slab(2, 0, slabs.grid[2])[None])
+    with open_slabs(path, components[0]) as slabs:
+        return [slabs.volume(component) for component in components]
 
 
-def open_slabs(path: Path) -> "NiftiSlabs":
+def open_slabs(path: Path, component: int | None = None) -> "NiftiSlabs":
     """Open a NIfTI file for reading a few slices at a time; close it, or use it in a `with`.
 
+    Args:
+        path: the file.
+        component: which volume, counted along the fourth axis; None where there is one.
+
     Raises:
-        DataError: the file is missing, no single-file NIfTI, not 3D, or not of one number a voxel.
-        GeometryError: its affine is singular or not finite.
+        DataError: the file is missing, no single-file NIfTI, not 3D or 4D, not of one number a voxel, or
+            without that volume.
+        GeometryError: its affine is singular.
     """
     file = _open(path)
     try:
-        return NiftiSlabs(path, file)
+        return NiftiSlabs(path, file, component)
     except BaseException:
         file.close()
         raise
@@ -66,35 +64,31 @@ class NiftiSlabs:
 
     A plain file is memory-mapped. A gzip file is unpacked forwards, so slabs along the last axis in
     rising order never hold more than themselves; a step back unpacks from the start again, and a
-    slab along another axis keeps the stored voxels in memory from then on.
+    slab along another axis keeps the volume's stored voxels in memory from then on.
 
     Attributes:
         path: the file.
-        header: nibabel's header.
+        header: what its header says.
         grid: number of voxels along i, j, k.
-        affine_ras: 4×4, voxel index to RAS+ millimetres.
-        spacing_known: False when the header holds no voxel size.
         like: the grid with voxels that are all 0 and take no memory, to write results onto.
         dtype: type of the slabs: the stored one, or float32 where the header asks for scaling.
     """
 
-    def __init__(self, path: Path, file: BufferedIOBase) -> None:
+    def __init__(self, path: Path, file: BufferedIOBase, component: int | None = None) -> None:
         """Read the header; use `open_slabs`, which opens the file rightly."""
         self.path = path
         self._file = file
-        self.header, self.spacing_known = _read_header(file, path)
-        self.grid = _grid(self.header, path)
-        self._stored = _numeric_dtype(self.header, path)
-        self.affine_ras = affine_mm(self.header)
-        self.like = _empty_volume(path, self.grid, self.affine_ras, self.spacing_known, self.header)
-        self._offset = int(self.header.get_data_offset())
-        slope, intercept = self.header.get_slope_inter()
-        self._scaling = None if slope is None or (slope, intercept) == (1, 0) else (slope, intercept)
-        self.dtype = np.dtype(np.float32) if self._scaling else self._stored.newbyteorder("=")
-        _check_size(path, self._offset + int(np.prod(self.grid)) * self._stored.itemsize)
+        try:
+            self.header = read_header(file, path)
+        except _unpacking_errors() as error:
+            raise DataError(_damaged(path, str(error))) from error
+        self.grid = self.header.grid
+        self._component = self._checked(component)
+        stored = self.header.stored.newbyteorder("=")
+        self.dtype = np.dtype(np.float32) if self.header.scaling else stored
+        self.like = _empty_volume(path, self.header, self.dtype)
+        self._check_size()
         self._voxels: np.ndarray | None = None
-        if not _named_gzip(path):
-            self._voxels = np.memmap(path, self._stored, "r", self._offset, self.grid, order="F")
 
     def slab(self, axis: int, start: int, stop: int) -> np.ndarray:
         """Read the slices `start` ≤ index < `stop` of one array axis, with axes `i j k`.
@@ -105,6 +99,8 @@ class NiftiSlabs:
         """
         if not 0 <= start < stop <= self.grid[axis]:
             raise IndexError(f"Expected 0 <= start < stop <= {self.grid[axis]}, got {start} and {stop}.")
+        if self._voxels is None and not _named_gzip(self.path):
+            self._voxels = self._mapped()
         if self._voxels is None and axis != 2:
             self._voxels = self._stream(0, self.grid[2])
         if self._voxels is None:
@@ -115,6 +111,15 @@ class NiftiSlabs:
             array = self._numbers(np.array(self._voxels[tuple(part)], order="F"))
         check_finite(array, self.path)
         return array
+
+    def volume(self, component: int | None = None) -> Volume:
+        """Read a whole volume as `1 i j k`; afterwards slabs are of this one.
+
+        Raises:
+            DataError: see `slab`, or there is no such volume.
+        """
+        self._component, self._voxels = self._checked(component), None
+        return self.like.with_array(self.slab(2, 0, self.grid[2])[None])
 
     def close(self) -> None:
         """Close the file; slabs that were read stay valid."""
@@ -131,14 +136,42 @@ class NiftiSlabs:
         """Close the file."""
         self.close()
 
+    def _checked(self, component: int | None) -> int:
+        count = self.header.volumes
+        if component is None and count > 1:
+            raise DataError(
+                f"{self.path} is 4D and holds {count} volumes; expected one. Save each volume as a file of "
+                "its own, or use a layout that names the volumes, such as decathlon."
+            )
+        if component is not None and not 0 <= component < count:
+            raise DataError(f"{self.path} holds {count} volume(s); expected one with the number {component}.")
+        return component or 0
+
+    def _check_size(self) -> None:
+        """Check that the file can hold its voxels before memory is taken for them."""
+        needed = self.header.offset + self.header.volumes * self.header.volume_bytes
+        ratio = LARGEST_DEFLATE_RATIO if _named_gzip(self.path) else 1
+        if self.path.stat().st_size * ratio < needed:
+            asked = f"its header asks for {needed} bytes, more than it can hold"
+            raise DataError(_damaged(self.path, asked))
+
+    def _start(self) -> int:
+        """Where the chosen volume begins in the unpacked file."""
+        return self.header.offset + self._component * self.header.volume_bytes
+
+    def _mapped(self) -> np.ndarray:
+        return np.memmap(self.path, self.header.stored, "r", self._start(), self.grid, order="F")
+
     def _stream(self, start: int, stop: int) -> np.ndarray:
         i, j, k = self.grid
-        buffer = np.empty((stop - start, j, i), self._stored)
+        slice_bytes = i * j * self.header.stored.itemsize
+        check_memory(self.path, (stop - start) * slice_bytes)
+        buffer = np.empty((stop - start, j, i), self.header.stored)
         try:
-            self._file.seek(self._offset + start * i * j * self._stored.itemsize)
+            self._file.seek(self._start() + start * slice_bytes)
             filled = _fill(self._file, buffer)
             if stop == k:
-                self._file.read(1)  # reaches the end, where gzip compares its checksum
+                self._file.read(1)  # reaches the end of the last volume, where gzip compares its checksum
         except _unpacking_errors() as error:
             raise DataError(_damaged(self.path, str(error))) from error
         if not filled:
@@ -147,24 +180,14 @@ class NiftiSlabs:
 
     def _numbers(self, stored: np.ndarray) -> np.ndarray:
         """Apply the header's scaling, slice by slice in float64; or only make the byte order native."""
-        if self._scaling is None:
+        if self.header.scaling is None:
             return stored.astype(self.dtype, order="K", copy=False)
-        slope, intercept = self._scaling
+        slope, intercept = self.header.scaling
         values = np.empty(stored.shape, np.float32, order="F")
-        for k in range(stored.shape[2]):
-            values[..., k] = stored[..., k] * float(slope) + float(intercept)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by `check_finite`
+            for k in range(stored.shape[2]):
+                values[..., k] = stored[..., k] * slope + intercept
         return values
-
-
-def affine_mm(header: Any) -> np.ndarray:
-    """The header's best affine, in millimetres whatever unit the header states."""
-    scale = millimetres_per_unit(header)
-    return np.diag([scale, scale, scale, 1.0]) @ np.asarray(header.get_best_affine(), np.float64)
-
-
-def millimetres_per_unit(header: Any) -> float:
-    """Length of the header's space unit; the space unit is in the low three bits of `xyzt_units`."""
-    return MILLIMETRES_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 def _open(path: Path) -> BufferedIOBase:
@@ -191,65 +214,12 @@ def _open(path: Path) -> BufferedIOBase:
     return path.open("rb")
 
 
-def _read_header(file: BufferedIOBase, path: Path) -> tuple[Any, bool]:
-    """Read and check the header; also whether it holds a voxel size."""
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
-    from nibabel.spatialimages import HeaderDataError
-    from nibabel.wrapstruct import WrapStructError
-
+def _empty_volume(path: Path, header: NiftiHeader, dtype: np.dtype) -> Volume:
+    voxels = np.broadcast_to(np.zeros((), dtype), (1, *header.grid))
     try:
-        size = file.read(4)
-        file.seek(0)
-        sizes = {int.from_bytes(size, "little"), int.from_bytes(size, "big")}
-        if not sizes & {348, 540}:
-            raise DataError(f"{path} is not a NIfTI file: it does not begin with a NIfTI header.")
-        header = (Nifti1Header if 348 in sizes else Nifti2Header).from_fileobj(file, check=False)
-        sized = bool(int(header["sform_code"]) > 0 or (header["pixdim"][1:4] != 0).all())
-        header.check_fix(logger=_quiet)
-        # asked for here so that an impossible value is reported as this file's
-        header.get_best_affine(), header.get_slope_inter(), header.get_data_dtype()
-    except _unpacking_errors() as error:
-        raise DataError(_damaged(path, str(error))) from error
-    except (HeaderDataError, WrapStructError, ValueError, KeyError) as error:
-        raise DataError(f"{path} has a damaged NIfTI header: {error}. Export or copy it again.") from error
-    if not header.is_single:
-        raise DataError(f"{path} is half of a .hdr/.img pair; expected a single .nii file. Convert it first.")
-    return header, sized
-
-
-def _grid(header: Any, path: Path) -> tuple[int, int, int]:
-    shape = tuple(int(n) for n in header.get_data_shape())
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or min(shape) < 1:
-        raise DataError(
-            f"{path} has {len(shape)} dimensions of size {'×'.join(map(str, shape)) or '0'}; expected a 3D "
-            "image (or 4D with one volume). Save each volume as a file of its own."
-        )
-    return shape[0], shape[1], shape[2]
-
-
-def _empty_volume(
-    path: Path, grid: tuple[int, int, int], affine_ras: np.ndarray, spacing_known: bool, header: Any
-) -> Volume:
-    try:
-        return Volume(np.broadcast_to(np.uint8(0), (1, *grid)), affine_ras, spacing_known, header)
+        return Volume(voxels, header.affine_ras, header.spacing_known, header.fields)
     except GeometryError as error:
         raise GeometryError(f"{path}: {error} Mend its sform or qform.") from error
-
-
-def _numeric_dtype(header: Any, path: Path) -> np.dtype:
-    dtype: np.dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        what = "colour" if dtype.names else str(dtype)
-        raise DataError(f"{path} holds {what} voxels; expected one real number per voxel. Convert it first.")
-    return dtype
-
-
-def _check_size(path: Path, needed: int) -> None:
-    """Check that the file can hold its voxels before memory is taken for them."""
-    size = path.stat().st_size * (LARGEST_DEFLATE_RATIO if _named_gzip(path) else 1)
-    if size < needed:
-        raise DataError(_damaged(path, f"its header asks for {needed} bytes, more than it can hold"))
 
 
 def _fill(file: BufferedIOBase, buffer: np.ndarray) -> bool:

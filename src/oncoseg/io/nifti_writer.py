@@ -1,7 +1,7 @@
 """Writing NIfTI on the grid of the image that a result belongs to."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -10,11 +10,14 @@ import numpy as np
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.files import atomic_file
 from oncoseg.io import NIFTI_SUFFIXES
-from oncoseg.io.nifti import affine_mm, millimetres_per_unit
-from oncoseg.volume import Volume
+from oncoseg.io.nifti_header import affine_mm, forms_differ, millimetres_per_unit
+from oncoseg.volume import Volume, is_sheared
 
 GZIP_LEVEL = 1
 """isal's level (0 to 3); masks pack well at any."""
+
+LARGEST_NIFTI_1_SIDE = 32767
+"""Voxels along an axis that NIfTI-1 can count."""
 
 AFFINE_EQUAL_MM = 1e-9
 """An affine this near to the source header's is the header's own, and its fields are copied bit by bit."""
@@ -25,8 +28,8 @@ GEOMETRY_FIELDS = (
 )
 """Header fields that say where the grid lies; with `pixdim` and `xyzt_units` all that is ever copied."""
 
-SCANNER, MILLIMETRE = 1, 2
-"""NIfTI codes for coordinates of a scanner and for lengths in millimetres."""
+SCANNER, ALIGNED, MILLIMETRE = 1, 2, 2
+"""NIfTI codes for coordinates of a scanner, for those of something else, and for lengths in millimetres."""
 
 
 def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None:
@@ -38,20 +41,82 @@ def write_nifti(path: Path, array: np.ndarray, like: Volume, dtype: str) -> None
         DataError: another type or suffix than expected.
         GeometryError: another shape than the grid of `like`.
     """
-    if not path.name.lower().endswith(NIFTI_SUFFIXES):
-        raise DataError(f"Cannot write {path}: expected a name that ends in {' or '.join(NIFTI_SUFFIXES)}.")
     if array.dtype != np.dtype(dtype):
         raise DataError(f"Cannot write {path}: expected {dtype} voxels, got {array.dtype}.")
-    if array.shape != like.grid:
-        raise GeometryError(f"Cannot write {path}: expected the grid {like.grid}, got {array.shape}.")
     header = _header_like(like)
-    header.set_data_shape((*array.shape, *header.get_data_shape()[3:]))
     header.set_data_dtype(array.dtype)
+    header.set_data_shape((*like.grid, *(n for n in header.get_data_shape()[3:] if n == 1)))
+    _write(path, header, [array], like)
+
+
+def write_volumes(
+    path: Path, volumes: Iterable[np.ndarray], count: int, like: Volume, dtype: np.dtype
+) -> None:
+    """Write images as NIfTI with as exact a place as the format can hold, and nothing else of their source.
+
+    Where both forms of the source disagree, only the sform, by which it was read, is written. Where the
+    voxel size is unknown, only the axes' directions are: `pixdim` is 0 and the unit unknown.
+
+    Args:
+        path: ends in `.nii` or `.nii.gz`.
+        volumes: `i j k` voxels, one after the other, so that they need not be in memory together; more than
+            one make a 4D file.
+        count: how many.
+        like: gives the grid.
+        dtype: of the file; every volume must be of it.
+
+    Raises:
+        DataError: another type or suffix.
+        GeometryError: another shape than the grid.
+        RunError: the disk is full or the folder cannot be written.
+    """
+    header = _image_header(like)
+    header.set_data_shape(like.grid if count == 1 else (*like.grid, count))
+    header.set_data_dtype(dtype)
+    _write(path, header, volumes, like)
+
+
+def _write(path: Path, header: Any, volumes: Iterable[np.ndarray], like: Volume) -> None:
+    if not path.name.lower().endswith(NIFTI_SUFFIXES):
+        raise DataError(f"Cannot write {path}: expected a name that ends in {' or '.join(NIFTI_SUFFIXES)}.")
     header.set_slope_inter(1, 0)
     with atomic_file(path) as temporary, _opened(temporary) as file:
         header.write_to(file)
-        for k in range(array.shape[2]):
-            file.write(array[..., k].tobytes(order="F"))
+        for array in volumes:
+            if array.shape != like.grid:
+                raise GeometryError(f"Cannot write {path}: expected the grid {like.grid}, got {array.shape}.")
+            if array.dtype != header.get_data_dtype():
+                raise DataError(
+                    f"Cannot write {path}: expected {header.get_data_dtype()}, got {array.dtype}."
+                )
+            for k in range(array.shape[2]):
+                file.write(array[..., k].tobytes(order="F"))
+
+
+def _image_header(like: Volume) -> Any:
+    """A fresh header with the place of `like` and nothing else of its source.
+
+    NIfTI-1 unless the grid is too large for it, as many programs read nothing else.
+    """
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    fits = max(like.grid) <= LARGEST_NIFTI_1_SIDE
+    if not like.spacing_known:
+        header = Nifti1Header() if fits else Nifti2Header()
+        header.set_data_shape(like.grid)
+        header.set_sform(like.affine_ras, ALIGNED)
+        header["pixdim"][1:4] = 0
+        return header
+    if isinstance(like.header, Nifti2Header) and fits:
+        header = Nifti1Header()
+        header["xyzt_units"] = MILLIMETRE
+        _set_affine(header, like.affine_ras, int(like.header["qform_code"]), SCANNER)
+    else:
+        header = _header_like(like)
+    if forms_differ(header, like.grid):
+        header["qform_code"] = 0
+    return header
 
 
 def _header_like(like: Volume) -> Any:
@@ -66,7 +131,7 @@ def _header_like(like: Volume) -> Any:
         header = Nifti1Header()
         if like.spacing_known:
             header["xyzt_units"] = MILLIMETRE
-            _set_affine(header, like.affine_ras, SCANNER, SCANNER)
+            _set_affine(header, like.affine_ras, 0 if is_sheared(like) else SCANNER, SCANNER)
         return header
     header = type(source)()
     header.set_data_shape(source.get_data_shape())

@@ -1,0 +1,330 @@
+"""A hospital's DICOM files in folders of any kind (system S2): series are found by their headers.
+
+A case is what one study shows on one grid. `channels.json` in the folder says which series is what, by a
+SeriesInstanceUID, part of the description, or a pattern: `{"T1": "t1 mprage", "FLAIR": "*flair*"}`. Without
+it the channels are guessed, and the reasons told. An RTSTRUCT or SEG that refers to a series is its mask;
+several are several readers. `labels.json` joins structures to labels, later ones over earlier ones:
+`{"lung": "Lung*", "tumour": ["GTV*", "lesion*"]}`. Without it every structure is a label.
+
+Patients get salted pseudonyms (`oncoseg.io.dicom.patients`), the same as in de-identified DICOM by the same
+salt; no name, number or description is kept.
+"""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from oncoseg.datasets import lidc_dicom
+from oncoseg.datasets.base import Case, Layout, Problem, Scan
+from oncoseg.datasets.channels import channel_name
+from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, shortened, walk
+from oncoseg.errors import DataError
+from oncoseg.io import ImageRef, is_dicom
+from oncoseg.io.annotations import open_structures
+from oncoseg.io.dicom.channels import guess_channels
+from oncoseg.io.dicom.choosing import describes, listed
+from oncoseg.io.dicom.findings import Annotation, Survey
+from oncoseg.io.dicom.series import Series
+from oncoseg.io.dicom.survey import survey
+from oncoseg.volume import Volume, same_grid
+
+CHANNELS, LABELS = "channels.json", "labels.json"
+"""What may lie in the folder beside the DICOM files."""
+
+DEPTH = 6
+"""Recognising a layout looks no deeper below a folder."""
+
+GLANCE_FILES = 3
+"""How many files of a folder recognising looks at."""
+
+TUMOUR = re.compile("gtv|tumou?r|lesion|mass|neoplasm|cancer|carcinoma|metasta", re.IGNORECASE)
+"""Structures that lie inside of others, and are drawn over them."""
+
+SHOWN_NAMES = 12
+"""How many structures are listed."""
+
+LEFT_OUT = ("refused", "damaged")
+"""Kinds of what was left out that should have been a volume."""
+
+
+class Marked(NamedTuple):
+    """An annotation that could be opened.
+
+    Attributes:
+        file: where it lies.
+        study: of whom, and of which examination.
+        series_uids: the series that it refers to.
+        names: of its structures.
+    """
+
+    file: Path
+    study: tuple[str, str]
+    series_uids: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the files beside the images ask for.
+
+    Attributes:
+        channels: channel → series; empty to guess.
+        labels: label → patterns of structures; None for a label per structure.
+    """
+
+    channels: Mapping[str, str]
+    labels: Mapping[str, Sequence[str]] | None
+
+
+def recognise(path: Path) -> bool:
+    """True when one of the first folders holds DICOM that is not LIDC-IDRI's."""
+    found = any(
+        is_dicom(folder / name)
+        for folder, files, _ in walk(path, DEPTH, GLANCE_FOLDERS)
+        for name in files[:GLANCE_FILES]
+    )
+    return found and not lidc_dicom.recognise(path)
+
+
+def scan(path: Path) -> Scan:
+    """Describe every study by its headers.
+
+    Raises:
+        DataError: `channels.json` or `labels.json` cannot be used.
+    """
+    wanted = Wanted(_read_channels(path / CHANNELS), _read_labels(path / LABELS))
+    found = survey(path)
+    marked, problems = _open_all(found.annotations)
+    names = _label_names(marked, wanted)
+    studies: dict[tuple[str, str], list[Series]] = defaultdict(list)
+    for series in found.series:
+        studies[series.patient, series.study_uid].append(series)
+    reasons: Counter[str] = Counter()
+    described: list[tuple[Case | None, list[Problem]]] = []
+    for number, study in _numbered(studies):
+        of_study = [each for each in marked if _refers_to(each, study, studies[study])]
+        described += _describe(study[0], number, studies[study], of_study, wanted, names, reasons)
+    scanned = collect("dicom_folder", described)
+    problems += [*scanned.problems, *_left_out(found), *_unused(marked, scanned.cases)]
+    remarks = [f"{reason} ({count} series)." for reason, count in sorted(reasons.items())]
+    if names and wanted.labels is None:
+        shown = shortened([repr(name) for name in names], SHOWN_NAMES)
+        remarks.append(
+            f"Structures are labels of their own: {shown}. Join them in {LABELS} if that is wrong."
+        )
+    return Scan("dicom_folder", scanned.cases, tuple(problems), remarks=tuple(remarks))
+
+
+def _numbered(studies: Mapping[tuple[str, str], object]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Studies with the ends of their cases' names: none for a patient's only study, else 1, 2, …."""
+    counts, numbers = Counter(patient for patient, _ in studies), Counter[str]()
+    for patient, uid in sorted(studies):
+        numbers[patient] += 1
+        yield ("" if counts[patient] == 1 else f"_{numbers[patient]}"), (patient, uid)
+
+
+def _refers_to(marked: Marked, study: tuple[str, str], series: Sequence[Series]) -> bool:
+    """Whether it names a series of the study, or names none and is filed with it."""
+    uids = {each.uid for each in series}
+    return bool(uids & set(marked.series_uids)) or (not marked.series_uids and marked.study == study)
+
+
+def _describe(
+    patient: str,
+    number: str,
+    study: Sequence[Series],
+    marked: Sequence[Marked],
+    wanted: Wanted,
+    names: Mapping[str, int],
+    reasons: Counter[str],
+) -> list[tuple[Case | None, list[Problem]]]:
+    """The cases of one study: one for each grid on which it has channels."""
+    patient = f"P{patient}"
+    name = f"{patient}{number}"
+    if wanted.channels:
+        chosen, problems = _mapped(name, study, wanted.channels)
+    else:
+        chosen, problems = _guessed(study, marked, reasons), []
+    if not chosen:
+        text = f"{name}: none of {len(study)} series can be told to be a channel; the study is left out. "
+        return [(None, [*problems, Problem("no-case", name, f"{text}Say what they show in {CHANNELS}.")])]
+    groups = _by_grid(chosen)
+    described: list[tuple[Case | None, list[Problem]]] = [(None, problems)]
+    for group in groups:
+        case_id = f"{name}_{'-'.join(group)}" if len(groups) > 1 else name
+        images = {channel: ImageRef(series.files) for channel, series in group.items()}
+        masks = [mask for each in marked if (mask := _mask(each, group, len(groups) == 1, wanted, names))]
+        labels = {value: label for label, value in names.items()} if masks else {}
+        problems = [] if masks else [_no_mask(case_id)]
+        described.append((Case(case_id, patient, images, tuple(masks), labels), problems))
+    return described
+
+
+def _mapped(
+    name: str, study: Sequence[Series], wanted: Mapping[str, str]
+) -> tuple[dict[str, Series], list[Problem]]:
+    """The series that `channels.json` names; a channel that the study lacks is no problem."""
+    chosen: dict[str, Series] = {}
+    problems = []
+    for channel, pattern in wanted.items():
+        fitting = [each for each in study if pattern == each.uid or describes(each.description, pattern)]
+        if len(fitting) == 1 and not any(fitting[0] is other for other in chosen.values()):
+            chosen[channel_name(channel)] = fitting[0]
+        elif fitting:
+            text = f"{name}: expected one series for {channel} that is no other channel; {len(fitting)} fit "
+            text += f"{CHANNELS}. Write a pattern that fits one of them, or its uid:\n{listed(fitting)}"
+            problems.append(Problem("ambiguous-channel", name, text))
+    return chosen, problems
+
+
+def _guessed(study: Sequence[Series], marked: Sequence[Marked], reasons: Counter[str]) -> dict[str, Series]:
+    """What the series show by guess; of several that show the same, one with an annotation."""
+    drawn = {uid for each in marked for uid in each.series_uids}
+    guesses = guess_channels(study) | guess_channels([series for series in study if series.uid in drawn])
+    for channel, guess in guesses.items():
+        reasons[f"{channel_name(channel)} by guess: {guess.reason}"] += 1
+    return {channel_name(channel): guess.series for channel, guess in guesses.items()}
+
+
+def _by_grid(chosen: Mapping[str, Series]) -> list[dict[str, Series]]:
+    groups: list[dict[str, Series]] = []
+    for channel, series in chosen.items():
+        alike = (group for group in groups if same_grid(_empty(series), _empty(next(iter(group.values())))))
+        group = next(alike, None)
+        if group is None:
+            groups.append(group := {})
+        group[channel] = series
+    return groups
+
+
+def _empty(series: Series) -> Volume:
+    return Volume(np.broadcast_to(np.uint8(0), (1, *series.grid)), series.affine_ras)
+
+
+def _mask(
+    marked: Marked, group: Mapping[str, Series], alone: bool, wanted: Wanted, names: Mapping[str, int]
+) -> ImageRef | None:
+    """The annotation on the grid of the series that it refers to; None if it is of another."""
+    on = [series for series in group.values() if series.uid in marked.series_uids]
+    if not on and alone and not marked.series_uids:
+        on = list(group.values())
+    structures = _structures(marked, wanted, names)
+    if not on or not structures:
+        return None
+    return ImageRef((marked.file,), grid_of=on[0].files, structures=structures)
+
+
+def _structures(marked: Marked, wanted: Wanted, names: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Structure → label value, in the order in which they are drawn."""
+    if wanted.labels is None:
+        return tuple((name, names[name]) for name in sorted(marked.names, key=_drawn_late))
+    return tuple(
+        (name, names[label])
+        for label, patterns in wanted.labels.items()
+        for name in marked.names
+        if any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in patterns)
+    )
+
+
+def _label_names(marked: Sequence[Marked], wanted: Wanted) -> dict[str, int]:
+    """Label → value, the same in all cases."""
+    if wanted.labels is not None:
+        return {name: value for value, name in enumerate(wanted.labels, 1)}
+    known = {name for each in marked for name in each.names}
+    found = sorted(known, key=lambda name: (_drawn_late(name), name))
+    return {name: value for value, name in enumerate(found, 1)}
+
+
+def _drawn_late(name: str) -> bool:
+    return TUMOUR.search(name) is not None
+
+
+def _open_all(annotations: Sequence[Annotation]) -> tuple[list[Marked], list[Problem]]:
+    opened, problems = [], []
+    for each in annotations:
+        try:
+            found = open_structures(each.file)
+        except DataError as error:
+            problems.append(Problem("unreadable", None, f"An annotation cannot be used: {error}"))
+            continue
+        names = tuple(structure.name for structure in found.structures)
+        opened.append(Marked(each.file, (each.patient, each.study_uid), found.series_uids, names))
+    return opened, problems
+
+
+def _no_mask(case_id: str) -> Problem:
+    text = (
+        f"{case_id}: no RTSTRUCT or SEG refers to its series, so it has no truth and can only be predicted."
+    )
+    return Problem("missing-mask", case_id, f"{text} Add it anywhere in the folder.")
+
+
+def _left_out(found: Survey) -> list[Problem]:
+    return [
+        Problem(
+            "no-case",
+            None,
+            f"A {each.modality or 'DICOM'} series of {len(each.files)} file(s), of which the first is "
+            f"{each.files[0]}, is left out: {each.reason.rstrip('.')}.",
+        )
+        for each in found.left_out
+        if each.kind in LEFT_OUT
+    ]
+
+
+def _unused(marked: Sequence[Marked], cases: Sequence[Case]) -> list[Problem]:
+    used = {file for case in cases for mask in case.masks for file in mask.files}
+    others = [str(each.file) for each in marked if each.file not in used]
+    if not others:
+        return []
+    text = f"{len(others)} annotations mark no series that is used, or nothing that {LABELS} asks for: "
+    return [Problem("unused-annotation", None, f"{text}{shortened(others)}.")]
+
+
+def _read_channels(path: Path) -> dict[str, str]:
+    given = {}
+    for channel, pattern in _read_map(path, '{"T1": "t1 mprage", "FLAIR": "*flair*"}').items():
+        if not isinstance(pattern, str):
+            raise DataError(f'{path}: expected one text per channel, such as {{"T1": "t1 mprage"}}.')
+        given[channel] = pattern
+    return given
+
+
+def _read_labels(path: Path) -> dict[str, list[str]] | None:
+    if not path.is_file():
+        return None
+    labels = {}
+    for name, given in _read_map(path, '{"lung": "Lung*", "tumour": ["GTV*"]}').items():
+        patterns = given if isinstance(given, list) else [given]
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            raise DataError(f'{path}: expected names of structures, such as {{"tumour": ["GTV*"]}}.')
+        labels[name] = [str(pattern) for pattern in patterns]
+    return labels
+
+
+def _read_map(path: Path, example: str) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Expected for example {example}.") from error
+    if not isinstance(found, dict) or not found:
+        raise DataError(f"{path}: expected a map such as {example}.")
+    return found
+
+
+LAYOUT = Layout(
+    title="DICOM files in folders of any kind, with RTSTRUCT or SEG; channels.json and labels.json if wanted",
+    channels=(),
+    recognise=recognise,
+    scan=scan,
+    anonymous=True,
+)

@@ -1,0 +1,112 @@
+"""Tables that people write: CSV or TSV from any spreadsheet, whatever its separator and encoding."""
+
+import codecs
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oncoseg.errors import DataError
+
+TABLE_SUFFIXES = (".csv", ".tsv")
+"""Files that hold a table."""
+
+SEPARATORS = ",;\t"
+"""What may stand between cells; the one that the first line holds most of does."""
+
+LARGEST_TABLE_BYTES = 64 << 20
+"""A larger file is no table of cases."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as texts, without blanks around them.
+
+    Attributes:
+        path: the file.
+        columns: their headings, as written.
+        rows: each with as many cells as there are columns; empty lines are left out.
+        lines: each row's line in the file, counted from 1.
+        remarks: what was odd and was settled.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[int, ...]
+    remarks: tuple[str, ...] = ()
+
+    def column(self, name: str) -> tuple[str, ...] | None:
+        """The cells of a column, whose name counts in any case of letters; None if there is none."""
+        names = [column.lower() for column in self.columns]
+        if name.lower() not in names:
+            return None
+        place = names.index(name.lower())
+        return tuple(row[place] for row in self.rows)
+
+
+def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
+    """Read a table.
+
+    Args:
+        path: a CSV or TSV file: UTF-8 with or without a mark, UTF-16 with one, or else Windows-1252; commas,
+            semicolons or tabs between cells.
+        needed: columns that must be there.
+
+    Raises:
+        DataError: unreadable, without a heading or one that is needed, two columns of one name, or a row
+            that is longer than the first.
+    """
+    text, remarks = _decoded(path)
+    first = text.lstrip("\r\n").split("\n", 1)[0]
+    separator = max(SEPARATORS, key=first.count)
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path} is no table: {error}. Save it again as CSV.") from error
+    found = [(line, row) for line, row in found if any(row)]
+    if not found:
+        raise DataError(f"{path} is empty; expected a first line with the names of the columns.")
+    columns = tuple(found[0][1])
+    _check_columns(path, columns, needed)
+    for line, row in found[1:]:
+        if len(row) > len(columns):
+            raise DataError(
+                f"{path}, line {line}, has {len(row)} cells, but there are {len(columns)} columns. Put "
+                "quotes round a cell that holds the separator."
+            )
+    rows = tuple((*row, *[""] * (len(columns) - len(row))) for _, row in found[1:])
+    return Table(path, columns, rows, tuple(line for line, _ in found[1:]), remarks)
+
+
+def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
+    names = [column.lower() for column in columns if column]
+    if missing := [name for name in needed if name.lower() not in names]:
+        raise DataError(
+            f"{path} lacks the column {', '.join(missing)}; it has {', '.join(columns)}. Name its columns in "
+            "the first line."
+        )
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path} has two columns named {doubled[0]}; expected one. Rename or remove one.")
+
+
+def _decoded(path: Path) -> tuple[str, tuple[str, ...]]:
+    try:
+        if path.stat().st_size > LARGEST_TABLE_BYTES:
+            raise DataError(f"{path} is too large for a table of cases; check that it is the right file.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}; expected a table there.") from error
+    if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path} is no text; expected a table as CSV, not as a spreadsheet's own format.")
+    try:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data.decode("utf-16"), ()
+        return data.decode("utf-8-sig"), ()
+    except UnicodeDecodeError:
+        remark = (
+            f"{path.name} is not UTF-8 and was read as Windows-1252; save it as UTF-8 if letters are wrong"
+        )
+        return data.decode("cp1252", "replace"), (remark,)
