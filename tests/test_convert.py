@@ -136,6 +136,14 @@ def test_the_key_says_whose_pseudonym_is_whose_and_stays_outside(tmp_path: Path)
             convert(tmp_path / "in", "nifti", out, salt=SALT, key_file=place, workers=0)
 
 
+def test_a_salt_or_a_key_asks_for_pseudonyms(tmp_path: Path) -> None:
+    for end in ("t1", "seg"):
+        save(tmp_path / "in" / "BraTS2021_00001" / f"BraTS2021_00001_{end}.nii.gz", value=int(end == "t1"))
+    assert convert(tmp_path / "in", "nnunet", tmp_path / "out", salt=SALT, workers=0).names == "pseudonyms"
+    with pytest.raises(DataError, match="names are to be kept"):
+        convert(tmp_path / "in", "nnunet", tmp_path / "two", salt=SALT, names="keep", workers=0)
+
+
 # geometry and numbers
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dicom_files import numbered, slices, uid, write
 from oncoseg import io
+from oncoseg.convert import convert
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError
@@ -177,6 +178,16 @@ def test_what_cannot_be_used_does_not_keep_the_rest(tmp_path: Path) -> None:
     assert {"missing-mask", "no-case", "unused-annotation"} <= set(kinds(scan))
     (gap,) = [problem for problem in scan.problems if "missing (between" in problem.message]
     assert gap.kind == "no-case"
+
+
+def test_only_labels_that_are_drawn_in_what_is_converted_are_declared(tmp_path: Path) -> None:
+    ct = series(tmp_path / "in", "a", "thorax", modality="CT", grid=(4, 5, 9))
+    t1 = series(tmp_path / "in", "b", "t1")
+    outline(tmp_path / "in", "one", ct, {"GTV-CT": [square(1, 2, 3)]})
+    outline(tmp_path / "in", "two", t1, {"GTV-MR": [square(1, 2, 3)]})
+    done = convert(tmp_path / "in", "nnunet", tmp_path / "out", channels=["T1"], workers=0)
+    assert (done.labels, done.names) == ({"GTV-MR": 1}, "keep")
+    assert int(io.read(only(open_dataset(tmp_path / "out")).masks[0]).array.sum()) == 4
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ def convert(
 ) -> None:
     """Write a data set in another layout: the same voxels on the same grids, and nothing else of their files.
 
-    Stopped, the same command goes on. Names that a public data set's publishers gave are kept; names in
-    tables, in nnU-Net's folders and of pairs may be of patients, and become salted pseudonyms.
+    Stopped, the same command goes on. Names that a public data set's publishers gave are kept, and so are the
+    salted keys under which DICOM is read. Names in tables, in nnU-Net's folders and of pairs may be of
+    patients: they become salted pseudonyms.
 
     Args:
         dataset: The data set's folder, or a table of cases.
@@ -42,7 +43,7 @@ def convert(
         pseudonyms: Replace the names of cases, patients and sites, whatever they are.
         keep_names: Keep them, whatever they are.
         salt_file: Secret of the pseudonyms, made if it is not there; your own one when left out.
-        key_file: Also write which pseudonym is whose to this file, which must not go with the data.
+        key_file: Use pseudonyms, and write which is whose to this file, which must not go with the data.
         workers: Processes; one per processor when left out, or fewer if memory is short.
         memory_gib: Memory for all of them together; half of what is free, at most 8, when left out.
     """

@@ -93,8 +93,8 @@ def convert(
         channels: only these, in this order; cases that lack one are left out. None for all.
         consensus: share of the readers, in (0, 1], that must mark a voxel.
         all_readers: write every reader's mask instead of their consensus, where the format can.
-        names: `keep` or `pseudonyms`; None keeps those that a public data set's publishers gave, and
-            replaces all others.
+        names: `keep` or `pseudonyms`; None keeps those that tell nothing of a patient by the layout (see
+            `Layout.anonymous`), unless a salt or a key is given, and replaces all others.
         salt: of the pseudonyms; None takes this user's own.
         key_file: where to write which pseudonym is whose; None for nowhere.
         workers: processes; None for one per processor, 0 for none besides this one.
@@ -109,7 +109,12 @@ def convert(
     form = _checked_format(to, consensus, all_readers)
     scan = open_dataset(path, layout)
     chosen, wanted = choose(scan.cases, channels, form.alike)
-    names = names or ("keep" if DATASETS[scan.layout].anonymous else "pseudonyms")
+    asked = salt is not None or key_file is not None
+    names = names or ("keep" if DATASETS[scan.layout].anonymous and not asked else "pseudonyms")
+    if names == "keep" and asked:
+        raise DataError(
+            "A salt or a key is for pseudonyms, but the names are to be kept. Ask for one of the two."
+        )
     salt = (salt or user_salt()) if names == "pseudonyms" else b""
     renamed = pseudonyms(chosen, salt) if salt else safe_patients(chosen)
     items = [Item(old, new.id, new.patient, new.site) for old, new in zip(chosen, renamed, strict=True)]
