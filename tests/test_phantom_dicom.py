@@ -17,6 +17,9 @@ from oncoseg.phantom import brain_mri, make_hospital_dicom, make_lung_ct_dicom
 from oncoseg.phantom.dicom_files import Scan, write_series
 from oncoseg.phantom.lidc_xml import Mark, trace, write_readings
 
+needs_dciodvfy = pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is not installed"
+)
 SPACE = {"n": "http://www.nih.gov"}
 
 
@@ -176,7 +179,9 @@ def test_the_contours_of_a_hospital_are_the_tumours_of_the_brain_phantom(hospita
     np.testing.assert_array_equal(read_series(series).array[0], images["t1"])
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is not installed")
+@pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is not installed"
+)
 @pytest.mark.parametrize("file", ["MR/1-001.dcm", "RTSTRUCT/1-1.dcm"])
 def test_a_hospitals_files_are_valid_dicom(hospital: Path, file: str) -> None:
     path = hospital / "PATIENT-001" / file
