@@ -34,15 +34,15 @@ def consensus(masks: Sequence[np.ndarray], share: float) -> np.ndarray:
 def has_label(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
     """Where a mask holds one of several label values, as bool.
 
-    The same as `np.isin`, in the mask's own order in memory and many times as fast for small types.
+    The same as `np.isin`, in the mask's own order in memory and many times as fast for a few values.
 
     Args:
         mask: integers of any shape.
         values: the labels.
     """
-    if mask.dtype.kind != "u" or mask.dtype.itemsize > 2:
-        return np.isin(mask, values)
-    held: np.ndarray = np.isin(np.arange(np.iinfo(mask.dtype).max + 1), values)[mask]
+    held = np.zeros_like(mask, bool)
+    for value in values:
+        held |= mask == value
     return held
 
 
