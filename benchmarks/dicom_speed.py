@@ -11,7 +11,7 @@ and importing are not timed, except for dcm2niix, which is a program. What each 
 - oncoseg: `find_series` and `read_series`, from a folder to Hounsfield units and an affine.
 - oncoseg slabs: the same, 32 slices at a time and each given up again, for the memory that prediction needs.
 - SimpleITK: `GetGDCMSeriesFileNames` and `ImageSeriesReader`, from a folder to an image.
-- dicom2nifti: `dicom_series_to_nifti`, from a folder to a file, as it has no other way; in a Python of its own.
+- dicom2nifti: `dicom_series_to_nifti`, from a folder to a file, it has no other way; in a Python of its own.
 - dcm2niix: from a folder to an uncompressed file, as it has no other way.
 
 `--compressed` stores the slices as JPEG lossless, as hospitals do; python-gdcm makes it.
@@ -83,7 +83,9 @@ def make_series(folder: Path, grid: tuple[int, int, int], compressed: bool) -> P
 
 
 def _compress(file: Path) -> None:
+    """Compress the pixels of a file and leave its header as it is."""
     import gdcm
+    from pydicom import dcmread
 
     reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
     reader.SetFileName(str(file))
@@ -91,10 +93,16 @@ def _compress(file: Path) -> None:
     change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
     change.SetInput(reader.GetImage())
     change.Change()
-    writer.SetFileName(str(file))
+    packed = file.with_suffix(".packed")
+    writer.SetFileName(str(packed))
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     writer.Write()
+    dataset, compressed = dcmread(file), dcmread(packed)
+    packed.unlink()
+    dataset["PixelData"] = compressed["PixelData"]
+    dataset.file_meta.TransferSyntaxUID = compressed.file_meta.TransferSyntaxUID
+    dataset.save_as(file, enforce_file_format=True)
 
 
 def read_bytes(folder: Path) -> None:

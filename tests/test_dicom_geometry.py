@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dicom_files import AXIAL, CORONAL, OBLIQUE, SAGITTAL, normal, numbered, positions, slices, uid, write
+from oncoseg.io.dicom.headers import DEFLATED
 from oncoseg.io.dicom.survey import Survey, find_series, survey
 from oncoseg.io.dicom.voxels import read_series
 from oncoseg.volume import Volume
@@ -173,6 +174,15 @@ def test_equal_duplicates_are_dropped(tmp_path: Path) -> None:
     assert volume.grid == GRID
     assert volume.header.remarks == ("2 duplicate(s) of slices, equal in every pixel, left out",)
     assert {file.parent.name for file in volume.header.files} == {"a"}
+
+
+def test_deflated_duplicates_are_dropped(tmp_path: Path) -> None:
+    datasets = slices(numbered(GRID))
+    for dataset in datasets:
+        dataset.file_meta.TransferSyntaxUID = DEFLATED
+    write(datasets, tmp_path / "a")
+    write(datasets[1:2], tmp_path / "b")
+    assert read(tmp_path).header.remarks == ("1 duplicate(s) of slices, equal in every pixel, left out",)
 
 
 def test_different_images_at_one_place_are_refused(tmp_path: Path) -> None:

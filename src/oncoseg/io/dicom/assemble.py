@@ -9,7 +9,7 @@ import numpy as np
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.io.dicom.findings import LeftOut
 from oncoseg.io.dicom.geometry import Gap, GapError, Placed, place
-from oncoseg.io.dicom.headers import Header, quiet
+from oncoseg.io.dicom.headers import DEFLATED, Header, quiet
 from oncoseg.io.dicom.kinds import kind_of
 from oncoseg.io.dicom.parts import COSINE_EQUAL, Part, normal, places, split
 from oncoseg.io.dicom.planes import Plane, planes_of
@@ -140,13 +140,15 @@ def _without_duplicates(planes: Sequence[Plane]) -> tuple[list[Plane], list[str]
 def _digest(plane: Plane) -> bytes:
     """Equal for planes whose stored pixels and their meaning are equal."""
     stored = plane.pixels.format
-    if stored.encapsulated and stored.frames > 1:
-        return (
-            f"{plane.header.file} {plane.frame}".encode()
-        )  # frames of one file are not taken apart for this
-    with plane.header.file.open("rb") as file:
-        file.seek(plane.pixels.offset)
-        pixels = file.read() if stored.encapsulated else file.read(stored.frame_bytes)
+    deflated = stored.transfer_syntax == DEFLATED
+    if (stored.encapsulated or deflated) and stored.frames > 1:
+        return f"{plane.header.file} {plane.frame}".encode()  # such a file is not unpacked just for this
+    try:
+        with plane.header.file.open("rb") as file:
+            file.seek(0 if deflated else plane.pixels.offset)
+            pixels = file.read() if stored.encapsulated or deflated else file.read(stored.frame_bytes)
+    except OSError as error:
+        raise GeometryError(f"{plane.header.file} cannot be read: {error.strerror}") from error
     meaning = repr((stored.transfer_syntax, stored.rows, stored.columns, stored.signed, plane.pixels[2:]))
     return hashlib.sha256(meaning.encode() + pixels).digest()
 
