@@ -1,5 +1,6 @@
 """Annotations through `io.read`: names and patterns, labels, overlaps, and what is refused at once."""
 
+import re
 import sys
 import zlib
 from pathlib import Path
@@ -157,6 +158,15 @@ def test_size_is_checked_before_memory_is_taken(rtstruct: Path, monkeypatch: pyt
         list_structures(rtstruct)
 
 
+def test_the_number_of_items_is_checked_too(rtstruct: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = rtstruct.read_bytes().count(b"\xfe\xff\x00\xe0")
+    monkeypatch.setattr(annotations, "MOST_ITEMS", items)
+    assert len(list_structures(rtstruct)) == 3
+    monkeypatch.setattr(annotations, "MOST_ITEMS", items - 1)
+    with pytest.raises(DataError, match=f"or {items - 1} items; expected an annotation"):
+        list_structures(rtstruct)
+
+
 def test_a_deflated_file_that_unpacks_to_too_much_is_refused(
     rtstruct: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +198,20 @@ def test_another_series_is_refused(tmp_path: Path, rtstruct: Path) -> None:
     other = write_ct(tmp_path / "other", np.zeros(GRID), series="1.2.3.7", frame="1.2.3.8")
     with pytest.raises(GeometryError, match="different frames of reference"):
         read(ImageRef((rtstruct,), grid_of=other, structures=(("GTV-1", 1),)))
+
+
+def test_the_documents_example_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    page = (Path(__file__).parents[1] / "docs" / "annotations.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    write_ct(tmp_path / "CT", np.zeros(GRID))
+    write_rtstruct(tmp_path / "contours.dcm", {"GTV-1": [square(0.5, 3.5, 1)], "Cord": []})
+    exec(compile(example, "docs/annotations.md", "exec"), {"folder": tmp_path})
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["GTV-1 1 contours", "Cord 0 contours"]
+    assert told[2].startswith("GTV-1 9 voxels 1 contour(s) refer to no image")
 
 
 def test_importing_oncoseg_loads_no_dicom() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from oncoseg import io
+from oncoseg import io, processes
 from oncoseg.datasets import Scan, lidc_dicom, open_dataset
 from oncoseg.datasets.lidc_nodules import nodules_of
 from oncoseg.inspect import inspect_dataset
@@ -111,6 +111,18 @@ def test_two_scans_of_a_patient_are_two_cases_of_one_patient(tmp_path: Path) -> 
         "LIDC-IDRI-0007_1": "LIDC-IDRI-0007",
         "LIDC-IDRI-0007_2": "LIDC-IDRI-0007",
     }
+
+
+def test_many_patients_are_looked_through_by_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 5):
+        write_patient(tmp_path, f"LIDC-IDRI-{number:04}/a", series=f"1.2.3.{number}", patient="removed")
+    alone = open_dataset(tmp_path)
+    monkeypatch.setattr(lidc_dicom, "MANY_FOLDERS", 3)
+    monkeypatch.setattr(processes, "available_processors", lambda: 2)
+    assert open_dataset(tmp_path) == alone
+    assert len(alone.cases) == 4
 
 
 @pytest.mark.parametrize(

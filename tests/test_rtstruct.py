@@ -15,6 +15,7 @@ from pydicom.dataelem import RawDataElement
 
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.io.annotations import open_structures, read_structures, series_of_files
+from oncoseg.io.dicom import rtstruct
 from oncoseg.io.dicom.series import Series
 from oncoseg.io.dicom.survey import find_series
 from oncoseg.io.structures import Drawing
@@ -221,6 +222,22 @@ def test_damaged_coordinates_are_refused(tmp_path: Path, data: bytes, words: str
     # same length, so that nothing else of the file changes
     path.write_bytes(stored.replace(good.value, data + b" " * (len(good.value) - len(data))))
     with pytest.raises(DataError, match=words):
+        read_structures(path, series)
+
+
+def test_a_contour_of_endless_points_and_numbers_used_twice_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = series_of_files(write_ct(tmp_path / "ct", np.zeros(GRID)))
+    square = Drawn(AXIAL.points(box(2, (1, 2), (4, 5))))
+    path = write_rtstruct(tmp_path / "rs.dcm", {"GTV": [square], "PTV": [square]})
+    monkeypatch.setattr(rtstruct, "LARGEST_CONTOUR_BYTES", 20)
+    with pytest.raises(DataError, match="has a contour that cannot be read"):
+        read_structures(path, series)
+    dataset = dcmread(path)
+    dataset.StructureSetROISequence[1].ROINumber = dataset.StructureSetROISequence[0].ROINumber
+    dataset.save_as(path)
+    with pytest.raises(DataError, match="is a damaged RTSTRUCT"):
         read_structures(path, series)
 
 

@@ -22,6 +22,7 @@ from oncoseg.io.dicom.sources import files_at
 from oncoseg.io.dicom.survey import survey_files
 from oncoseg.io.lidc_masks import Slices, outlined
 from oncoseg.io.lidc_xml import ROOT, LidcRead, OtherXmlError, read_lidc_xml
+from oncoseg.processes import processes_within, run_each
 
 LABELS = {1: "nodule"}
 """The masks' one value."""
@@ -35,11 +36,21 @@ PUBLIC = b"the collection's identifiers are public"
 READERS = 4
 """Readings of a scan by design; one scan of the collection holds the readings of two such panels."""
 
+MANY_FOLDERS, PROCESS_GIB = 32, 0.5
+"""From how many patients on several processes look through them, and what one needs."""
+
 DEPTH = 4
 """Recognising a layout looks no deeper below a folder."""
 
 GLANCE_FILES, GLANCE_BYTES = 3, 2048
 """How many files of a folder, and how much of an XML, recognising looks at."""
+
+
+class Folder(NamedTuple):
+    """What lies in one folder: CT series with their patients, and why others are left out."""
+
+    scans: list[tuple[Series, str]]
+    left_out: list[str]
 
 
 class Reading(NamedTuple):
@@ -72,22 +83,33 @@ def _described(path: Path) -> Iterator[tuple[Case | None, list[Problem]]]:
     for file in files:
         if file.suffix.lower() != ".xml":
             groups[_group(file)].append(file)
-    for folder, some in groups.items():
-        yield from _describe_folder(folder, some, readings)
+    count = processes_within(None, None, PROCESS_GIB, len(groups)) if len(groups) >= MANY_FOLDERS else 0
+    found = dict(run_each(_look, groups.items(), count, "scanning"))
+    for folder in groups:
+        for reason in found[folder].left_out:
+            yield None, [Problem("no-case", None, f"{folder}: a series is left out: {reason}.")]
+        yield from _named(found[folder].scans, readings)
 
 
-def _describe_folder(
-    folder: Path, files: Sequence[Path], readings: Mapping[str, Sequence[Reading]]
-) -> Iterator[tuple[Case | None, list[Problem]]]:
-    """The CT series of one patient."""
+def _look(item: tuple[Path, Sequence[Path]]) -> tuple[Path, Folder]:
+    """What lies in one folder."""
+    folder, files = item
     found = survey_files(files, salt=PUBLIC)
-    scans = [series for series in found.series if series.modality == "CT"]
-    for left_out in found.left_out:
-        if left_out.kind in ("refused", "damaged") and left_out.modality in ("CT", ""):
-            yield None, [Problem("no-case", None, f"{folder}: a series is left out: {left_out.reason}.")]
-    patients = [_patient(series, folder) for series in scans]
-    counts, numbers = Counter(patients), Counter[str]()
-    for series, patient in zip(scans, patients, strict=True):
+    scans = [(series, _patient(series, folder)) for series in found.series if series.modality == "CT"]
+    reasons = [
+        each.reason
+        for each in found.left_out
+        if each.kind in ("refused", "damaged") and each.modality in ("CT", "")
+    ]
+    return folder, Folder(scans, reasons)
+
+
+def _named(
+    scans: Sequence[tuple[Series, str]], readings: Mapping[str, Sequence[Reading]]
+) -> Iterator[tuple[Case, list[Problem]]]:
+    """Cases with ids: the patient's number, and the scan's where there are several."""
+    counts, numbers = Counter(patient for _, patient in scans), Counter[str]()
+    for series, patient in scans:
         numbers[patient] += 1
         case_id = patient if counts[patient] == 1 else f"{patient}_{numbers[patient]}"
         yield _describe(case_id, patient, series, readings.get(series.uid, ()))

@@ -1,7 +1,7 @@
 """Annotations of any kind on the grid of the series they belong to: RTSTRUCT, DICOM SEG, LIDC-IDRI XML."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 
 from oncoseg.errors import DataError
 from oncoseg.io import ImageRef
-from oncoseg.io.dicom.headers import DEFLATED, meta_of, quiet, read_header
+from oncoseg.io.dicom.headers import DEFLATED, ITEM, meta_of, quiet, read_header
 from oncoseg.io.dicom.kinds import kind_of
 from oncoseg.io.dicom.series import Series
 from oncoseg.io.dicom.volumes import series_of
@@ -20,8 +20,14 @@ from oncoseg.volume import Volume
 LARGEST_BYTES = 2 << 30
 """No annotation may be larger, nor unpack to more."""
 
-UNPACKED_BLOCK = 1 << 20
-"""Bytes that are unpacked at a time while they are counted."""
+MOST_ITEMS = 2_000_000
+"""No annotation may hold more items of sequences, each of which takes about a kilobyte of memory."""
+
+ITEM_BIG_ENDIAN = b"\xff\xfe\xe0\x00"
+"""The tag with which an item begins, in files of that byte order."""
+
+BLOCK_BYTES = 1 << 20
+"""How much is looked at at a time."""
 
 LARGEST_LABEL = 65535
 """Label values go up to here."""
@@ -42,8 +48,13 @@ class Labels(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def open_structures(path: Path) -> StructureSet:
+def open_structures(path: Path, fraction: float = 0.5) -> StructureSet:
     """Open an annotation of any kind.
+
+    Args:
+        path: the annotation.
+        fraction: of a FRACTIONAL segmentation, the share of its largest value from which on a voxel is
+            inside; in (0, 1].
 
     Raises:
         DataError: it is of no kind that can be read, or is damaged.
@@ -55,7 +66,7 @@ def open_structures(path: Path) -> StructureSet:
     with quiet():
         header = read_header(path)
     kind = kind_of(header.text("SOPClassUID"))
-    _check_bytes(path, header.transfer_syntax)
+    _check_bytes(path, header.transfer_syntax == DEFLATED)
     if kind == "RTSTRUCT":
         from oncoseg.io.dicom.rtstruct import open_rtstruct
 
@@ -63,7 +74,7 @@ def open_structures(path: Path) -> StructureSet:
     if kind == "SEG":
         from oncoseg.io.dicom.seg import open_seg
 
-        return open_seg(path)
+        return open_seg(path, fraction)
     raise DataError(f"{path} is {kind}; expected an annotation: RTSTRUCT, DICOM SEG or LIDC XML.")
 
 
@@ -76,13 +87,16 @@ def list_structures(path: Path) -> list[Structure]:
     return list(open_structures(path).structures)
 
 
-def read_structures(path: Path, series: Series, wanted: Sequence[str] | None = None) -> dict[str, Drawing]:
+def read_structures(
+    path: Path, series: Series, wanted: Sequence[str] | None = None, fraction: float = 0.5
+) -> dict[str, Drawing]:
     """Draw structures on the grid of a series.
 
     Args:
         path: the annotation.
         series: the one that it belongs to; see `find_series`.
         wanted: names or patterns such as `GTV*`; None for all.
+        fraction: see `open_structures`.
 
     Returns:
         Name → bool mask `i j k` with remarks, in the file's order.
@@ -91,7 +105,7 @@ def read_structures(path: Path, series: Series, wanted: Sequence[str] | None = N
         DataError: see `open_structures`; or there is no such structure.
         GeometryError: it does not fit the series.
     """
-    opened = open_structures(path)
+    opened = open_structures(path, fraction)
     names = (
         {each.name for each in opened.structures}
         if wanted is None
@@ -149,29 +163,35 @@ def _series(files: tuple[Path, ...], _states: tuple[tuple[int, int], ...]) -> Se
     return series_of(files)
 
 
-def _check_bytes(path: Path, transfer_syntax: str) -> None:
-    """Check a file's size, and what it unpacks to where it is deflated as a whole.
+def _check_bytes(path: Path, deflated: bool) -> None:
+    """Check how much there is to parse, before memory is taken for it.
 
     Raises:
         DataError: it is too much.
     """
-    size = path.stat().st_size
-    if size <= LARGEST_BYTES and transfer_syntax == DEFLATED:
-        size = _unpacked_bytes(path)
-    if size > LARGEST_BYTES:
-        raise DataError(f"{path} holds more than {LARGEST_BYTES >> 30} GiB; expected an annotation.")
+    size = items = 0
+    for block in _blocks(path, deflated):
+        size, items = size + len(block), items + block.count(ITEM) + block.count(ITEM_BIG_ENDIAN)
+        if size > LARGEST_BYTES or items > MOST_ITEMS:
+            raise DataError(
+                f"{path} holds more than {LARGEST_BYTES >> 20} MiB or {MOST_ITEMS} items; expected an "
+                "annotation."
+            )
 
 
-def _unpacked_bytes(path: Path) -> int:
-    """Size of a deflated data set; not counted on beyond `LARGEST_BYTES`, and never held in memory."""
-    packed = path.read_bytes()
-    unpacker, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    rest = packed[meta_of(packed)[1] :]
-    while rest and total <= LARGEST_BYTES:
+def _blocks(path: Path, deflated: bool) -> Iterator[bytes]:
+    """A file's bytes, some at a time; unpacked where its data set is deflated."""
+    with path.open("rb") as file:
+        if not deflated:
+            while block := file.read(BLOCK_BYTES):
+                yield block
+            return
+        rest = file.read(LARGEST_BYTES)
+    unpacker, rest = zlib.decompressobj(-zlib.MAX_WBITS), rest[meta_of(rest)[1] :]
+    while rest:
         try:
-            block = unpacker.decompress(rest, UNPACKED_BLOCK)
+            block = unpacker.decompress(rest, BLOCK_BYTES)
         except zlib.error as error:
             raise DataError(f"{path} is damaged: it cannot be unpacked. Copy it again.") from error
-        total += len(block)
         rest = unpacker.unconsumed_tail if block else b""
-    return total
+        yield block

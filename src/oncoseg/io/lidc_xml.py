@@ -34,6 +34,9 @@ RATINGS = {
 }
 """What readers rated of a nodule, as the XML calls it → the highest rating; the lowest is 1."""
 
+LARGEST_COORDINATE = 65536
+"""No image has more columns or rows."""
+
 ROOT = "LidcReadMessage"
 """Root element of the files about CT; those about chest X-rays have another."""
 
@@ -116,35 +119,34 @@ def read_lidc_xml(path: Path) -> LidcRead:
         DataError: it is too large, is no XML, holds a document type definition, or is damaged.
     """
     root = parse_xml(path)
-    if _name(root) != ROOT:
+    if root.tag != ROOT:
         raise OtherXmlError(f"{path} is no LIDC reading of CT: expected the root element {ROOT}.")
-    sessions = [each for each in root if _name(each) == "readingSession"]
+    sessions = list(enumerate(root.findall("readingSession"), 1))
     try:
         nodules = tuple(
             _nodule(mark, reader)
-            for reader, session in enumerate(sessions, 1)
-            for mark in session
-            if _name(mark) == "unblindedReadNodule"
+            for reader, session in sessions
+            for mark in session.findall("unblindedReadNodule")
         )
         non_nodules = tuple(
             PointMark(reader, _text(mark, "nonNoduleID"), _outline(mark, "locus"))
-            for reader, session in enumerate(sessions, 1)
-            for mark in session
-            if _name(mark) == "nonNodule"
+            for reader, session in sessions
+            for mark in session.findall("nonNodule")
         )
     except ValueError as error:
         raise DataError(f"{path} has a damaged mark: {error}. Copy it again.") from error
-    header = next((each for each in root if _name(each) == "ResponseHeader"), root)
-    series_uid = _text(header, "SeriesInstanceUid") or _text(header, "SeriesInstanceUID")
+    series_uid = _text(root, "ResponseHeader/SeriesInstanceUid")
     if not series_uid:
         raise DataError(f"{path} does not say of which series it is: SeriesInstanceUid is missing.")
-    return LidcRead(series_uid, _text(header, "StudyInstanceUID"), len(sessions), nodules, non_nodules)
+    study_uid = _text(root, "ResponseHeader/StudyInstanceUID")
+    return LidcRead(series_uid, study_uid, len(sessions), nodules, non_nodules)
 
 
 def parse_xml(path: Path) -> ElementTree.Element:
     """Parse XML that may come from anywhere: of bounded size, and without a document type definition.
 
     Such definitions can name other files and can be made to grow beyond all memory; these files have none.
+    Namespaces are left alone: the files declare one for all of their elements.
 
     Raises:
         DataError: see above, or it is not well-formed.
@@ -163,7 +165,7 @@ def parse_xml(path: Path) -> ElementTree.Element:
         )
 
     builder = ElementTree.TreeBuilder()
-    parser = expat.ParserCreate(namespace_separator="}")
+    parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
     parser.StartElementHandler = builder.start
     parser.EndElementHandler = builder.end
@@ -177,17 +179,16 @@ def parse_xml(path: Path) -> ElementTree.Element:
 
 
 def _nodule(mark: ElementTree.Element, reader: int) -> NoduleMark:
-    outlines = tuple(_outline(roi, "edgeMap") for roi in mark if _name(roi) == "roi")
+    outlines = tuple(_outline(roi, "edgeMap") for roi in mark.findall("roi"))
     return NoduleMark(reader, _text(mark, "noduleID"), outlines, _ratings(mark))
 
 
 def _ratings(mark: ElementTree.Element) -> dict[str, int]:
     """The ratings that lie within their range."""
-    found = next((each for each in mark if _name(each) == "characteristics"), None)
     ratings = {}
-    for each in found if found is not None else ():
-        name, text = _name(each), (each.text or "").strip()
-        if text.isascii() and text.isdigit() and 1 <= int(text) <= RATINGS.get(name, 0):
+    for name, highest in RATINGS.items():
+        text = _text(mark, f"characteristics/{name}")
+        if text.isascii() and text.isdigit() and 1 <= int(text) <= highest:
             ratings[name] = int(text)
     return ratings
 
@@ -196,26 +197,24 @@ def _outline(mark: ElementTree.Element, points: str) -> Outline:
     """One outline or point.
 
     Raises:
-        ValueError: a coordinate is no number.
+        ValueError: a coordinate is missing or no number.
     """
-    text = [(_text(each, "xCoord"), _text(each, "yCoord")) for each in mark if _name(each) == points]
-    numbers = np.array(text, float).reshape(-1, 2)
-    if not (np.abs(numbers) < 1 << 16).all():
+    numbers = np.array(
+        [
+            (float(each.findtext("xCoord", "")), float(each.findtext("yCoord", "")))
+            for each in mark.findall(points)
+        ]
+    ).reshape(-1, 2)
+    if not (np.abs(numbers) < LARGEST_COORDINATE).all():
         raise ValueError("coordinates outside any image")
-    z = _text(mark, "imageZposition")
     return Outline(
         _text(mark, "imageSOP_UID"),
-        float(z) if z else float("nan"),
+        float(_text(mark, "imageZposition") or "nan"),
         _text(mark, "inclusion").upper() != "FALSE",
         np.rint(numbers).astype(np.int64),
     )
 
 
-def _text(parent: ElementTree.Element, name: str) -> str:
-    """Text of the first child of a name; empty where there is none."""
-    return next(((each.text or "").strip() for each in parent if _name(each) == name), "")
-
-
-def _name(element: ElementTree.Element) -> str:
-    """An element's name without its namespace."""
-    return element.tag.rpartition("}")[2]
+def _text(parent: ElementTree.Element, path: str) -> str:
+    """Text of the first element at a path; empty where there is none."""
+    return (parent.findtext(path) or "").strip()

@@ -40,6 +40,9 @@ XOR, CLOSED = "CLOSEDPLANAR_XOR", ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 FEWEST_POINTS = 3
 """Fewer enclose nothing."""
 
+LARGEST_CONTOUR_BYTES = 64 << 20
+"""No contour's coordinates may take more: about a million points."""
+
 TAGS = (
     *("FrameOfReferenceUID", "ReferencedFrameOfReferenceSequence"),
     *("StructureSetROISequence", "ROIContourSequence"),
@@ -149,6 +152,8 @@ def _parse(path: Path) -> tuple[dict[int, _Roi], dict[int, list[Any]], tuple[str
     for item in dataset.get("StructureSetROISequence") or ():
         number = int(item.ROINumber)
         frame = item.get("ReferencedFrameOfReferenceUID") or dataset.get("FrameOfReferenceUID") or ""
+        if number in rois:
+            raise ValueError(f"two structures have the number {number}")
         rois[number] = _Roi(number, str(item.get("ROIName") or f"ROI {number}"), str(frame))
     items: dict[int, list[Any]] = defaultdict(list)
     for item in dataset.get("ROIContourSequence") or ():
@@ -175,6 +180,8 @@ def _contour(item: Any, path: Path) -> Contour:
         text = b"" if stored is None or stored.value is None else stored.value
         if not isinstance(text, bytes):
             text = b"\\".join(str(each).encode() for each in text)
+        if len(text) > LARGEST_CONTOUR_BYTES:
+            raise ValueError("too many points")
         numbers = np.array(text.split(b"\\") if text.strip(b" \0") else [], float)
         images = frozenset(
             str(image.get("ReferencedSOPInstanceUID", "")) for image in item.get("ContourImageSequence") or ()

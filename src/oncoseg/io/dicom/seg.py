@@ -32,9 +32,6 @@ from oncoseg.io.structures import (
 ALIGNMENT_TOLERANCE_VOXELS = 0.1
 """No pixel of a frame may lie further from a voxel's centre, along any axis of the series' grid."""
 
-FRACTION = 0.5
-"""A voxel of a FRACTIONAL segment is inside from this share of MaximumFractionalValue on."""
-
 BITS = {"BINARY": (1,), "FRACTIONAL": (8,), "LABELMAP": (8, 16)}
 """SegmentationType → bits that a pixel may take."""
 
@@ -58,12 +55,13 @@ class _Frame(NamedTuple):
     down: np.ndarray
 
 
-def open_seg(path: Path, fraction: float = FRACTION) -> StructureSet:
+def open_seg(path: Path, fraction: float = 0.5) -> StructureSet:
     """Open a DICOM SEG.
 
     Args:
         path: the file.
-        fraction: see `FRACTION`; in (0, 1].
+        fraction: a voxel of a FRACTIONAL segment is inside from this share of MaximumFractionalValue on; in
+            (0, 1].
 
     Raises:
         DataError: it cannot be read, is damaged, or places its frames on a slide rather than in a patient.
