@@ -194,7 +194,7 @@ def test_only_labels_that_are_drawn_in_what_is_converted_are_declared(tmp_path: 
     outline(tmp_path / "in", "one", ct, {"GTV-CT": [square(1, 2, 3)]})
     outline(tmp_path / "in", "two", t1, {"GTV-MR": [square(1, 2, 3)]})
     done = convert(tmp_path / "in", "nnunet", tmp_path / "out", channels=["T1"], workers=0)
-    assert (done.labels, done.names) == ({"GTV-MR": 1}, "keep")
+    assert (done.plan.labels, done.names) == ({"GTV-MR": 1}, "keep")
     assert int(io.read(only(open_dataset(tmp_path / "out")).masks[0]).array.sum()) == 4
 
 
