@@ -250,7 +250,7 @@ def test_labels_of_one_name_get_one_value_and_values_are_consecutive(tmp_path: P
     (tmp_path / "in" / "cases.csv").write_text("case,patient,CT,label\na,A,a.nii.gz,m.nii.gz\n")
     (tmp_path / "in" / "labels.json").write_text('{"4": "tumour", "7": "tumour", "2": "liver"}')
     done = convert(tmp_path / "in", "nnunet", tmp_path / "out", names="keep", workers=0)
-    assert done.labels == {"liver": 1, "tumour": 2}
+    assert done.plan.labels == {"liver": 1, "tumour": 2}
     written = nib.load(tmp_path / "out" / "labelsTr" / "a.nii.gz")
     assert written.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asanyarray(written.dataobj)[:, 0, 0], [2, 2, 1, 0, 0])
@@ -301,7 +301,7 @@ def test_cases_with_other_channels_must_be_chosen_among_where_a_format_wants_the
         convert(root, "nnunet", tmp_path / "out", workers=0)
     assert convert(root, "nnunet", tmp_path / "one", channels=["T1"], workers=0, salt=SALT).left_out == ()
     two = convert(root, "nnunet", tmp_path / "two", channels=["T2", "T1"], workers=0, salt=SALT)
-    assert (two.cases, two.left_out, two.channels) == (1, ("b",), ("T2", "T1"))
+    assert (two.cases, two.left_out, two.plan.channels) == (1, ("b",), ("T2", "T1"))
     assert convert(root, "nifti", tmp_path / "all", workers=0, salt=SALT).cases == 2
     with pytest.raises(DataError, match="No case has the channel PET; expected T1, T2"):
         convert(root, "nifti", tmp_path / "none", channels=["PET"], workers=0)

@@ -1,12 +1,15 @@
 """The command `oncoseg convert`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from oncoseg.cli import terminal
 from oncoseg.errors import DataError
+
+if TYPE_CHECKING:
+    from oncoseg.convert import Converted
 
 
 def convert(
@@ -51,24 +54,15 @@ def convert(
         workers: Processes; one per processor when left out, or fewer if memory is short.
         memory_gib: Memory for all of them together; half of what is free, at most 8, when left out.
     """
-    from oncoseg.convert import Names
     from oncoseg.convert import convert as convert_dataset
     from oncoseg.convert.names import read_salt
 
     others = (layout, channels, key_file, workers, memory_gib, to)
-    if deidentify and (any(other is not None for other in others) or all_readers or pseudonyms or keep_names):
-        raise DataError("Of --deidentify, which writes DICOM, only --out and --salt-file have a meaning.")
-    if to is None and not deidentify:
-        raise DataError(
-            "Expected --to nnunet, --to decathlon or --to nifti; or --deidentify, to write DICOM."
-        )
-    if pseudonyms and keep_names:
-        raise DataError("Expected --pseudonyms or --keep-names, got both.")
-    names: Names | None = "pseudonyms" if pseudonyms else "keep" if keep_names else None
+    plain = not (any(other is not None for other in others) or all_readers or pseudonyms or keep_names)
+    _check_flags(to, deidentify, plain, pseudonyms and keep_names)
     salt = None if salt_file is None else read_salt(salt_file)
     if to is None:
-        _deidentify(dataset, out, salt)
-        return
+        return _deidentify(dataset, out, salt)
     with terminal.progress("converting") as progress:
         done = convert_dataset(
             dataset,
@@ -78,22 +72,38 @@ def convert(
             channels=channels,
             consensus=consensus,
             all_readers=all_readers,
-            names=names,
+            names="pseudonyms" if pseudonyms else "keep" if keep_names else None,
             salt=salt,
             key_file=key_file,
             workers=workers,
             memory_gib=memory_gib,
             progress=progress,
         )
-    terminal.note_problems(str(dataset), done.problems)
+    _print(done, dataset, out)
+    return None
+
+
+def _check_flags(to: str | None, deidentify: bool, plain: bool, both: bool) -> None:
+    if deidentify and not plain:
+        raise DataError("Of --deidentify, which writes DICOM, only --out and --salt-file have a meaning.")
+    if to is None and not deidentify:
+        raise DataError(
+            "Expected --to nnunet, --to decathlon or --to nifti; or --deidentify, to write DICOM."
+        )
+    if both:
+        raise DataError("Expected --pseudonyms or --keep-names, got both.")
+
+
+def _print(done: "Converted", dataset: Path, out: Path) -> None:
+    terminal.note_problems(str(dataset), done.scan.problems)
     if done.left_out:
         some = f"{', '.join(done.left_out[:3])}{' …' if len(done.left_out) > 3 else ''}"
         terminal.note(
             f"{len(done.left_out)} cases lack a channel that was asked for and are left out: {some}"
         )
-    labels = ", ".join(f"{value} {name}" for name, value in done.labels.items()) or "none"
-    terminal.say(f"{done.cases} cases of {done.patients} patients ({done.layout}) in {out}")
-    terminal.say(f"Channels: {', '.join(done.channels)}. Labels: {labels}.")
+    labels = ", ".join(f"{value} {name}" for name, value in done.plan.labels.items()) or "none"
+    terminal.say(f"{done.cases} cases of {done.patients} patients ({done.scan.layout}) in {out}")
+    terminal.say(f"Channels: {', '.join(done.plan.channels)}. Labels: {labels}.")
     kept = "kept" if done.names == "keep" else "replaced by salted pseudonyms"
     terminal.say(f"Names of cases and patients are {kept}.")
 
