@@ -24,7 +24,7 @@ WIDTH_MM = (330.0, 380.0)
 """Smallest and largest field of view."""
 
 PLACE_MM = 2.0**-10
-"""Lengths are whole multiples of it, which DICOM's decimals and NIfTI's single precision both hold exactly."""
+"""Lengths are multiples of it, which DICOM's decimals and NIfTI's single precision both hold exactly."""
 
 BEYOND_MM = 15.0
 """The scan goes on so far above and below the nodules."""
