@@ -11,10 +11,8 @@ salt; no name, number or description is kept.
 """
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +22,12 @@ from oncoseg.datasets import lidc_dicom
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, shortened, walk
+from oncoseg.datasets.structures import Labels, own_labels, structures_of
 from oncoseg.errors import DataError
 from oncoseg.io import ImageRef, is_dicom
 from oncoseg.io.annotations import open_structures
 from oncoseg.io.dicom.channels import guess_channels
 from oncoseg.io.dicom.choosing import describes, listed
-from oncoseg.io.dicom.deidentify.words import all_known, known_words
 from oncoseg.io.dicom.findings import Annotation, Survey
 from oncoseg.io.dicom.series import Series
 from oncoseg.io.dicom.survey import survey
@@ -44,18 +42,11 @@ DEPTH = 6
 GLANCE_FILES = 3
 """How many files of a folder recognising looks at."""
 
-TUMOUR = re.compile("gtv|tumou?r|lesion|mass|neoplasm|cancer|carcinoma|metasta", re.IGNORECASE)
-"""Structures that lie inside of others, and are drawn over them."""
-
 SHOWN_NAMES = 12
 """How many structures are listed."""
 
 LEFT_OUT = ("refused", "damaged")
 """Kinds of what was left out that should have been a volume."""
-
-
-Labels = Mapping[str, Sequence[str]]
-"""Label → names or patterns of structures, in the order in which they are drawn; values count from 1."""
 
 
 class Marked(NamedTuple):
@@ -93,7 +84,7 @@ def scan(path: Path) -> Scan:
     wanted, joined = _read_channels(path / CHANNELS), _read_labels(path / LABELS)
     found = survey(path)
     marked, problems = _open_all(found.annotations)
-    labels = _own_labels(marked) if joined is None else joined
+    labels = own_labels(name for each in marked for name in each.names) if joined is None else joined
     studies: dict[tuple[str, str], list[Series]] = defaultdict(list)
     for series in found.series:
         studies[series.patient, series.study_uid].append(series)
@@ -204,28 +195,11 @@ def _mask(marked: Marked, group: Mapping[str, Series], alone: bool, labels: Labe
     on = [series for series in group.values() if series.uid in marked.series_uids]
     if not on and alone and not marked.series_uids:
         on = list(group.values())
-    structures = tuple(
-        (name, value)
-        for value, patterns in enumerate(labels.values(), 1)
-        for name in marked.names
-        if any(name == pattern or fnmatchcase(name.casefold(), pattern.casefold()) for pattern in patterns)
-    )
+    values = {label: value for value, label in enumerate(labels, 1)}
+    structures = structures_of(marked.names, labels, values)
     if not on or not structures:
         return None
     return ImageRef((marked.file,), grid_of=on[0].files, structures=structures)
-
-
-def _own_labels(marked: Sequence[Marked]) -> dict[str, list[str]]:
-    """A label for each structure; of a name that may hold a patient's only the known words stay."""
-    names = sorted({name for each in marked for name in each.names}, key=lambda n: (_drawn_late(n), n))
-    labels = {}
-    for number, name in enumerate(names, 1):
-        labels[name if all_known(name) else f"{known_words(name) or 'structure'} {number}"] = [name]
-    return labels
-
-
-def _drawn_late(name: str) -> bool:
-    return TUMOUR.search(name) is not None
 
 
 def _open_all(annotations: Sequence[Annotation]) -> tuple[list[Marked], list[Problem]]:
