@@ -200,3 +200,13 @@ def test_the_command_takes_folders_and_runs(
     assert "first is better by 0.435" in captured.out
     assert main(["compare", str(run), str(run), "--out", out]) == 2
     assert "Two systems are called 'run'" in capsys.readouterr().err
+    for given, message in {
+        "=x": "Expected NAME=PATH, PATH or NAME=PATH,PATH, got '=x'",
+        "x=": "got 'x='",
+        "x=a,": "got 'x=a,'",
+        f"{tmp_path}": "has no summary.json",
+    }.items():
+        assert main(["compare", given, str(run), "--out", out]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["compare", str(folders["good"]), str(run), "--out", out, "--split", "tset"]) == 2
+    assert "has no evaluation of 'tset', but of: test. Choose with --split" in capsys.readouterr().err

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 FORFEITED = "forfeited"
 """The rule of a metric without a mean; see oncoseg.evaluate.scoring.FORFEITED."""
 
+NOTES = {
+    "missing": ("case", "without a prediction"),
+    "unlisted": ("case", "not in the list of patients and therefore taken for a patient each"),
+    "without_truth": ("prediction", "without a truth, left out"),
+}
+"""Lists in a summary → what is said of them."""
+
 PUBLISHED = "paper, other data"
 """What stands in place of an averaging in a published row."""
 
@@ -91,9 +98,15 @@ def print_mask_scores(summary: Mapping[str, Any]) -> None:
         terminal.say(
             f"  {FORFEITED}: no mean, as files are missing and no value is bad enough for what they may hold."
         )
-    if summary["without_truth"]:
-        first = summary["without_truth"][0]
-        terminal.note(f"{len(summary['without_truth'])} predictions have no truth, the first is {first}")
+    for kind, words in NOTES.items():
+        if found := summary.get(kind):
+            noun, what = words
+            terminal.note(f"{counted(len(found), noun)} {what}, the first is {found[0]}")
+
+
+def counted(number: int, noun: str) -> str:
+    """As in `1 case`, `2 cases`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _with_interval(value: float | None, low: float | None, high: float | None) -> str | None:

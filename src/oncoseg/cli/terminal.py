@@ -50,18 +50,21 @@ def note(text: str) -> None:
     stderr().print(text, markup=False, soft_wrap=True)
 
 
-def note_problems(what: str, problems: Sequence["Problem"]) -> None:
+def note_problems(
+    what: str, problems: Sequence["Problem"], others: str = "; `oncoseg inspect` lists them all"
+) -> None:
     """Print what is wrong with a data set: of each kind of problem, how many there are and the first.
 
     Args:
         what: the modality or data set, as the user knows it.
         problems: as an adapter found them.
+        others: where the others are told.
     """
     kinds: dict[str, list[Problem]] = {}
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(problem)
     for kind, found in kinds.items():
-        more = f" (the first of {len(found)}; `oncoseg inspect` lists them all)" if len(found) > 1 else ""
+        more = f" (the first of {len(found)}{others})" if len(found) > 1 else ""
         note(f"{what}: [{kind}] {found[0].message}{more}")
 
 
