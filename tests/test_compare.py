@@ -78,6 +78,10 @@ def test_other_patients_are_refused_unless_only_common_ones_count(
     contest = compare(folders, common_only=True)
     assert contest.parts[0].comparisons[2].n == 6
     assert contest.parts[0].comparisons[2].only_a == 2
+    assert contest.parts[0].comparisons[0].n == 8
+    # all means are over the same six patients, so that nobody gains by lacking the others
+    assert {found.n for found in contest.parts[0].summaries.values()} == {6}
+    assert contest.parts[0].summaries["good"].mean == pytest.approx(0.825)
 
 
 def test_what_cannot_be_compared_is_explained(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def compare(
         split: Which evaluation of a run folder.
         metric: A metric to compare by; may be repeated.
         reference: The system that every other one is compared with; every pair when left out.
-        common_only: Compare on the patients that both systems have.
+        common_only: Compare on the patients that both systems have; means and ranks over those that all have.
     """
     from oncoseg.evaluate.compare import TESTED
     from oncoseg.evaluate.compare import compare as compare_all

@@ -1,7 +1,7 @@
 """Every metric of one case: label maps of truth and prediction → one value per class and metric."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -85,13 +85,15 @@ class Scoring:
         for name, value in (("tolerance", self.tolerance_mm), ("smallest lesion", self.min_lesion_mm3)):
             if not 0 <= value < math.inf:
                 raise DataError(f"Expected a {name} of 0 or more, got {value:g}.")
-        for name, value, known in (
-            ("connectivity", self.connectivity, CONNECTIVITIES),
-            ("challenge", self.challenge, brats.BRATS_2023),
-            ("policy", self.policy, POLICIES),
-        ):
-            if value not in known:
-                raise DataError(f"Unknown {name} {value!r}; expected one of {', '.join(map(str, known))}.")
+        known: dict[str, Collection[object]] = {
+            "connectivity": CONNECTIVITIES,
+            "challenge": brats.BRATS_2023,
+            "policy": POLICIES,
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                given, offered = getattr(self, name), ", ".join(map(str, values))
+                raise DataError(f"Unknown {name} {given!r}; expected one of {offered}.")
         if unknown := [key for key in self.outcomes if key[0] not in METRICS or key[1] not in SITUATIONS]:
             raise DataError(f"Unknown outcome {unknown[0]}; expected a metric and one of {SITUATIONS}.")
 
