@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -9,6 +10,7 @@ import pytest
 
 from oncoseg.cli import main
 from oncoseg.cli.evaluation import MaskOptions
+from oncoseg.cli.scores import print_mask_scores
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import curves, long_table
 from oncoseg.evaluate.masks import evaluate_masks
@@ -269,7 +271,7 @@ def test_the_command_scores_masks_and_ends_with_2_where_one_was_unusable(
     command = ["evaluate", "--prediction", ours, "--truth", truth, "--workers", "0", "--out"]
     assert main([*command, str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
-    assert "label-1   dice" in captured.out
+    assert re.search(r"label-1 +\n.*\n +metric +mean over patients", captured.out)
     assert "prediction_empty 1, prediction_missing 1" in captured.out
     assert "1 prediction could not be used and must count as missing" in captured.err
     assert "1 prediction without a truth, left out, the first is d" in captured.err
@@ -295,6 +297,27 @@ def test_the_flags_offer_every_policy_and_challenge() -> None:
     defaults = MaskOptions(Path(), Path())
     for field in ("tolerance_mm", "connectivity", "min_lesion_mm3", "challenge", "policy"):
         assert getattr(defaults, field) == getattr(Scoring(), field)
+
+
+def test_in_a_narrow_terminal_every_metric_has_one_line(
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summary = evaluate_masks(*folders, tmp_path / "out", workers=0).summary
+    for width in (240, 80):
+        monkeypatch.setattr("oncoseg.cli.terminal.WIDTH_OF_TABLES", width)
+        print_mask_scores(summary)
+        printed = capsys.readouterr().out
+        table = printed[printed.index("label-1") : printed.index("No intervals")].splitlines()
+        assert max(map(len, table)) <= width
+        (dice,) = [line.split() for line in table if line.split()[:1] == ["dice"]]
+        assert dice[:4] == ["dice", "0.333", "0.000", "3"]
+        assert dice[4:] == (["2"] if width == 80 else ["prediction_empty", "1,", "prediction_missing", "1"])
+        assert sum(line.split()[:1] == [name] for line in table for name in summary["definitions"]) == len(
+            summary["definitions"]
+        )
 
 
 def test_phantoms_are_marked_in_every_table(
