@@ -380,3 +380,16 @@ def test_mistakes_are_one_sentence(
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_evaluation_leaves_no_folder_in_the_way(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_masks(*folders, tmp_path / "out", workers=0, progress=interrupt)
+    assert not (tmp_path / "out").exists()
+    evaluate_masks(*folders, tmp_path / "out", workers=0)
+    assert (tmp_path / "out" / "summary.json").is_file()

@@ -16,7 +16,7 @@ from oncoseg.evaluate.masks import FORMAT_VERSION, Result
 from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, of_patients, score_case
 from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
-from oncoseg.files import new_folder
+from oncoseg.files import filled, new_folder
 from oncoseg.labels import check_share, consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.volume import check_same_grid
@@ -65,13 +65,14 @@ def reader_agreement(
         raise DataError(f"No case in {data} has the masks of several readers; expected two or more.")
     count = processes_within(workers, None, GIB_PER_PROCESS, len(cases))
     out = new_folder(out, "The folder of the agreement")
-    found: dict[str, list[CaseScores]] = {}
-    for done, (name, rows) in enumerate(
-        run_each(partial(_score_readers, chosen, share), cases, count, "scoring"), 1
-    ):
-        found[name] = rows
-        if progress is not None:
-            progress(done, len(cases))
+    with filled(out):
+        found: dict[str, list[CaseScores]] = {}
+        for done, (name, rows) in enumerate(
+            run_each(partial(_score_readers, chosen, share), cases, count, "scoring"), 1
+        ):
+            found[name] = rows
+            if progress is not None:
+                progress(done, len(cases))
     scores = [row for case in cases for row in found[case.id]]
     of_each = of_patients(scores, chosen)
     summary = summarise(of_each, chosen) | {"format_version": FORMAT_VERSION, "classes": {TUMOUR: [1]}}

@@ -17,7 +17,7 @@ from oncoseg.evaluate.panels import write_panels
 from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_case
 from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
-from oncoseg.files import new_folder, write_json
+from oncoseg.files import filled, new_folder, write_json
 from oncoseg.io import ImageRef
 from oncoseg.labels import check_share
 from oncoseg.processes import processes_within, run_each
@@ -119,15 +119,16 @@ def evaluate_masks(
         pairs, synthetic = with_images(pairs, images), synthetic or has_synthetic_note(images)
     count = processes_within(workers, None, _gib_of(pairs), len(pairs))
     out = new_folder(out, "The evaluation folder")
-    classes = classes or _labels_of(pairs, share, count)
-    pairs, without_class = _maps_of_classes(pairs, list(classes))
-    mapped = frozenset(name for pair in pairs for name, _ in pair.maps)
-    score = partial(_score_pair, dict(classes), chosen, share, resample, mapped)
-    scored: dict[str, _Scored] = {}
-    for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
-        scored[name] = result
-        if progress is not None:
-            progress(done, len(pairs))
+    with filled(out):
+        classes = classes or _labels_of(pairs, share, count)
+        pairs, without_class = _maps_of_classes(pairs, list(classes))
+        mapped = frozenset(name for pair in pairs for name, _ in pair.maps)
+        score = partial(_score_pair, dict(classes), chosen, share, resample, mapped)
+        scored: dict[str, _Scored] = {}
+        for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
+            scored[name] = result
+            if progress is not None:
+                progress(done, len(pairs))
     cases = [row for pair in pairs for row in scored[pair.case].scores]
     failures = {name: result.failure for name, result in sorted(scored.items()) if result.failure}
     of_maps = {name: result.map_failure for name, result in sorted(scored.items()) if result.map_failure}
