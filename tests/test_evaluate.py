@@ -459,6 +459,13 @@ def test_cases_without_truth_are_refused(run):
         evaluate_run(folder.path)
 
 
+def test_an_empty_side_is_said_to_be(run):
+    folder, sides, _ = run
+    folder.write_split(0, {"mri": sides | {"test": {}}})
+    with pytest.raises(RunError, match="no patient under test, so that there is nothing to evaluate"):
+        evaluate_run(folder.path)
+
+
 def test_unknown_names_are_refused(run, tmp_path):
     folder, _, _ = run
     with pytest.raises(RunError, match="expected one of train, validation, test"):

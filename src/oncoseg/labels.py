@@ -31,6 +31,16 @@ def consensus(masks: Sequence[np.ndarray], share: float) -> np.ndarray:
     return agreed
 
 
+def check_share(share: float) -> None:
+    """Check the share of readers that a consensus asks for.
+
+    Raises:
+        DataError: none or more than all of them.
+    """
+    if not 0 < share <= 1:
+        raise DataError(f"Expected a share of the readers above 0 and up to 1 (--consensus), got {share:g}.")
+
+
 def has_label(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
     """Where a mask holds one of several label values, as bool.
 
