@@ -1,6 +1,6 @@
 # make demo        install, then the whole pipeline on phantoms, ending with a report
 # make test        install, then checks and tests (about two minutes)
-# make test-all    also the slow tests
+# make test-all    also the slow tests; ends with the names of absent programs that tests would have asked
 # make fuzz        a minute of damaged NIfTI files, others each time (FUZZ_SECONDS=600 for longer)
 # make benchmark   speed and memory; run it on a quiet machine
 # make clean       remove what these made, the environment included

@@ -17,6 +17,16 @@ settings.register_profile("clockless", deadline=None)  # a busy machine is no fa
 settings.load_profile("clockless")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the programs of others that tests would have asked, where they are absent."""
+    from outside import absent
+
+    if missing := absent():
+        terminalreporter.section("programs of others that are absent: their tests were skipped")
+        for program in missing:
+            terminalreporter.line(program)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def known_salt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keys of patients are the same in every run, and no test touches this user's own salt."""

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dicom_files import numbered, slices, write
 from oncoseg import cli, io
 from oncoseg.convert import convert
 from oncoseg.convert import write as writing
@@ -18,6 +19,7 @@ from oncoseg.convert.names import read_salt
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.io import ImageRef
+from oncoseg.io.dicom.patients import patient_key
 from test_itk import nrrd
 
 GRID = (5, 4, 3)
@@ -136,6 +138,14 @@ def test_the_key_says_whose_pseudonym_is_whose_and_stays_outside(tmp_path: Path)
             convert(tmp_path / "in", "nifti", out, salt=SALT, key_file=place, workers=0)
 
 
+def test_a_salt_or_a_key_asks_for_pseudonyms(tmp_path: Path) -> None:
+    for end in ("t1", "seg"):
+        save(tmp_path / "in" / "BraTS2021_00001" / f"BraTS2021_00001_{end}.nii.gz", value=int(end == "t1"))
+    assert convert(tmp_path / "in", "nnunet", tmp_path / "out", salt=SALT, workers=0).names == "pseudonyms"
+    with pytest.raises(DataError, match="names are to be kept"):
+        convert(tmp_path / "in", "nnunet", tmp_path / "two", salt=SALT, names="keep", workers=0)
+
+
 # geometry and numbers
 
 
@@ -240,7 +250,7 @@ def test_labels_of_one_name_get_one_value_and_values_are_consecutive(tmp_path: P
     (tmp_path / "in" / "cases.csv").write_text("case,patient,CT,label\na,A,a.nii.gz,m.nii.gz\n")
     (tmp_path / "in" / "labels.json").write_text('{"4": "tumour", "7": "tumour", "2": "liver"}')
     done = convert(tmp_path / "in", "nnunet", tmp_path / "out", names="keep", workers=0)
-    assert done.labels == {"liver": 1, "tumour": 2}
+    assert done.plan.labels == {"liver": 1, "tumour": 2}
     written = nib.load(tmp_path / "out" / "labelsTr" / "a.nii.gz")
     assert written.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asanyarray(written.dataobj)[:, 0, 0], [2, 2, 1, 0, 0])
@@ -291,7 +301,7 @@ def test_cases_with_other_channels_must_be_chosen_among_where_a_format_wants_the
         convert(root, "nnunet", tmp_path / "out", workers=0)
     assert convert(root, "nnunet", tmp_path / "one", channels=["T1"], workers=0, salt=SALT).left_out == ()
     two = convert(root, "nnunet", tmp_path / "two", channels=["T2", "T1"], workers=0, salt=SALT)
-    assert (two.cases, two.left_out, two.channels) == (1, ("b",), ("T2", "T1"))
+    assert (two.cases, two.left_out, two.plan.channels) == (1, ("b",), ("T2", "T1"))
     assert convert(root, "nifti", tmp_path / "all", workers=0, salt=SALT).cases == 2
     with pytest.raises(DataError, match="No case has the channel PET; expected T1, T2"):
         convert(root, "nifti", tmp_path / "none", channels=["PET"], workers=0)
@@ -406,6 +416,37 @@ def test_the_command_says_what_it_did(
     assert "1 cases lack a channel" in shown.err
     assert cli.main([*words, "--pseudonyms", "--keep-names"]) == 2
     assert "got both" in capsys.readouterr().err
+
+
+def test_dicom_can_be_deidentified_and_keeps_its_pseudonyms(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = slices(numbered(), modality="CT", name="a", PatientID="Jane Doe", PatientName="Doe^Jane")
+    write(image, tmp_path / "in" / "Jane Doe")
+    (tmp_path / "salt").write_bytes(SALT)
+    words = [
+        "convert",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "out"),
+        "--salt-file",
+        str(tmp_path / "salt"),
+    ]
+    assert cli.main([*words, "--deidentify"]) == 0
+    assert f"6 DICOM files of 1 patients in {tmp_path / 'out'}" in capsys.readouterr().out
+    assert b"Jane" not in everything(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == [
+        f"P{patient_key('Jane Doe', '', SALT)}"
+    ]
+    (case,) = open_dataset(tmp_path / "out").cases
+    (before,) = open_dataset(tmp_path / "in").cases
+    np.testing.assert_array_equal(io.read(case.images["CT"]).array, io.read(before.images["CT"]).array)
+    for more, reason in (
+        ([], "Expected --to"),
+        (["--deidentify", "--to", "nifti"], "only --out and --salt-file"),
+    ):
+        assert cli.main([*words, *more]) == 2
+        assert reason in capsys.readouterr().err
 
 
 def test_several_processes_write_the_same(tmp_path: Path) -> None:

@@ -442,15 +442,30 @@ def test_what_cannot_be_cleaned_is_left_out_and_counted(tmp_path: Path) -> None:
         ({"StudyDescription": "MR brain", "SliceThickness": 1}, True),
         ({"BodyPartExamined": "HEAD", "SliceThickness": 5}, False),
         ({"BodyPartExamined": "CHEST", "SliceThickness": 1}, False),
+        ({"Modality": "MR", "SliceThickness": 1}, True),
+        ({"Modality": "MR", "SliceThickness": 1, "BodyPartExamined": "LEG"}, False),
     ],
 )
 def test_faces_are_warned_of(tmp_path: Path, changes: dict[str, object], warned: bool) -> None:
     thickness = float(str(changes["SliceThickness"]))
     write_slices(tmp_path / "source", (8, 6, 4), spacing_mm=(1, 1, thickness), **changes)
     done = deidentify_folder(tmp_path / "source", tmp_path / "out", SECRET)
-    assert [text.startswith("4 file(s) are thin slices of heads") for text in done.warnings] == [
+    assert [text.startswith("4 file(s) are, or may be, thin slices of heads") for text in done.warnings] == [
         True
     ] * warned
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_files_without_a_header_of_their_own(tmp_path: Path, implicit: bool) -> None:
+    write_slices(tmp_path / "source", (8, 6, 1))
+    file = dcmread(the_file(tmp_path / "source"))
+    (tmp_path / "bare").mkdir()
+    del file.file_meta
+    file.preamble = None
+    dcmwrite(tmp_path / "bare" / "a.dcm", file, implicit_vr=implicit, little_endian=True)
+    (written,) = converted(tmp_path / "bare", tmp_path / "out")
+    assert traces(written) == []
+    assert dcmread(written).PixelData == file.PixelData
 
 
 def test_the_same_call_goes_on_where_it_was(tmp_path: Path) -> None:

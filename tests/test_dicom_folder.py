@@ -9,6 +9,7 @@ import pytest
 
 from dicom_files import numbered, slices, uid, write
 from oncoseg import io
+from oncoseg.convert import convert
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError
@@ -68,7 +69,7 @@ def only(scan: Scan) -> Case:
 
 
 def key(patient: str) -> str:
-    return patient_key(patient, "", SALT)
+    return f"P{patient_key(patient, '', SALT)}"
 
 
 def test_a_study_is_a_case_and_nothing_names_the_patient(tmp_path: Path) -> None:
@@ -153,6 +154,14 @@ def test_tumours_are_drawn_over_what_they_lie_in_and_labels_can_be_joined(tmp_pa
     assert (labels[1, 1, 3], labels[0, 0, 3], labels[0, 0, 5]) == (2, 1, 0)
 
 
+def test_a_name_in_a_structures_name_does_not_become_a_label(tmp_path: Path) -> None:
+    ct = series(tmp_path, "a", "thorax", modality="CT")
+    outline(tmp_path, "rs", ct, {"GTV Miller": [square(1, 2, 3)], "Miller": [square(0, 0, 5)]})
+    case = only(open_dataset(tmp_path))
+    assert case.labels == {1: "structure 1", 2: "GTV 2"}
+    assert np.unique(io.read(case.masks[0]).array, return_counts=True)[1].tolist()[1:] == [1, 4]
+
+
 def test_several_annotations_are_several_readers(tmp_path: Path) -> None:
     t1 = series(tmp_path, "a", "t1")
     for name, high in (("one", 1), ("two", 2)):
@@ -177,6 +186,16 @@ def test_what_cannot_be_used_does_not_keep_the_rest(tmp_path: Path) -> None:
     assert {"missing-mask", "no-case", "unused-annotation"} <= set(kinds(scan))
     (gap,) = [problem for problem in scan.problems if "missing (between" in problem.message]
     assert gap.kind == "no-case"
+
+
+def test_only_labels_that_are_drawn_in_what_is_converted_are_declared(tmp_path: Path) -> None:
+    ct = series(tmp_path / "in", "a", "thorax", modality="CT", grid=(4, 5, 9))
+    t1 = series(tmp_path / "in", "b", "t1")
+    outline(tmp_path / "in", "one", ct, {"GTV-CT": [square(1, 2, 3)]})
+    outline(tmp_path / "in", "two", t1, {"GTV-MR": [square(1, 2, 3)]})
+    done = convert(tmp_path / "in", "nnunet", tmp_path / "out", channels=["T1"], workers=0)
+    assert (done.plan.labels, done.names) == ({"GTV-MR": 1}, "keep")
+    assert int(io.read(only(open_dataset(tmp_path / "out")).masks[0]).array.sum()) == 4
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dicom_files import AXIAL, CORONAL, OBLIQUE, SAGITTAL, normal, numbered, positions, slices, uid, write
+from oncoseg.io.dicom.headers import DEFLATED
 from oncoseg.io.dicom.survey import Survey, find_series, survey
 from oncoseg.io.dicom.voxels import read_series
 from oncoseg.volume import Volume
@@ -175,6 +176,15 @@ def test_equal_duplicates_are_dropped(tmp_path: Path) -> None:
     assert {file.parent.name for file in volume.header.files} == {"a"}
 
 
+def test_deflated_duplicates_are_dropped(tmp_path: Path) -> None:
+    datasets = slices(numbered(GRID))
+    for dataset in datasets:
+        dataset.file_meta.TransferSyntaxUID = DEFLATED
+    write(datasets, tmp_path / "a")
+    write(datasets[1:2], tmp_path / "b")
+    assert read(tmp_path).header.remarks == ("1 duplicate(s) of slices, equal in every pixel, left out",)
+
+
 def test_different_images_at_one_place_are_refused(tmp_path: Path) -> None:
     write(slices(numbered(GRID)), tmp_path / "a")
     write(slices(numbered(GRID) + 1)[:2], tmp_path / "b")
@@ -249,7 +259,9 @@ def test_few_slices_of_several_orientations_are_a_localiser(tmp_path: Path) -> N
         write(slices(numbered((4, 5, 1)), cosines=cosines), tmp_path / name)
     nothing = found(tmp_path)
     assert nothing.series == []
-    assert [each.kind for each in nothing.left_out] == ["localiser"] * 3
+    (localiser,) = nothing.left_out
+    assert (localiser.kind, len(localiser.files)) == ("localiser", 3)
+    assert localiser.reason == "3 orientation(s) of fewer than 3 slices each, no volume"
 
 
 def test_a_single_slice_takes_its_thickness(tmp_path: Path) -> None:

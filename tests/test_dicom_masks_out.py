@@ -393,6 +393,14 @@ def test_a_patients_name_never_reaches_a_log(
     assert "longer than" not in said
 
 
+@BOTH
+def test_series_numbers_have_an_end(kind: str, tmp_path: Path) -> None:
+    write_slices(tmp_path / "images", SeriesNumber=2**31 - 5)
+    series = the_series(tmp_path / "images")
+    file = write(kind, tmp_path / "mask.dcm", np.ones(series.grid, np.uint8), series)
+    assert file.SeriesNumber == 2**31 - 1
+
+
 # what is refused
 
 

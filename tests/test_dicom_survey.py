@@ -170,11 +170,12 @@ def test_what_is_no_volume_is_left_out_and_named(tmp_path: Path) -> None:
         slices(numbered(GRID), name="scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), tmp_path / "a"
     )
     write(slices(numbered(GRID), name="burned", BurnedInAnnotation="YES"), tmp_path / "b")
+    write(slices(numbered(GRID), name="tiles", ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"]), tmp_path / "c")
     found = survey(tmp_path, salt=SALT)
     assert found.series == []
     assert sorted(each.kind for each in found.left_out) == [
         *("RT plan", "SOP class 1.2.3.4", "burned-in text", "dose report", "localiser"),
-        *("presentation state", "secondary capture"),
+        *("mosaic", "presentation state", "secondary capture"),
     ]
 
 

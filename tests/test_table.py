@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from oncoseg import io
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.datasets.tables import read_table
 from oncoseg.errors import DataError
 from oncoseg.io import ImageRef
+from test_dicom_folder import outline, series, square
 from test_indexed_layouts import kinds, touch
 from test_itk import segmentation
 
@@ -127,22 +129,42 @@ def test_labels_have_names_beside_the_table(tmp_path: Path) -> None:
             open_dataset(root)
 
 
-def test_segments_of_slicer_are_labels(tmp_path: Path) -> None:
+def test_segments_of_slicer_are_labels_alike_in_all_cases(tmp_path: Path) -> None:
     segmentation(tmp_path / "a.seg.nrrd")
-    root = table(tmp_path, "case,patient,CT,label", "a,A,a_ct.nii.gz,a.seg.nrrd")
-    case = only_case(open_dataset(root))
-    assert case.labels == {1: "liver", 2: "tumour", 3: "vessel of liver"}
-    (mask,) = case.masks
-    assert mask.structures == (("liver", 1), ("tumour", 2), ("vessel of liver", 3))
-    assert mask.grid_of == (tmp_path / "a_ct.nii.gz",)
-    (root / "labels.json").write_text('{"tumour": 7}')
-    case = only_case(open_dataset(root))
-    assert (case.labels, case.masks[0].structures) == ({7: "tumour"}, (("tumour", 7),))
-    (root / "a.seg.nrrd").write_bytes(b"NRRD0005\n\n")
-    scan = open_dataset(
-        table(tmp_path, "case,patient,CT,label", "a,A,a_ct.nii.gz,a.seg.nrrd", "b,B,b_ct.nii.gz,")
+    segmentation(tmp_path / "b.seg.nrrd", lines="Segment0_Name:=tumour\nSegment1_Name:=spleen\n")
+    lines = ("case,patient,CT,label", "a,A,a_ct.nii.gz,a.seg.nrrd", "b,B,b_ct.nii.gz,b.seg.nrrd")
+    first, second = open_dataset(table(tmp_path, *lines)).cases
+    assert first.labels == second.labels == {1: "liver", 2: "spleen", 3: "vessel of liver", 4: "tumour"}
+    assert first.masks[0].structures == (("liver", 1), ("vessel of liver", 3), ("tumour", 4))
+    assert second.masks[0].structures == (("spleen", 2), ("tumour", 4))
+    assert first.masks[0].grid_of == (tmp_path / "a_ct.nii.gz",)
+    (tmp_path / "labels.json").write_text('{"tumour": 7}')
+    first, _ = open_dataset(tmp_path).cases
+    assert (first.labels, first.masks[0].structures) == ({7: "tumour"}, (("tumour", 7),))
+    (tmp_path / "labels.json").write_text('{"kidney": 7}')
+    scan = open_dataset(tmp_path)
+    assert [len(case.masks) for case in scan.cases] == [0, 0]
+    assert "marks tumour, spleen, none of which labels.json names" in scan.problems[1].message
+    (tmp_path / "a.seg.nrrd").write_bytes(b"NRRD0005\n\n")
+    assert "lists no segments" in open_dataset(tmp_path).problems[0].message
+
+
+def test_a_series_and_its_contours_may_stand_in_a_table(tmp_path: Path) -> None:
+    of = series(tmp_path / "in", "a", "thorax", modality="CT")
+    outline(tmp_path / "in", "rs", of, {"GTV": [square(1, 2, 3)]})
+    (tmp_path / "empty").mkdir()
+    lines = (
+        *("case,patient,CT,age,label", "a,A,in/Jane Doe/study/a,63,in/rs.dcm"),
+        *("b,B,in/Jane Doe/study,64,", "c,C,empty,65,", "d,D,nowhere,66,"),
     )
-    assert ([case.id for case in scan.cases], kinds(scan)) == (["b"], ["unreadable"])
+    scan = open_dataset(table(tmp_path, *lines))
+    case = only_case(scan)
+    assert (case.id, len(case.images["CT"].files), case.labels) == ("a", 6, {1: "GTV"})
+    assert int(io.read(case.masks[0]).array.sum()) == 4
+    told = "".join(problem.message for problem in scan.problems)
+    assert told.count("is a folder without DICOM files") == 2
+    assert "nowhere does not exist" in told
+    assert "not read: age" in scan.remarks[0]
 
 
 def test_a_spreadsheets_own_format_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What every layout promises: cases as they lie on disk, and voxels that belong together."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -190,7 +191,7 @@ def write_dicom(root: Path, case: str, levels: Levels) -> None:
     write_seg(folder / "mask.dcm", frames, ["tumour"], geometry, frame=frame, series=series[first])
 
 
-PATIENT_IDS = {patient_key(name, "", SALT): name for name in ("Jane Doe", "John Doe")}
+PATIENT_IDS = {f"P{patient_key(name, '', SALT)}": name for name in ("Jane Doe", "John Doe")}
 """Key of a patient → the number in the files."""
 
 JANE, JOHN = PATIENT_IDS
@@ -262,9 +263,14 @@ EXAMPLES = {
 }
 """A new layout needs an entry here."""
 
-PHANTOM_LAYOUTS = {"brain-mri": "brats", "lung-ct": "lidc_slices"} | dict.fromkeys(
-    ("liver-ct", "vessel-ct"), "decathlon"
-)
+PHANTOM_LAYOUTS = {
+    "brain-mri": "brats",
+    "lung-ct": "lidc_slices",
+    "liver-ct": "decathlon",
+    "vessel-ct": "decathlon",
+    "lung-ct-dicom": "lidc_dicom",
+    "hospital-dicom": "dicom_folder",
+}
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -345,6 +351,13 @@ def test_hidden_files_are_not_cases(name: str, tmp_path: Path) -> None:
     (tmp_path / "__MACOSX" / "._x.nii.gz").touch()
     scan = open_dataset(tmp_path)
     assert (len(scan.cases), scan.problems) == (3, ())
+
+
+@every
+def test_every_layout_is_documented_with_an_example(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in page
+    assert re.search(rf"^oncoseg inspect \S+ +# {name}$", page, re.MULTILINE)
 
 
 @every

@@ -1,7 +1,8 @@
 """Names of cases and patients in converted data: kept, or replaced by salted pseudonyms.
 
 A pseudonym is a hash of the name with a secret salt, so that who knows the names but not the salt cannot tell
-which is which. The same salt gives the same pseudonyms in every conversion.
+which is which. The same salt gives the same pseudonyms in every conversion; a patient who is named by the
+PatientID gets the one that reading or de-identifying the DICOM files gives.
 """
 
 import hashlib
@@ -17,9 +18,10 @@ from oncoseg.datasets.base import Case
 from oncoseg.datasets.folders import safe_id
 from oncoseg.errors import DataError
 from oncoseg.files import disk_errors, write_text
+from oncoseg.io.dicom.patients import patient_key
 
-PATIENT_DIGITS, CASE_DIGITS, SITE_DIGITS = 12, 8, 4
-"""Hexadecimal digits of a pseudonym; a case's begins with its patient's."""
+CASE_DIGITS, SITE_DIGITS = 8, 4
+"""Hexadecimal digits of what comes after a patient's pseudonym in a case's, and of a site's."""
 
 SALT_BYTES = 32
 """Length of a salt that is made here."""
@@ -86,7 +88,7 @@ def write_key(path: Path, out: Path, cases: Sequence[Case], renamed: Sequence[Ca
 
 
 def _renamed(case: Case, salt: bytes) -> Case:
-    patient = f"P{_hashed(salt, PATIENT_DIGITS, 'patient', case.patient)}"
+    patient = f"P{patient_key(case.patient, '', salt)}"
     own = f"{patient}-{_hashed(salt, CASE_DIGITS, 'case', case.patient, case.id)}"
     site = None if case.site is None else f"S{_hashed(salt, SITE_DIGITS, 'site', case.site)}"
     return replace(case, id=own, patient=patient, site=site)

@@ -85,13 +85,17 @@ def choose(
 def join_labels(cases: Sequence[Case]) -> dict[str, int]:
     """One value for every name of a label, from 1 on, in the order of the smallest values that have it.
 
+    Of annotations, only the labels that their structures get count.
+
     Raises:
         DataError: more names than a byte can tell apart, or a name that means something else.
     """
     smallest: dict[str, int] = {}
     for case in cases:
+        drawn = {value for ref in case.masks for _, value in ref.structures}
         for value, name in case.labels.items() if case.masks else ():
-            smallest[name] = min(value, smallest.get(name, value))
+            if not drawn or value in drawn:
+                smallest[name] = min(value, smallest.get(name, value))
     ordered = sorted(smallest, key=lambda name: (smallest[name], name))
     if len(ordered) > MOST_LABELS:
         raise DataError(f"The data set names {len(ordered)} labels; expected at most {MOST_LABELS}.")

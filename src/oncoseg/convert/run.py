@@ -14,7 +14,7 @@ from oncoseg.convert.names import pseudonyms, safe_patients, write_key
 from oncoseg.convert.plan import Item, Names, Plan, choose, join_labels
 from oncoseg.convert.write import Writer
 from oncoseg.datasets import DATASETS, open_dataset
-from oncoseg.datasets.base import Case, Problem
+from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, failed_cases, nearest
 from oncoseg.files import (
     SYNTHETIC_NOTE,
@@ -44,24 +44,20 @@ class Converted:
     """What was written.
 
     Attributes:
-        layout: of the source.
+        scan: the source.
         cases: how many.
         patients: how many.
-        channels: in their order.
-        labels: name → value.
+        plan: channels and labels.
         left_out: cases without the channels asked for.
         names: what became of the names.
-        problems: of the source.
     """
 
-    layout: str
+    scan: Scan
     cases: int
     patients: int
-    channels: tuple[str, ...]
-    labels: dict[str, int]
+    plan: Plan
     left_out: tuple[str, ...]
     names: Names
-    problems: tuple[Problem, ...]
 
 
 def convert(
@@ -93,8 +89,8 @@ def convert(
         channels: only these, in this order; cases that lack one are left out. None for all.
         consensus: share of the readers, in (0, 1], that must mark a voxel.
         all_readers: write every reader's mask instead of their consensus, where the format can.
-        names: `keep` or `pseudonyms`; None keeps those that a public data set's publishers gave, and
-            replaces all others.
+        names: `keep` or `pseudonyms`; None keeps those that tell nothing of a patient by the layout (see
+            `Layout.anonymous`), unless a salt or a key is given, and replaces all others.
         salt: of the pseudonyms; None takes this user's own.
         key_file: where to write which pseudonym is whose; None for nowhere.
         workers: processes; None for one per processor, 0 for none besides this one.
@@ -109,8 +105,7 @@ def convert(
     form = _checked_format(to, consensus, all_readers)
     scan = open_dataset(path, layout)
     chosen, wanted = choose(scan.cases, channels, form.alike)
-    names = names or ("keep" if DATASETS[scan.layout].anonymous else "pseudonyms")
-    salt = (salt or user_salt()) if names == "pseudonyms" else b""
+    names, salt = _names(scan.layout, names, salt, key_file)
     renamed = pseudonyms(chosen, salt) if salt else safe_patients(chosen)
     items = [Item(old, new.id, new.patient, new.site) for old, new in zip(chosen, renamed, strict=True)]
     items.sort(key=lambda item: item.name)
@@ -128,17 +123,23 @@ def convert(
         form.describe(out, plan, written)
     if failures:
         raise failed_cases(list(failures.values()), len(items), f"converted; the others are in {out}")
-    left_out = {case.id for case in scan.cases} - {case.id for case in chosen}
+    left_out = sorted({case.id for case in scan.cases} - {case.id for case in chosen})
     return Converted(
-        layout=scan.layout,
-        cases=len(written),
-        patients=len({item.patient for item in written}),
-        channels=wanted,
-        labels=dict(plan.labels),
-        left_out=tuple(sorted(left_out)),
-        names=names,
-        problems=scan.problems,
+        scan, len(written), len({item.patient for item in written}), plan, tuple(left_out), names
     )
+
+
+def _names(
+    layout: str, names: Names | None, salt: bytes | None, key_file: Path | None
+) -> tuple[Names, bytes]:
+    """What becomes of the names, and the salt; empty where they are kept."""
+    asked = salt is not None or key_file is not None
+    names = names or ("keep" if DATASETS[layout].anonymous and not asked else "pseudonyms")
+    if names == "keep" and asked:
+        raise DataError(
+            "A salt or a key is for pseudonyms, but names are to be kept. Ask for one of the two."
+        )
+    return names, (salt or user_salt()) if names == "pseudonyms" else b""
 
 
 def _checked_format(to: str, consensus: float, all_readers: bool) -> Any:

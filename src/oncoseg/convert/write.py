@@ -75,7 +75,7 @@ class Writer:
 
     def _label_maps(self, item: Item, like: Volume) -> list[np.ndarray]:
         labels = item.source.labels.items() if item.source.masks else ()
-        values = {value: self.plan.labels[name] for value, name in labels}
+        values = {value: self.plan.labels[name] for value, name in labels if name in self.plan.labels}
         maps = []
         for number, ref in enumerate(item.source.masks):
             mask = io.read(ref)

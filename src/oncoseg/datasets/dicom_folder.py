@@ -6,15 +6,13 @@ it the channels are guessed, and the reasons told. An RTSTRUCT or SEG that refer
 several are several readers. `labels.json` joins structures to labels, later ones over earlier ones:
 `{"lung": "Lung*", "tumour": ["GTV*", "lesion*"]}`. Without it every structure is a label.
 
-Patients get salted pseudonyms (`oncoseg.io.dicom.patients`); no name, number or description is kept.
+Patients get salted pseudonyms (`oncoseg.io.dicom.patients`), the same as in de-identified DICOM by the same
+salt; no name, number or description is kept.
 """
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +21,8 @@ import numpy as np
 from oncoseg.datasets import lidc_dicom
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.channels import channel_name
-from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, safe_id, shortened, walk
+from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, shortened, walk
+from oncoseg.datasets.structures import Labels, own_labels, structures_of
 from oncoseg.errors import DataError
 from oncoseg.io import ImageRef, is_dicom
 from oncoseg.io.annotations import open_structures
@@ -42,9 +41,6 @@ DEPTH = 6
 
 GLANCE_FILES = 3
 """How many files of a folder recognising looks at."""
-
-TUMOUR = re.compile("gtv|tumou?r|lesion|mass|neoplasm|cancer|carcinoma|metasta", re.IGNORECASE)
-"""Structures that lie inside of others, and are drawn over them."""
 
 SHOWN_NAMES = 12
 """How many structures are listed."""
@@ -69,19 +65,6 @@ class Marked(NamedTuple):
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What the files beside the images ask for.
-
-    Attributes:
-        channels: channel → series; empty to guess.
-        labels: label → patterns of structures; None for a label per structure.
-    """
-
-    channels: Mapping[str, str]
-    labels: Mapping[str, Sequence[str]] | None
-
-
 def recognise(path: Path) -> bool:
     """True when one of the first folders holds DICOM that is not LIDC-IDRI's."""
     found = any(
@@ -98,10 +81,10 @@ def scan(path: Path) -> Scan:
     Raises:
         DataError: `channels.json` or `labels.json` cannot be used.
     """
-    wanted = Wanted(_read_channels(path / CHANNELS), _read_labels(path / LABELS))
+    wanted, joined = _read_channels(path / CHANNELS), _read_labels(path / LABELS)
     found = survey(path)
     marked, problems = _open_all(found.annotations)
-    names = _label_names(marked, wanted)
+    labels = own_labels(name for each in marked for name in each.names) if joined is None else joined
     studies: dict[tuple[str, str], list[Series]] = defaultdict(list)
     for series in found.series:
         studies[series.patient, series.study_uid].append(series)
@@ -109,12 +92,12 @@ def scan(path: Path) -> Scan:
     described: list[tuple[Case | None, list[Problem]]] = []
     for number, study in _numbered(studies):
         of_study = [each for each in marked if _refers_to(each, study, studies[study])]
-        described += _describe(study[0], number, studies[study], of_study, wanted, names, reasons)
+        described += _describe(study[0], number, studies[study], of_study, wanted, labels, reasons)
     scanned = collect("dicom_folder", described)
     problems += [*scanned.problems, *_left_out(found), *_unused(marked, scanned.cases)]
     remarks = [f"{reason} ({count} series)." for reason, count in sorted(reasons.items())]
-    if names and wanted.labels is None:
-        shown = shortened([repr(name) for name in names], SHOWN_NAMES)
+    if labels and joined is None:
+        shown = shortened([repr(name) for name in labels], SHOWN_NAMES)
         remarks.append(
             f"Structures are labels of their own: {shown}. Join them in {LABELS} if that is wrong."
         )
@@ -140,14 +123,15 @@ def _describe(
     number: str,
     study: Sequence[Series],
     marked: Sequence[Marked],
-    wanted: Wanted,
-    names: Mapping[str, int],
+    wanted: Mapping[str, str],
+    labels: Labels,
     reasons: Counter[str],
 ) -> list[tuple[Case | None, list[Problem]]]:
     """The cases of one study: one for each grid on which it has channels."""
-    name = f"{safe_id(patient)}{number}"
-    if wanted.channels:
-        chosen, problems = _mapped(name, study, wanted.channels)
+    patient = f"P{patient}"
+    name = f"{patient}{number}"
+    if wanted:
+        chosen, problems = _mapped(name, study, wanted)
     else:
         chosen, problems = _guessed(study, marked, reasons), []
     if not chosen:
@@ -158,10 +142,10 @@ def _describe(
     for group in groups:
         case_id = f"{name}_{'-'.join(group)}" if len(groups) > 1 else name
         images = {channel: ImageRef(series.files) for channel, series in group.items()}
-        masks = [mask for each in marked if (mask := _mask(each, group, len(groups) == 1, wanted, names))]
-        labels = {value: label for label, value in names.items()} if masks else {}
+        masks = [mask for each in marked if (mask := _mask(each, group, len(groups) == 1, labels))]
+        names = dict(enumerate(labels, 1)) if masks else {}
         problems = [] if masks else [_no_mask(case_id)]
-        described.append((Case(case_id, safe_id(patient), images, tuple(masks), labels), problems))
+        described.append((Case(case_id, patient, images, tuple(masks), names), problems))
     return described
 
 
@@ -206,42 +190,16 @@ def _empty(series: Series) -> Volume:
     return Volume(np.broadcast_to(np.uint8(0), (1, *series.grid)), series.affine_ras)
 
 
-def _mask(
-    marked: Marked, group: Mapping[str, Series], alone: bool, wanted: Wanted, names: Mapping[str, int]
-) -> ImageRef | None:
+def _mask(marked: Marked, group: Mapping[str, Series], alone: bool, labels: Labels) -> ImageRef | None:
     """The annotation on the grid of the series that it refers to; None if it is of another."""
     on = [series for series in group.values() if series.uid in marked.series_uids]
     if not on and alone and not marked.series_uids:
         on = list(group.values())
-    structures = _structures(marked, wanted, names)
+    values = {label: value for value, label in enumerate(labels, 1)}
+    structures = structures_of(marked.names, labels, values)
     if not on or not structures:
         return None
     return ImageRef((marked.file,), grid_of=on[0].files, structures=structures)
-
-
-def _structures(marked: Marked, wanted: Wanted, names: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    """Structure → label value, in the order in which they are drawn."""
-    if wanted.labels is None:
-        return tuple((name, names[name]) for name in sorted(marked.names, key=_drawn_late))
-    return tuple(
-        (name, names[label])
-        for label, patterns in wanted.labels.items()
-        for name in marked.names
-        if any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in patterns)
-    )
-
-
-def _label_names(marked: Sequence[Marked], wanted: Wanted) -> dict[str, int]:
-    """Label → value, the same in all cases."""
-    if wanted.labels is not None:
-        return {name: value for value, name in enumerate(wanted.labels, 1)}
-    known = {name for each in marked for name in each.names}
-    found = sorted(known, key=lambda name: (_drawn_late(name), name))
-    return {name: value for value, name in enumerate(found, 1)}
-
-
-def _drawn_late(name: str) -> bool:
-    return TUMOUR.search(name) is not None
 
 
 def _open_all(annotations: Sequence[Annotation]) -> tuple[list[Marked], list[Problem]]:

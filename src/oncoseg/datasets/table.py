@@ -1,10 +1,12 @@
 """A plain table of cases for whatever has no layout of its own: one line per case, one column per channel.
 
 Columns: `case`, `patient`, a column per channel with paths (`CT`, `T1`, …), `label` or one `label.READER`
-per reader, `class`, `site`. Paths are relative to the table; `FILE#2` is the third volume of a 4D file.
-Beside the table, `labels.json` names the label values: `{"liver": 1, "tumour": 2}`.
+per reader, `class`, `site`. Paths are relative to the table; `FILE#2` is the third volume of a 4D file, and
+a folder of DICOM files is a series. Beside the table, `labels.json` names the label values:
+`{"liver": 1, "tumour": 2}`; structures of an annotation get the value of the label that is called like them.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,10 +17,10 @@ from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.dataset_json import Listing
 from oncoseg.datasets.folders import collect, list_folder, safe_id
+from oncoseg.datasets.structures import Labels, is_annotation, own_labels, structure_names, structures_of
 from oncoseg.datasets.tables import TABLE_SUFFIXES, Table, read_table
 from oncoseg.errors import DataError
-from oncoseg.io import IMAGE_SUFFIXES, SEGMENTATION_SUFFIX, VOLUME_SUFFIXES, ImageRef, image_ref
-from oncoseg.io.segments import list_segments
+from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, ImageRef, image_ref, is_dicom
 
 INDEX = "cases.csv"
 """The table's name where a folder is given."""
@@ -33,6 +35,9 @@ CASE, PATIENT, CLASS, SITE = "case", "patient", "class", "site"
 LABEL = re.compile(r"label(\.(?P<reader>.+))?", re.IGNORECASE)
 
 CELL = re.compile(r"(?P<path>.+?)(#(?P<component>\d+))?")
+
+GLANCE_CELLS = 20
+"""How many cells of a column are looked for as folders."""
 
 Described = tuple[Case | None, list[Problem]]
 
@@ -70,10 +75,8 @@ def scan(path: Path) -> Scan:
     table = read_table(tables[0], (CASE, PATIENT))
     columns = _columns(table)
     labels = read_labels(table.path.parent / LABELS)
-    listing = Listing()
-    found = collect(
-        "table", [_describe(table, row, columns, labels, listing) for row in range(len(table.rows))]
-    )
+    files = _Files(table, columns, labels)
+    found = collect("table", [_describe(table, row, columns, files) for row in range(len(table.rows))])
     remarks = list(table.remarks)
     if columns.ignored:
         remarks.append(
@@ -124,7 +127,7 @@ def _columns(table: Table) -> Columns:
             continue
         if LABEL.fullmatch(heading):
             masks[heading] = cells
-        elif any(_is_image(cell) for cell in cells):
+        elif any(_is_image(cell) for cell in cells) or _name_folders(table.path.parent, cells):
             images[_new_channel(table, heading, images)] = cells
         else:
             ignored.append(heading)
@@ -149,9 +152,73 @@ def _is_image(cell: str) -> bool:
     return bool(match and match["path"].lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)))
 
 
-def _describe(
-    table: Table, row: int, columns: Columns, labels: Mapping[int, str] | None, listing: Listing
-) -> Described:
+def _name_folders(folder: Path, cells: Sequence[str]) -> bool:
+    """Whether the first cells name folders; others, such as ages, are not looked for one by one."""
+    filled = [cell for cell in cells if cell][:GLANCE_CELLS]
+    return any((folder / cell).is_dir() for cell in filled)
+
+
+class _Files:
+    """What lies where: files from one listing of each folder, and the structures of annotations."""
+
+    def __init__(self, table: Table, columns: Columns, labels: Mapping[int, str] | None) -> None:
+        self._folder = table.path.parent
+        self._listing = Listing()
+        self._names: dict[Path, tuple[str, ...]] = {}
+        for cell in (cell for cells in columns.masks.values() for cell in cells if cell):
+            with contextlib.suppress(DataError):  # told where the cell's case is described
+                file = self.reference(cell).files[0]
+                if is_annotation(file):
+                    self._names[file] = structure_names(file)
+        own = own_labels(name for names in self._names.values() for name in names)
+        self._structures: Labels = own if labels is None else {name: [name] for name in labels.values()}
+        if labels is not None:
+            self.labels = dict(labels)
+        else:
+            self.labels = dict(enumerate(own, 1)) if own else dict(DEFAULT_LABELS)
+
+    def reference(self, cell: str) -> ImageRef:
+        """The file or series that a cell names.
+
+        Raises:
+            DataError: it is not there, or cannot be read.
+        """
+        match = CELL.fullmatch(cell)
+        texts = (match["path"], match["path"].replace("\\", "/")) if match else (cell,)
+        places = [self._folder / text for text in texts]
+        path = next((place for place in places if place in self._listing), None)
+        if path is not None and (_is_image(cell) or is_dicom(path)):
+            return image_ref(path, int(match["component"]) if match and match["component"] else None)
+        if path is not None:
+            known = ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
+            raise DataError(f"{path} has a suffix that cannot be read; expected one of {known}, or DICOM.")
+        series = next((place for place in places if place.is_dir()), None)
+        if series is None:
+            raise DataError(f"{places[0]} does not exist. Paths are relative to the table's folder; mend it.")
+        files = tuple(series / name for name in sorted(self._listing.names(series)))
+        if not any(map(is_dicom, files)):
+            raise DataError(f"{series} is a folder without DICOM files; expected a series, or name a file.")
+        return ImageRef(tuple(file for file in files if is_dicom(file)))
+
+    def mask(self, cell: str, image: ImageRef) -> ImageRef:
+        """The mask that a cell names, on the grid of an image.
+
+        Raises:
+            DataError: see `reference`; or an annotation that cannot be used, or of which nothing has a label.
+        """
+        ref = self.reference(cell)
+        file = ref.files[0]
+        if not is_annotation(file):
+            return ref
+        names = self._names[file] if file in self._names else structure_names(file)
+        values = {name: value for value, name in self.labels.items()}
+        structures = structures_of(names, self._structures, values)
+        if not structures:
+            raise DataError(f"{file} marks {', '.join(names)}, none of which {LABELS} names. Add one to it.")
+        return ImageRef(ref.files, grid_of=image.files, structures=structures)
+
+
+def _describe(table: Table, row: int, columns: Columns, files: _Files) -> Described:
     texts = {name: (table.column(name) or [""] * (row + 1))[row] for name in (CASE, PATIENT, CLASS, SITE)}
     where = f"{table.path.name}, line {table.lines[row]}"
     if not texts[CASE] or not texts[PATIENT]:
@@ -159,76 +226,25 @@ def _describe(
             f"{where}: expected a case and its patient; it is left out. Fill in both, alike where each case "
         )
         return None, [Problem("unnamed-case", None, f"{text}is a patient of its own.")]
-    case_id, problems = safe_id(texts[CASE]), []
+    case_id = safe_id(texts[CASE])
+    problems: list[Problem] = []
     images: dict[str, ImageRef] = {}
     masks: list[ImageRef] = []
     for heading, cells in (*columns.images.items(), *columns.masks.items()):
+        if not cells[row] or (heading in columns.masks and not images):
+            continue
         try:
-            ref = _reference(table.path.parent, cells[row], listing)
+            if heading in columns.images:
+                images[heading] = files.reference(cells[row])
+            else:
+                masks.append(files.mask(cells[row], next(iter(images.values()))))
         except DataError as error:
             problems.append(Problem("missing-file", case_id, f"{case_id} ({where}), {heading}: {error}"))
-            continue
-        if ref and heading in columns.masks:
-            masks.append(ref)
-        elif ref:
-            images[heading] = ref
     if not images:
         text = f"{case_id} ({where}): no image can be found; the case is left out. Mend its paths."
         return None, [*problems, Problem("no-case", case_id, text)]
-    try:
-        named, refs = _named(masks, images, labels)
-    except DataError as error:
-        return None, [*problems, Problem("unreadable", case_id, f"{case_id} ({where}): {error}")]
-    return Case(
-        case_id, texts[PATIENT], images, refs, named, texts[SITE] or None, texts[CLASS] or None
-    ), problems
-
-
-def _reference(folder: Path, cell: str, listing: Listing) -> ImageRef | None:
-    """The file that a cell names; None for an empty cell.
-
-    Raises:
-        DataError: it is not there, or has a suffix that cannot be read.
-    """
-    match = CELL.fullmatch(cell)
-    if not match:
-        return None
-    named = folder / match["path"]
-    path = next(
-        (file for file in (named, folder / match["path"].replace("\\", "/")) if file in listing), None
-    )
-    if path is None:
-        raise DataError(f"{named} does not exist. Paths are relative to the table's folder; mend it.")
-    if not _is_image(cell):
-        known = ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
-        raise DataError(f"{named} has a suffix that cannot be read; expected one of {known}.")
-    return image_ref(path, int(match["component"]) if match["component"] else None)
-
-
-def _named(
-    masks: Sequence[ImageRef], images: Mapping[str, ImageRef], labels: Mapping[int, str] | None
-) -> tuple[Mapping[int, str], tuple[ImageRef, ...]]:
-    """Names of the label values, and the masks; of Slicer's segmentations, the segments get the values.
-
-    Raises:
-        DataError: a segmentation that lists no segments.
-    """
-    segmentations = {mask for mask in masks if mask.files[0].name.lower().endswith(SEGMENTATION_SUFFIX)}
-    if not segmentations:
-        return labels or DEFAULT_LABELS, tuple(masks)
-    names = {mask: [segment.name for segment in list_segments(mask.files[0])] for mask in segmentations}
-    ordered = list(dict.fromkeys(name for mask in masks for name in names.get(mask, [])))
-    values = {name: value for value, name in (labels or dict(enumerate(ordered, 1))).items()}
-    grid = next(iter(images.values())).files
-    refs = [
-        ImageRef(
-            mask.files, grid_of=grid, structures=tuple((n, values[n]) for n in names[mask] if n in values)
-        )
-        if mask in segmentations
-        else mask
-        for mask in masks
-    ]
-    return {value: name for name, value in values.items()}, tuple(refs)
+    site, target = texts[SITE] or None, texts[CLASS] or None
+    return Case(case_id, texts[PATIENT], images, tuple(masks), files.labels, site, target), problems
 
 
 LAYOUT = Layout(

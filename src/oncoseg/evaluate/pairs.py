@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,16 +11,21 @@ import numpy as np
 
 from oncoseg import io
 from oncoseg.datasets import has_synthetic_note, open_dataset
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, GeometryError
 from oncoseg.io import VOLUME_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
+from oncoseg.metrics.boxes import bounding_box
 from oncoseg.volume import Volume, check_same_grid
 
 TRUTH_ENDS = ("_seg", "-seg", "_mask", "_labels", "_label", "_segmentation", "_gt")
 """Ends of a mask's name that are not part of the case's id."""
 
 PROBABILITY_END = "_probability"
-"""End of the name of a probability map beside a mask, as `oncoseg predict --probabilities` writes."""
+"""End of the name of a probability map beside a mask, as `oncoseg predict --probabilities` writes: of a
+single class `CASE_probability`, of several `CASE_CLASS_probability` each."""
+
+ONLY_CLASS = ""
+"""Stands for the class of a map whose name says none."""
 
 LARGEST_LABEL = 65_535
 """Label values above it are no labels."""
@@ -35,7 +40,7 @@ class Pair(NamedTuple):
         truth: one mask per reader.
         labels: label value → name, where the truth's data set declares them.
         prediction: None where there is none.
-        probability: of tumour, beside the prediction; None where there is none.
+        maps: (class, its probability map) of those beside the prediction; see ONLY_CLASS.
         images: channel → image to show under the contours; None where there is none.
     """
 
@@ -44,7 +49,7 @@ class Pair(NamedTuple):
     truth: tuple[ImageRef, ...]
     labels: Mapping[int, str]
     prediction: ImageRef | None = None
-    probability: ImageRef | None = None
+    maps: tuple[tuple[str, ImageRef], ...] = ()
     images: Mapping[str, ImageRef] | None = None
 
 
@@ -68,14 +73,12 @@ class Loaded(NamedTuple):
     Attributes:
         truth: label values, axes `i j k`.
         prediction: likewise; None where there is none.
-        probability: float32; None where there is none.
         spacing_mm: None where the truth's file holds no voxel size.
         like: the truth's grid, with voxels that are all 0 and take no memory.
     """
 
     truth: np.ndarray
     prediction: np.ndarray | None
-    probability: np.ndarray | None
     spacing_mm: tuple[float, float, float] | None
     like: Volume
 
@@ -90,7 +93,8 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
         patients: case → patient, for plain folders; a case that is not listed is a patient of its own.
 
     Raises:
-        DataError: a folder without masks, two masks of one case, or no case that is in both.
+        DataError: a folder without masks, masks named in two ways or two of one case, or no case that is in
+            both.
     """
     known = _truths(truth, patients or {})
     predicted = _predictions(prediction)
@@ -99,9 +103,9 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
             f"No case is in both folders: the truth has {_some(known)}, the predictions have "
             f"{_some(predicted)}. Expected masks of the same names."
         )
-    maps = _files(prediction, only_probabilities=True)
+    maps = _maps(prediction, known)
     pairs = [
-        case._replace(prediction=predicted.get(name), probability=maps.get(name))
+        case._replace(prediction=predicted.get(name), maps=tuple(maps.get(name, ())))
         for name, case in sorted(known.items())
     ]
     synthetic = has_synthetic_note(truth) or has_synthetic_note(prediction)
@@ -112,16 +116,24 @@ def read_patients(path: Path) -> dict[str, str]:
     """Read case → patient from a CSV file with the columns `case` and `patient`.
 
     Raises:
-        DataError: unreadable, without these columns, or a case with two patients.
+        DataError: unreadable, without these columns, a case with two patients, or without any.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["case"], row["patient"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if missing := {"case", "patient"} - set(reader.fieldnames or ()):
+                raise ValueError(
+                    f"its first line is {','.join(reader.fieldnames or ())!r}, without {missing}"
+                )
+            rows = [((row["case"] or "").strip(), (row["patient"] or "").strip()) for row in reader]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"Cannot read {path} ({type(error).__name__}: {error}); expected a CSV file with the columns "
-            "case and patient."
+            f"Cannot read {path} ({reason}); expected a CSV file with the columns case and patient, with "
+            "commas between."
         ) from error
+    if nobody := [case for case, patient in rows if not patient]:
+        raise DataError(f"{path} gives case {nobody[0]!r} no patient; expected one.")
     for case, count in Counter(case for case, _ in dict.fromkeys(rows)).items():
         if count > 1:
             raise DataError(f"{path} gives case {case!r} {count} patients; expected one.")
@@ -148,17 +160,27 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     spacing = first.spacing_mm if first.spacing_known else None
     like = first.with_array(np.broadcast_to(np.uint8(0), first.array.shape))
     if pair.prediction is None:
-        return Loaded(truth, None, None, spacing, like)
-    predicted = _placed(io.read(pair.prediction), first)
-    probability = None if pair.probability is None else _placed(io.read(pair.probability), first)
-    if resample:
-        predicted = resample_labels(predicted, first)
-        probability = None if probability is None else resample_labels(probability, first)
-    check_same_grid({"truth": first, "prediction": predicted})
-    if probability is not None:
-        check_same_grid({"truth": first, "probability": probability})
-    scores = None if probability is None else _probabilities(probability)
-    return Loaded(truth, _labels(predicted, "prediction"), scores, spacing, like)
+        return Loaded(truth, None, spacing, like)
+    predicted = _on_grid(pair.prediction, like, "prediction", resample)
+    return Loaded(truth, _labels(predicted, "prediction"), spacing, like)
+
+
+def load_map(ref: ImageRef, like: Volume, resample: bool) -> np.ndarray:
+    """Read a probability map on the truth's grid.
+
+    Args:
+        ref: the file.
+        like: see `Loaded`.
+        resample: as in `load`.
+
+    Returns:
+        Probabilities, float32, axes `i j k`.
+
+    Raises:
+        DataError: a file that cannot be used, or values outside [0, 1].
+        GeometryError: grids that differ.
+    """
+    return _probabilities(_on_grid(ref, like, "probability", resample))
 
 
 def load_image(ref: ImageRef, like: Volume) -> Volume:
@@ -186,18 +208,18 @@ def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
     declared = {value for values in classes.values() for value in values}
     for name, mask in (("truth", loaded.truth), ("prediction", loaded.prediction)):
         values = set() if mask is None else set(label_values(mask))
-        if others := sorted(values - declared - {0}):
+        if others := sorted(values - declared):
             raise DataError(
                 f"The {name} holds the label values {others}; expected only 0 and {sorted(declared)}. "
-                "Declare them, such as --class tumour=1,2,4, or mend the mask."
+                "Declare them, such as --class tumour=1,2,4 (those that do not matter as a class of their "
+                "own), or mend the mask."
             )
 
 
 def label_values(mask: np.ndarray) -> list[int]:
-    """The label values in a mask."""
-    if mask.dtype.itemsize <= 2:
-        return [int(value) for value in np.flatnonzero(np.bincount(mask.ravel()))]
-    return [int(value) for value in np.unique(mask)]
+    """The label values in a mask, without 0."""
+    marked = mask[bounding_box(mask)]
+    return [int(value) for value in np.unique(marked.ravel(order="K")) if value]
 
 
 def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
@@ -250,6 +272,7 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
     stems = {file: stem for file, stem in stems.items() if not stem.endswith(PROBABILITY_END)}
     named = {file: stem for file, stem in stems.items() if stem.lower().endswith(TRUTH_ENDS)}
     pattern = re.compile(f"({'|'.join(map(re.escape, TRUTH_ENDS))})$", re.IGNORECASE)
+    _check_named_alike(folder, [pattern.sub("", stem) for stem in named.values()], stems.values())
     found: dict[str, ImageRef] = {}
     for file, stem in (named or stems).items():
         case = pattern.sub("", stem)
@@ -260,6 +283,42 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
             )
         found[case] = io.image_ref(file)
     return found
+
+
+def _maps(folder: Path, cases: Collection[str]) -> dict[str, list[tuple[str, ImageRef]]]:
+    """Case → (class, map) of the maps in a folder; a name that fits two cases is of the longer one."""
+    maps: dict[str, list[tuple[str, ImageRef]]] = {}
+    for name, ref in _files(folder, only_probabilities=True).items():
+        fitting = [case for case in cases if name == case or name.startswith(f"{case}_")]
+        if fitting:
+            case = max(fitting, key=len)
+            maps.setdefault(case, []).append((name[len(case) + 1 :] or ONLY_CLASS, ref))
+    return maps
+
+
+def _on_grid(ref: ImageRef, like: Volume, name: str, resample: bool) -> Volume:
+    volume = _placed(io.read(ref), like)
+    if resample:
+        volume = resample_labels(volume, like)
+    try:
+        check_same_grid({"truth": like, name: volume})
+    except GeometryError as error:
+        raise GeometryError(f"{error} Or add --resample (nearest neighbour).") from error
+    return volume
+
+
+def _check_named_alike(folder: Path, cases: Sequence[str], stems: Iterable[str]) -> None:
+    """Where some masks have an end such as `_seg`, what has none must be an image of such a case."""
+    others = [stem for stem in stems if not any(stem == case or _extends(stem, case) for case in cases)]
+    if cases and others:
+        raise DataError(
+            f"{folder} holds masks that are named in two ways: some end in one of {', '.join(TRUTH_ENDS)}, "
+            f"{len(others)} do not, the first is {others[0]!r}. Name all alike."
+        )
+
+
+def _extends(stem: str, case: str) -> bool:
+    return stem.startswith((f"{case}_", f"{case}-"))
 
 
 def _placed(volume: Volume, truth: Volume) -> Volume:

@@ -23,6 +23,9 @@ PIXELS, SLICE_MM = 256, 2.5
 WIDTH_MM = (330.0, 380.0)
 """Smallest and largest field of view."""
 
+PLACE_MM = 2.0**-10
+"""Lengths are multiples of it, which DICOM's decimals and NIfTI's single precision both hold exactly."""
+
 BEYOND_MM = 15.0
 """The scan goes on so far above and below the nodules."""
 
@@ -88,11 +91,15 @@ def _draw_nodules(rng: np.random.Generator, chest: Chest) -> list[Nodule]:
 
 def _draw_axes(rng: np.random.Generator, found: list[Nodule]) -> Axes:
     """The whole chest across, and along it what the nodules need."""
-    pixel_mm = rng.uniform(*WIDTH_MM) / PIXELS
+    pixel_mm = _whole(rng.uniform(*WIDTH_MM) / PIXELS, PLACE_MM)
     across = (np.arange(PIXELS) - (PIXELS - 1) / 2) * pixel_mm
     low = min(nodule.centre[2] - 2 * nodule.radius for nodule in found) - BEYOND_MM
     high = max(nodule.centre[2] + 2 * nodule.radius for nodule in found) + BEYOND_MM
-    return across, across, np.arange(low, high, SLICE_MM)
+    return across, across, np.arange(_whole(low, PLACE_MM), high, SLICE_MM)
+
+
+def _whole(value: float, step: float) -> float:
+    return round(value / step) * step
 
 
 def _image(

@@ -9,7 +9,7 @@ import numpy as np
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.io.dicom.findings import LeftOut
 from oncoseg.io.dicom.geometry import Gap, GapError, Placed, place
-from oncoseg.io.dicom.headers import Header, quiet
+from oncoseg.io.dicom.headers import DEFLATED, Header, quiet
 from oncoseg.io.dicom.kinds import kind_of
 from oncoseg.io.dicom.parts import COSINE_EQUAL, Part, normal, places, split
 from oncoseg.io.dicom.planes import Plane, planes_of
@@ -43,17 +43,20 @@ def volumes(headers: Sequence[Header], patient: str, split_gaps: bool) -> tuple[
         return [], [left_out(headers, "refused", "; ".join(told))]
     made, refused = [], []
     parts = split(planes)
+    localisers = _localisers(parts)
+    if localisers:
+        words = f"{len(localisers)} orientation(s) of fewer than {FEWEST_SLICES} slices each, no volume"
+        some = [plane for part in localisers for plane in part.planes]
+        refused.append(left_out(_headers_of(some), "localiser", words))
+    aside = set(map(id, localisers))
     for part in parts:
-        of_part = list({plane.header.file: plane.header for plane in part.planes}.values())
-        if _is_localiser(part, parts):
-            words = f"{len(part.planes)} slice(s) beside others of another orientation, no volume"
-            refused.append(left_out(of_part, "localiser", words))
+        if id(part) in aside:
             continue
         try:
             made += _series_of(part, patient, split_gaps)
         except GeometryError as error:
             label = f"{part.label}: " if part.label else ""
-            refused.append(left_out(of_part, "refused", f"{label}{error}"))
+            refused.append(left_out(_headers_of(part.planes), "refused", f"{label}{error}"))
     return made, refused
 
 
@@ -72,6 +75,18 @@ def left_out(headers: Sequence[Header], kind: str, reason: str) -> LeftOut:
     )
 
 
+def _localisers(parts: Sequence[Part]) -> list[Part]:
+    """Parts of few slices, where there are several orientations."""
+    normals = np.array([normal(part.planes[0]) for part in parts])
+    if np.abs(normals - normals[0]).max() <= COSINE_EQUAL:
+        return []
+    return [part for part in parts if len(places(part.planes)) < FEWEST_SLICES]
+
+
+def _headers_of(planes: Sequence[Plane]) -> list[Header]:
+    return list({plane.header.file: plane.header for plane in planes}.values())
+
+
 def _planes(headers: Sequence[Header]) -> tuple[list[Plane], Counter[str]]:
     """All planes, and why files have none."""
     planes: list[Plane] = []
@@ -87,15 +102,6 @@ def _planes(headers: Sequence[Header]) -> tuple[list[Plane], Counter[str]]:
             except DataError as error:
                 reasons[str(error)] += 1
     return planes, reasons
-
-
-def _is_localiser(part: Part, parts: Sequence[Part]) -> bool:
-    """Whether it has few slices and lies beside parts of another orientation."""
-    own = normal(part.planes[0])
-    others = [normal(other.planes[0]) for other in parts]
-    if all(np.abs(own - other).max() <= COSINE_EQUAL for other in others):
-        return False
-    return len(places(part.planes)) < FEWEST_SLICES
 
 
 def _series_of(part: Part, patient: str, split_gaps: bool) -> list[Series]:
@@ -140,13 +146,15 @@ def _without_duplicates(planes: Sequence[Plane]) -> tuple[list[Plane], list[str]
 def _digest(plane: Plane) -> bytes:
     """Equal for planes whose stored pixels and their meaning are equal."""
     stored = plane.pixels.format
-    if stored.encapsulated and stored.frames > 1:
-        return (
-            f"{plane.header.file} {plane.frame}".encode()
-        )  # frames of one file are not taken apart for this
-    with plane.header.file.open("rb") as file:
-        file.seek(plane.pixels.offset)
-        pixels = file.read() if stored.encapsulated else file.read(stored.frame_bytes)
+    deflated = stored.transfer_syntax == DEFLATED
+    if (stored.encapsulated or deflated) and stored.frames > 1:
+        return f"{plane.header.file} {plane.frame}".encode()  # such a file is not unpacked just for this
+    try:
+        with plane.header.file.open("rb") as file:
+            file.seek(0 if deflated else plane.pixels.offset)
+            pixels = file.read() if stored.encapsulated or deflated else file.read(stored.frame_bytes)
+    except OSError as error:
+        raise GeometryError(f"{plane.header.file} cannot be read: {error.strerror}") from error
     meaning = repr((stored.transfer_syntax, stored.rows, stored.columns, stored.signed, plane.pixels[2:]))
     return hashlib.sha256(meaning.encode() + pixels).digest()
 

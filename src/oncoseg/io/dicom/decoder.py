@@ -3,6 +3,7 @@
 pydicom takes the fragments apart and calls the decoder; which ones there are depends on what is installed.
 """
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +12,14 @@ import numpy as np
 
 from oncoseg.errors import DataError
 from oncoseg.io.dicom.jpeg_extended import decode_twelve_bits, twelve_bit_jpeg
-from oncoseg.io.dicom.series import Pixels, Slice
+from oncoseg.io.dicom.series import Pixels
 from oncoseg.limited import LimitedProcess, LostError
 
 DECODER_MEMORY_BYTES = 2 << 30
 """What a decoder may take: a slice of 8192×8192 pixels needs a quarter."""
 
 DECODER_SECONDS = 60.0
-"""How long decoding one slice may take; 512×512 pixels take some hundredths of a second."""
+"""How long decoding some slices may take; one of 512×512 pixels takes some hundredths of a second."""
 
 JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 """Transfer syntaxes for which no second decoder is tried: CharLS takes ten seconds to find data truncated."""
@@ -36,28 +37,35 @@ class Frame(NamedTuple):
 
 
 class Decoder:
-    """Decodes slices, one at a time, in another process. Close it."""
+    """Decodes slices in another process, for one thread at a time. Close it."""
 
     def __init__(self) -> None:
         """Start nothing yet."""
-        self._process = LimitedProcess(decode, DECODER_MEMORY_BYTES, DECODER_SECONDS)
+        self._process = LimitedProcess(decode_all, DECODER_MEMORY_BYTES, DECODER_SECONDS)
 
-    def numbers(self, plane: Slice, pixels: Pixels) -> np.ndarray:
-        """The stored numbers of a slice, axes row, column.
+    def numbers(self, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """The stored numbers of some slices, each with axes row, column.
 
         Raises:
-            DataError: the data is damaged, or there is no decoder for it.
+            DataError: the data of one is damaged, or there is no decoder for it.
         """
         try:
-            return self._process(Frame(plane.file, plane.frame or 0, pixels))
+            return self._process(frames)
         except LostError as error:
+            if len(frames) > 1:  # to tell which one it was
+                return [numbers for frame in frames for numbers in self.numbers([frame])]
             raise DataError(
-                f"{plane.file} is damaged: the decoder of its compressed pixels {error}. Copy it again."
+                f"{frames[0].file} is damaged: the decoder of its compressed pixels {error}. Copy it again."
             ) from error
 
     def close(self) -> None:
         """End the process."""
         self._process.close()
+
+
+def decode_all(frames: Sequence[Frame]) -> list[np.ndarray]:
+    """Decode some frames in this process; see `Decoder.numbers`."""
+    return [decode(frame) for frame in frames]
 
 
 def decode(frame: Frame) -> np.ndarray:

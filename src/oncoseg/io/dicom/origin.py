@@ -46,8 +46,8 @@ DECIMALS = 10
 """Of written millimetres and direction cosines; beyond them is what floating point adds."""
 
 
-SERIES_NUMBER_OFFSET = 9000
-"""Added to the source's series number, so that masks are listed behind the images."""
+SERIES_NUMBER_OFFSET, LARGEST_NUMBER = 9000, 2**31 - 1
+"""Added to the source's series number, so that masks are listed behind the images; and where numbers end."""
 
 UTF8 = "ISO_IR 192"
 """The character set that holds every name."""
@@ -127,6 +127,11 @@ def directions_lps(series: Series) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors along a row of pixels (i) and down a column (j), in LPS."""
     i, j = (LPS @ series.affine_ras[:3, axis] for axis in (0, 1))
     return i / np.linalg.norm(i), j / np.linalg.norm(j)
+
+
+def series_number(series: Series) -> int:
+    """Number of a series of masks."""
+    return min(SERIES_NUMBER_OFFSET + max(series.number or 0, 0), LARGEST_NUMBER)
 
 
 def without_noise(values: Iterable[float]) -> list[float]:

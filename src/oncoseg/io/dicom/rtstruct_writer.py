@@ -16,11 +16,11 @@ from oncoseg.io.dicom.codes import concept_of
 from oncoseg.io.dicom.headers import quiet
 from oncoseg.io.dicom.origin import (
     LPS,
-    SERIES_NUMBER_OFFSET,
     Algorithm,
     Origin,
     check_labels,
     origin_of,
+    series_number,
 )
 from oncoseg.io.dicom.outlines import outlines
 from oncoseg.io.dicom.series import Series, Slice
@@ -91,7 +91,7 @@ def _structure_set(series: Series, origin: Origin, algorithm: Algorithm, moment:
         InstanceCreationTime=moment.strftime("%H%M%S"),
         Modality="RTSTRUCT",
         SeriesInstanceUID=generate_uid(prefix=None),
-        SeriesNumber=SERIES_NUMBER_OFFSET + max(series.number or 0, 0),
+        SeriesNumber=series_number(series),
         SeriesDescription=f"{algorithm.name} structures",
         OperatorsName="",
         Manufacturer=algorithm.name,

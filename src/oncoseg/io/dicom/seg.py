@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.io.dicom.decoder import Decoder
+from oncoseg.io.dicom.decoder import Decoder, Frame
 from oncoseg.io.dicom.headers import numbers_of, quiet
 from oncoseg.io.dicom.pixel_format import LARGEST_COMPRESSION, LARGEST_SLICE_PIXELS
-from oncoseg.io.dicom.series import PixelFormat, Pixels, Series, Slice
+from oncoseg.io.dicom.series import PixelFormat, Pixels, Series
 from oncoseg.io.structures import (
     Drawing,
     Structure,
@@ -216,7 +216,7 @@ def _decoded(parsed: _Segmentation, wanted: Sequence[int]) -> Iterator[np.ndarra
     pixels = Pixels(stored, int(dataset["PixelData"].file_tell), 1.0, 0.0)
     with closing(Decoder()) as decoder:
         for index in wanted:
-            yield decoder.numbers(Slice(parsed.path, index, "", (0.0, 0.0, 0.0)), pixels)
+            yield from decoder.numbers([Frame(parsed.path, index, pixels)])
 
 
 def _place(parsed: _Segmentation, index: int, series: Series) -> _Frame:

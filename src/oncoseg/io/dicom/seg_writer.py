@@ -17,12 +17,12 @@ from oncoseg.io.dicom.headers import quiet
 from oncoseg.io.dicom.origin import (
     LPS,
     NEEDED,
-    SERIES_NUMBER_OFFSET,
     Algorithm,
     Origin,
     check_labels,
     directions_lps,
     origin_of,
+    series_number,
     without_noise,
 )
 from oncoseg.io.dicom.series import Series, Slice
@@ -76,7 +76,7 @@ def write_seg(
         ],
         omit_empty_frames=len(filled) > 0,
         series_instance_uid=generate_uid(prefix=None),
-        series_number=SERIES_NUMBER_OFFSET + max(series.number or 0, 0),
+        series_number=series_number(series),
         sop_instance_uid=generate_uid(prefix=None),
         instance_number=1,
         manufacturer=algorithm.name,

@@ -107,8 +107,11 @@ def _kind(header: Header) -> str:
     sop_class = header.text("SOPClassUID")
     if sop_class not in VOLUMES:
         return kind_of(sop_class)
-    if "LOCALIZER" in header.text("ImageType").upper().split("\\"):
+    image_type = header.text("ImageType").upper().split("\\")
+    if "LOCALIZER" in image_type:
         return "localiser"
+    if "MOSAIC" in image_type:
+        return "mosaic"
     if header.text("BurnedInAnnotation").upper() == "YES":
         return "burned-in text"
     return "image"
@@ -117,6 +120,7 @@ def _kind(header: Header) -> str:
 def _reason(kind: str) -> str:
     return {
         "localiser": "single slices that plan a scan, no volume",
+        "mosaic": "all slices lie side by side in one picture; export them as single slices",
         "burned-in text": "text is drawn into the pixels, which would be taken for anatomy",
     }.get(kind, "no volume of CT, MR or PET")
 

@@ -1,5 +1,6 @@
 """The voxels of a `Series`: whole, or some slices at a time within bounded memory."""
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
@@ -9,12 +10,15 @@ import numpy as np
 
 from oncoseg.errors import DataError
 from oncoseg.io.checks import check_finite
-from oncoseg.io.dicom.decoder import Decoder
+from oncoseg.io.dicom.decoder import Decoder, Frame
 from oncoseg.io.dicom.series import Pixels, Series, Slice
 from oncoseg.io.dicom.stored import stored_numbers
 from oncoseg.io.dicom.values import LOWEST_HU, fill, values_type
 from oncoseg.processes import available_processors
 from oncoseg.volume import Volume
+
+BATCH = 8
+"""Slices that one thread reads at a time, as asking another process for each alone would cost more."""
 
 MOST_READERS = 4
 """Threads that read slices, and processes that decode them, at most; no more than there are processors."""
@@ -118,14 +122,16 @@ class SeriesSlabs:
                 f"{self.series.files[0]}: {stop - start} slices do not fit into memory."
             ) from error
 
-        def read(k: int) -> int:
-            numbers = self._numbers(self.series.slices[k], self._pixels[k])
-            raised = fill(buffer[k - start], numbers, self._pixels[k], self.series.modality)
-            check_finite(buffer[k - start], self.series.slices[k].file)
+        def read(some: range) -> int:
+            raised = 0
+            for k, numbers in zip(some, self._numbers(some), strict=True):
+                raised += fill(buffer[k - start], numbers, self._pixels[k], self.series.modality)
+                check_finite(buffer[k - start], self.series.slices[k].file)
             return raised
 
         with ThreadPoolExecutor(self._readers) as threads:
-            reading = [threads.submit(read, k) for k in range(start, stop)]
+            batches = [range(k, min(k + BATCH, stop)) for k in range(start, stop, BATCH)]
+            reading = [threads.submit(read, some) for some in batches]
             try:
                 self.raised += sum(each.result() for each in reading)
             except BaseException:
@@ -133,12 +139,18 @@ class SeriesSlabs:
                 raise
         return buffer.T
 
-    def _numbers(self, plane: Slice, pixels: Pixels) -> np.ndarray:
-        if not pixels.format.encapsulated:
-            return stored_numbers(plane, pixels)
+    def _numbers(self, some: range) -> Iterator[np.ndarray]:
+        """The stored numbers of some slices; compressed ones are decoded together."""
+        packed = [k for k in some if self._pixels[k].format.encapsulated]
+        decoded = dict(zip(packed, self._decoded(packed), strict=True)) if packed else {}
+        for k in some:
+            yield decoded[k] if k in decoded else stored_numbers(self.series.slices[k], self._pixels[k])
+
+    def _decoded(self, packed: Sequence[int]) -> list[np.ndarray]:
+        slices = [self.series.slices[k] for k in packed]
         decoder = self._decoders.get()
         try:
-            return decoder.numbers(plane, pixels)
+            return decoder.numbers([Frame(each.file, each.frame or 0, _pixels(each)) for each in slices])
         finally:
             self._decoders.put(decoder)
 

@@ -28,8 +28,8 @@ CHECK_DIGITS = 8
 """Hexadecimal digits of the secret's hash in the record; far too few to find the secret by."""
 
 FACES = (
-    "{count} file(s) are thin slices of heads, from which a face can be drawn: remove the faces, with a "
-    "program for defacing, before you share them."
+    "{count} file(s) are, or may be, thin slices of heads, from which a face can be drawn: remove the faces, "
+    "with a program for defacing, before you share them."
 )
 
 Progress = Callable[[int, int], None]
@@ -126,10 +126,16 @@ def _read(file: Path) -> "Dataset":
         DataError: it is damaged, or its pixels may hold text. Names neither the file nor what it says.
     """
     from pydicom import dcmread
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     with quiet():
         try:
             dataset = dcmread(file, force=True)
+            if "TransferSyntaxUID" not in dataset.file_meta:  # a file without a header of its own
+                explicit = not dataset.original_encoding[0]
+                dataset.file_meta.TransferSyntaxUID = (
+                    ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+                )
             reason = text_in_pixels(dataset)
         except Exception as error:  # pydicom raises nearly anything on damaged bytes
             raise DataError("damaged: it cannot be read") from error

@@ -37,11 +37,13 @@ def text_in_pixels(dataset: "Dataset") -> str:
 
 
 def shows_face(dataset: "Dataset") -> bool:
-    """Whether an image may be one of thin slices through a head."""
+    """Whether an image may be of thin slices through a head; MR also where no part of the body is named."""
     if str(dataset.get("SOPClassUID", "")) not in VOLUMES:
         return False
     words = " ".join(str(dataset.get(keyword) or "") for keyword in DESCRIBED).lower()
-    return HEAD.search(words) is not None and _thickness_mm(dataset) <= THIN_SLICES_MM
+    unknown = dataset.get("Modality") == "MR" and not dataset.get("BodyPartExamined")
+    head = unknown or HEAD.search(words) is not None
+    return head and _thickness_mm(dataset) <= THIN_SLICES_MM
 
 
 def _thickness_mm(dataset: "Dataset") -> float:

@@ -41,7 +41,8 @@ _WORDS = """
     reconstruction rectal rectum recurrence recurrent reduced reference reformat reformatted region
     renal resection residual resolution rest retina revolution rib ribs right ring risk roi routine
     sacral sacrum sag sagittal salivary sarcoma saturated scan scapula scar scout se second secondary
-    segmentation seminal sensation sense sequence series sharp short shot siemens sigmoid signa single
+    segment segmentation segments seminal sensation sense sequence series sharp short shot siemens
+    sigmoid signa single
     sinus sinuses skeletal skin skull skyra slab slice slices small smooth soft somatom sonata space
     spgr spin spinal spine spir spiral spleen splenic spoiled ssfp stack standard star stationary std
     sternum stir stomach stress structure study submandibular subtraction superior supine suppressed
