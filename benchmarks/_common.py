@@ -19,7 +19,10 @@ FULL_SIZE, QUICK_SIZE = (240, 240, 155), (48, 48, 24)
 
 
 class Child(NamedTuple):
-    """A process that has ended: wall time, processor time (its children's too), memory, what it wrote."""
+    """A process that has ended: wall time, processor time (its children's too), memory, what it wrote.
+
+    Memory is the peak of the largest single process.
+    """
 
     seconds: float
     processor_seconds: float
@@ -52,13 +55,17 @@ def child_environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
 
 
-def run_python(*arguments: object) -> Child:
+def run_python(*arguments: object, python: str | Path = sys.executable) -> Child:
     """Run a fresh Python process and take its times and its peak of resident memory.
+
+    Args:
+        arguments: of the command, after Python itself.
+        python: which one; that of another environment is given `-I`, so that it does not see this one's.
 
     Raises:
         RuntimeError: it failed; holds what it wrote.
     """
-    command = [sys.executable, "-W", "ignore", *map(str, arguments)]
+    command = [str(python), "-W", "ignore", *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as output:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=child_environment())

@@ -21,6 +21,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("train_speed.py", "MONAI"),
         ("predict_speed.py", "matrix product"),
         ("metrics_speed.py", "MONAI"),
+        ("evaluators_speed.py", "overlap alone"),
     ],
 )
 def test_benchmark_runs_and_prints_its_table(script: str, row: str) -> None:

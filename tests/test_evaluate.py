@@ -19,7 +19,7 @@ from oncoseg.evaluate.table import EMPTY_RULE
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
-from oncoseg.predict import CasePrediction
+from oncoseg.predict import CasePrediction, ClassMaps
 from oncoseg.recipe import Modality, Published, Recipe
 from oncoseg.run_folder import RunFolder
 
@@ -66,7 +66,10 @@ def test_a_patient_without_tumour_has_no_score_unless_some_was_predicted():
     row = evaluation.row("mri")
     assert (row.scores["dice"].mean, row.scores["dice"].n, row.both_empty, row.truth_empty) == (0, 1, 1, 1)
     assert math.isnan(row.scores["auc"].mean)
-    assert evaluation.curves["mri"]["auc"] is None
+    assert evaluation.curves_of("mri")["roc"] is None
+    assert evaluation.curves_of("mri")["froc"] is None
+    detection = evaluation.curves_of("mri")["detection"]
+    assert [detection[name] for name in ("tp", "fp", "fn", "tn")] == [0, 1, 0, 1]
 
 
 def test_the_cases_of_one_patient_are_counted_together_in_any_order():
@@ -86,9 +89,48 @@ def test_every_modality_and_all_together_have_rows_curves_and_intervals():
     assert mri.low < mri.mean < mri.high
     assert evaluation.row("ct").scores["dice"].low is None
     assert (together.n, together.mean) == (8, pytest.approx(5 / 8))
-    assert evaluation.curves["all"]["confusion"] == {"tp": 9, "fp": 4, "fn": 7, "tn": 12}
-    assert evaluation.curves["ct"]["auc"] == 0
-    assert list(evaluation.curves) == ["mri", "ct", "all"]
+    voxels = evaluation.curves_of("all")["voxels"]
+    assert [voxels[name] for name in ("tp", "fp", "fn", "tn")] == [9, 4, 7, 12]
+    assert evaluation.curves_of("ct")["roc"]["auc"]["value"] == 0
+    assert [part["group"] for part in evaluation.curves] == ["mri", "ct", "all"]
+    # the same patients p0 and p1 have both, so that the unit of all together is six patients
+    assert [part["patients"] for part in evaluation.curves] == [6, 2, 6]
+
+
+def of_two_classes(patient: str, truth: str, first: list[float], second: list[float]) -> CasePrediction:
+    """Voxels in a row: the truth's class indices as text, and the probabilities of both classes."""
+    indices = np.array([int(index) for index in truth], np.uint8)[:, None, None]
+    each = np.array([first, second], np.float32)[..., None, None]
+    maps = ClassMaps(("oedema", "core"), indices, each)
+    image = np.full(indices.shape, 0.5, np.float32)
+    whole = each.max(axis=0)
+    return CasePrediction(patient, patient, "mri", image, indices > 0, whole, (1.0, 1.0, 1.0), classes=maps)
+
+
+def test_each_class_of_several_is_scored_besides_all_tumour_together():
+    cases = [
+        of_two_classes("a", "1120", [0.9, 0.2, 0.6, 0.1], [0.1, 0.3, 0.7, 0.2]),
+        of_two_classes("b", "0011", [0.1, 0.1, 0.8, 0.9], [0.2, 0.1, 0.3, 0.1]),
+    ]
+    evaluation = evaluate_predictions(cases, 0.5)
+    dice = {(row.patient, row.label): row.values["dice"] for row in evaluation.cases}
+    # a: oedema is found in one of two voxels, the core in its only one; together two of three
+    assert dice["a", "oedema"] == pytest.approx(2 / 3)
+    assert dice["a", "core"] == 1
+    assert dice["a", "tumour"] == pytest.approx(4 / 5)
+    assert dice["b", "tumour"] == dice["b", "oedema"] == 1
+    assert np.isnan(dice["b", "core"])
+    assert [part["class"] for part in evaluation.curves] == ["tumour", "oedema", "core"]
+    # of the core's own probabilities 0.7 is the greatest, and above all background
+    assert evaluation.curves_of("mri", "core")["roc"]["auc"]["value"] == 1
+    assert evaluation.row("mri").scores["dice"].mean == pytest.approx((4 / 5 + 1) / 2)
+
+
+def test_a_class_called_tumour_is_not_all_tumour_together():
+    case = of_two_classes("a", "1120", [0.9, 0.2, 0.6, 0.1], [0.1, 0.3, 0.7, 0.2])
+    named = case._replace(classes=case.classes._replace(names=("tumour", "core")))
+    labels = [row.label for row in evaluate_predictions([named], 0.5).cases]
+    assert labels == ["all classes", "tumour", "core"]
 
 
 def test_one_modality_alone_has_no_row_for_all():
@@ -156,8 +198,13 @@ def test_files_hold_everything_and_need_no_pickle(tmp_path):
     ]
     evaluate_predictions(cases, 0.5, PUBLISHED).write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cases.csv",
+        "cases.parquet",
+        "counts.csv",
         "curves.json",
         "panels.npz",
+        "patients.csv",
+        "patients.parquet",
         "per_patient.csv",
         "per_slice.csv",
         "summary.json",

@@ -10,7 +10,7 @@ import pytest
 from oncoseg.cli import main
 from oncoseg.cli.evaluation import MaskOptions
 from oncoseg.errors import DataError, RunError
-from oncoseg.evaluate import long_table
+from oncoseg.evaluate import curves, long_table
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.scoring import Scoring
 from oncoseg.files import SYNTHETIC_NOTE, SYNTHETIC_SENTENCE
@@ -96,6 +96,67 @@ def test_a_probability_map_adds_ranking_and_calibration(tmp_path: Path) -> None:
     found = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0)
     assert found.cases[0].values["auc"] == 1
     assert found.cases[0].values["brier"] == pytest.approx(0.25 / marked().size)
+
+
+def labelled(*values: float, dtype: type = np.uint8) -> np.ndarray:
+    """Values along the first axis, 0 elsewhere."""
+    voxels = np.zeros(GRID, dtype)
+    voxels[: len(values), 0, 0] = values
+    return voxels
+
+
+def test_each_class_takes_the_map_that_is_named_after_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "truth" / f"{name}.nii.gz", labelled(1, 1, 2))
+        write(tmp_path / "ours" / f"{name}.nii.gz", labelled(1, 1, 2))
+    for name, values in {
+        "a_core": (0.9, 0.8),
+        "a_rest": (0, 0.7, 0.4),
+        "b_rest": (0, 0, 0.9),
+        "a": (1,),
+    }.items():
+        path = tmp_path / "ours" / f"{name}_probability.nii.gz"
+        write(path, labelled(*values, dtype=np.float32))
+    classes = {"core": (1,), "rest": (2,), "all": (1, 2)}
+    for workers in (0, 2):
+        found = evaluate_masks(
+            tmp_path / "truth",
+            tmp_path / "ours",
+            tmp_path / f"out{workers}",
+            classes=classes,
+            workers=workers,
+        )
+        auc = {(row.case, row.label): row.values.get("auc") for row in found.cases}
+        others = marked().size - 1
+        assert auc == {
+            ("a", "core"): 1,
+            ("a", "rest"): pytest.approx((others - 1) / others),  # one background voxel has more
+            ("a", "all"): None,
+            ("b", "core"): 0,  # its map is missing, and another case has one
+            ("b", "rest"): 1,
+            ("b", "all"): None,
+        }
+        assert found.summary["maps_without_class"] == 1  # a_probability is of no class
+        parts = {part["class"]: part for part in curves.read(found.folder)["parts"]}
+        assert parts["core"]["maps"]["missing"] == 1
+        assert parts["all"]["maps"] is None
+        page = write_evaluation(found.folder).read_text(encoding="utf-8")
+        assert "names say none of the classes were not used: 1." in page
+    assert (tmp_path / "out0" / "curves.json").read_bytes() == (
+        tmp_path / "out2" / "curves.json"
+    ).read_bytes()
+
+
+def test_a_map_that_cannot_be_used_makes_its_prediction_missing(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "truth" / f"{name}.nii.gz", marked())
+        write(tmp_path / "ours" / f"{name}.nii.gz", marked())
+        write(tmp_path / "ours" / f"{name}_probability.nii.gz", marked(0.5, np.float32))
+    write(tmp_path / "ours" / "b_probability.nii.gz", marked(1.5, np.float32))
+    found = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0)
+    assert "expected 0 to 1" in found.failures["b"]
+    assert [row.values["dice"] for row in found.cases] == [1, 0]
+    assert found.cases[1].curves.missing_cases == 1
 
 
 def test_an_unusable_truth_stops_with_its_case(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -7,7 +7,16 @@ import pytest
 from oncoseg import io
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.evaluate.pairs import check_labels, find_pairs, label_values, load, read_patients
+from oncoseg.evaluate.pairs import (
+    ONLY_CLASS,
+    check_labels,
+    find_pairs,
+    label_values,
+    load,
+    load_map,
+    read_patients,
+)
+from oncoseg.io import ImageRef
 from tiny import brats_case, lidc_nodule
 
 GRID = (4, 5, 3)
@@ -34,9 +43,24 @@ def test_masks_are_paired_by_name_whatever_ends_it(tmp_path: Path) -> None:
     pairs, without_truth, _ = find_pairs(tmp_path / "truth", tmp_path / "ours")
     assert [(pair.case, pair.patient) for pair in pairs] == [("a", "a"), ("b", "b")]
     assert pairs[0].prediction.files[0].name == "a.nii.gz"
-    assert pairs[0].probability.files[0].name == "a_probability.nii.gz"
-    assert (pairs[1].prediction, pairs[1].probability) == (None, None)
+    ((name, probability),) = pairs[0].maps
+    assert (name, probability.files[0].name) == (ONLY_CLASS, "a_probability.nii.gz")
+    assert (pairs[1].prediction, pairs[1].maps) == (None, ())
     assert without_truth == ["c"]
+
+
+def test_a_map_of_a_class_is_of_the_longest_case_that_its_name_fits(tmp_path: Path) -> None:
+    names = ("a", "a_b")
+    for name in names:
+        write(tmp_path / "truth" / f"{name}.nii.gz", marked())
+        write(tmp_path / "ours" / f"{name}.nii.gz", marked())
+    for name in ("a_core", "a_b", "a_b_core", "x_core"):
+        write(tmp_path / "ours" / f"{name}_probability.nii.gz", marked(0.5, np.float32))
+    pairs, *_ = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    assert {pair.case: sorted(name for name, _ in pair.maps) for pair in pairs} == {
+        "a": ["core"],
+        "a_b": [ONLY_CLASS, "core"],
+    }
 
 
 def test_a_data_set_gives_patients_labels_and_readers(tmp_path: Path) -> None:
@@ -116,7 +140,7 @@ def loaded(
 def test_labels_stored_as_floating_point_are_labels(tmp_path: Path) -> None:
     found = loaded(tmp_path, marked(2, np.float32))
     assert found.prediction.dtype == np.uint8
-    assert label_values(found.prediction) == [0, 2]
+    assert label_values(found.prediction) == [2]
     assert found.spacing_mm == (1, 1, 2)
 
 
@@ -134,9 +158,20 @@ def test_what_is_no_label_map_is_refused(tmp_path: Path, prediction: np.ndarray,
 
 
 def test_probabilities_beyond_one_are_refused(tmp_path: Path) -> None:
-    write(tmp_path / "ours" / "a_probability.nii.gz", marked(1.5, np.float32))
+    path = write(tmp_path / "ours" / "a_probability.nii.gz", marked(1.5, np.float32))
     with pytest.raises(DataError, match=r"from 0.0 to 1.5; expected 0 to 1"):
-        loaded(tmp_path, marked())
+        load_map(ImageRef((path,)), loaded(tmp_path, marked()).like, False)
+
+
+def test_a_probability_map_on_another_grid_is_refused_or_resampled_where_allowed(tmp_path: Path) -> None:
+    fine = np.diag([0.5, 1.0, 2.0, 1.0])
+    fine[0, 3] = -0.25
+    chance = marked(0.5, np.float32)
+    path = write(tmp_path / "map.nii.gz", np.repeat(chance, 2, axis=0), fine)
+    like = loaded(tmp_path, marked()).like
+    with pytest.raises(GeometryError, match="truth and probability must lie on one grid"):
+        load_map(ImageRef((path,)), like, False)
+    assert np.array_equal(load_map(ImageRef((path,)), like, True), chance)
 
 
 def test_another_grid_is_refused_or_resampled_where_allowed(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ pretrain,1,ct,0.9,0.1,0.9,0.1,0.1,0.0001,1
 joint,1,mri,0.8,0.2,0.8,nan,0.2,0.0001,2
 joint,1,ct,0.8,0.2,0.8,0.2,0.2,0.0001,2
 """
+PLOTS = ("roc", "precision-recall", "reliability", "confusion", "froc", "volumes")
+AXES = ("share", "mm", "volume_difference_ml", "volume_error", "false_positive_lesions")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -114,7 +116,10 @@ def test_every_picture_says_what_it_shows(complete):
     assert all(image["alt"] for image in complete.images)
     # loss and Dice per modality, strip, ROC, precision–recall, and three tiles per example
     examples = 3 + 2
-    assert len(complete.images) == 4 + 1 + 2 + 3 * examples
+    # boxes (shares, mm, volumes, their error, false lesions), volumes, ROC, precision–recall, reliability,
+    # confusion matrix, FROC; three histograms more where there are five patients
+    of_modality = 5 + 1 + 4 + 1
+    assert len(complete.images) == 4 + 1 + 2 + 3 * examples + 2 * of_modality + 3
 
 
 def test_the_table_has_our_figures_and_the_papers(complete):
@@ -141,7 +146,8 @@ def test_the_summary_speaks_of_patients(complete):
 
 
 def test_patients_are_listed_worst_first(complete):
-    listed = re.findall(r'<th scope="row">(\w\d)</th>', complete.text)
+    section = complete.text.partition('<h2 id="patients">')[2].partition("</section>")[0]
+    listed = re.findall(r'<th scope="row">(\w\d)</th>', section)
     assert (listed[0], listed[1]) == ("c1", "m3")
     assert sorted(listed) == ["c0", "c1", "m0", "m1", "m2", "m3", "m4"]
 
@@ -192,7 +198,13 @@ def test_an_evaluation_that_lies_elsewhere_is_shown_beside_itself(tmp_path):
 
 def test_the_confusion_matrix_has_its_counts_in_their_places(complete):
     # MRI: of 5 × 16 voxels 4 × (4 + 3 + 3 + 2 + 4) found, none marked wrongly, 5 × 224 of background
-    assert "Tumour 80.0 % 64 20.0 % 16 Background 0.000 % 0 100.000 % 1 120" in complete.plain
+    (matrix, _) = [image["alt"] for image in complete.images if image["alt"].startswith("Confusion")]
+    assert re.fullmatch(
+        r"Confusion matrix of voxels\. truth tumour: predicted tumour 80\.0 % \([\d.–]+ %\), 64, "
+        r"predicted background 20\.0 % \([\d.–]+ %\), 16; truth background: "
+        r"predicted tumour 0 % \(0–0 %\), 0, predicted background 100 % \(100–100 %\), 1120\.",
+        matrix,
+    )
 
 
 def test_a_substituted_channel_is_said(tmp_path):
@@ -209,6 +221,9 @@ def test_every_figure_is_a_file_beside_the_page(tmp_path):
         "index.html",
         *(f"learning-{modality}-{what}.svg" for modality in ("mri", "ct") for what in ("loss", "dice")),
         *("roc.svg", "precision-recall.svg", "patients.svg", "examples.png"),
+        *(f"{kind}-{modality}-tumour.svg" for modality in ("mri", "ct") for kind in PLOTS),
+        *(f"spread-{modality}-tumour-{axis}.svg" for modality in ("mri", "ct") for axis in AXES),
+        *(f"histogram-mri-tumour-{metric}.svg" for metric in ("dice", "surface_dice", "lesion_f1")),
     }
     for path in page.parent.glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
@@ -282,8 +297,8 @@ def test_an_evaluation_of_another_version_is_an_error_with_the_command(tmp_path)
     folder = make_run(tmp_path / "run")
     finish_run(folder)
     summary = folder.path / "evaluation" / "test" / "summary.json"
-    summary.write_text(summary.read_text().replace('"format_version": 3', '"format_version": 2'))
-    with pytest.raises(RunError, match=r"another version of oncoseg, format 2.*oncoseg evaluate"):
+    summary.write_text(summary.read_text().replace('"format_version": 4', '"format_version": 3'))
+    with pytest.raises(RunError, match=r"another version of oncoseg, format 3.*oncoseg evaluate"):
         write_report(folder.path)
 
 
@@ -346,26 +361,6 @@ def test_learning_curves_show_each_side_in_its_epochs(drawn):
     )
     assert ct_dice["validation"] == [(1, 0), (2, 0.4), (3, 0.8)]
     assert [figure.axes[0].get_ylabel() for figure in drawn] == ["loss", "Dice"] * 2
-
-
-def test_operating_curves_have_their_axes_and_the_dot_at_the_threshold(drawn):
-    points = {"false_positive_rate": [0, 0.1, 1], "recall": [0, 0.6, 1], "precision": [1, 0.7, 0.3]}
-    # recall 6/8, false positive rate 2/20, precision 6/8
-    counts = {"tp": 6, "fp": 2, "fn": 2, "tn": 18}
-    curve = {"points": points, "confusion": counts, "auc": 0.9, "average_precision": 0.8}
-    curves.operating_curves({"mri": curve})
-    roc, precision_recall = drawn
-    assert (roc.axes[0].get_xlabel(), roc.axes[0].get_ylabel()) == ("false positive rate", "recall")
-    assert list(lines(roc).values()) == [
-        [(0, 0), (1, 1)],
-        [(0, 0), (0.1, 0.6), (1, 1)],
-        [(0.1, 0.75)],
-    ]
-    assert "MRI: 0.900" in lines(roc)
-    axes = precision_recall.axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("recall", "precision")
-    assert list(lines(precision_recall).values()) == [[(0, 1), (0.6, 0.7), (1, 0.3)], [(0.75, 0.75)]]
-    assert "MRI: 0.800" in lines(precision_recall)
 
 
 # the examples

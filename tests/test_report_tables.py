@@ -42,7 +42,9 @@ def test_an_evaluations_page_stands_alone_and_says_what_was_ruled(evaluated: dic
     assert float(dice[1]) == pytest.approx(4 / 6, abs=5e-4)
     listed = re.findall(r'<tr><th scope="row">(p\d)</th>', page)
     assert listed == ["p0", "p5", "p1", "p2", "p3", "p4"]  # the lowest Dice first
-    assert page.count("data:image/svg+xml") == 4  # three histograms and the volumes
+    # five plots of boxes, three histograms, the volumes and the confusion matrix
+    assert page.count("data:image/svg+xml") == 10
+    assert "There are no probability maps and so no curves" in page
     assert '<th scope="row">hausdorff_mm</th><td>undefined</td><td>diagonal</td>' in page
     assert (evaluated["poor"] / "volumes-label-1.svg").is_file()
 

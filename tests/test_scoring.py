@@ -11,8 +11,8 @@ from oncoseg.evaluate.scoring import (
     OF_PROBABILITY,
     UNDEFINED,
     CaseScores,
+    Maps,
     Scoring,
-    bounding_box,
     of_patients,
     score_case,
 )
@@ -41,6 +41,10 @@ def score(
     return row
 
 
+def mapped(probability: np.ndarray | None) -> Maps:
+    return {"tumour": None if probability is None else lambda: probability}
+
+
 def test_a_block_moved_by_one_voxel_is_scored_by_hand() -> None:
     row = score(block(4, 4, 2), block(5, 4, 2))
     assert row.counts == (4, 4, 4, math.prod(GRID) - 12)
@@ -64,7 +68,7 @@ def test_a_block_moved_by_one_voxel_is_scored_by_hand() -> None:
 
 def test_every_metric_of_the_catalogue_is_computed() -> None:
     truth = block(4, 4, 2)
-    row = score(truth, truth, probability=truth.astype(np.float32), with_probability=True)
+    row = score(truth, truth, maps=mapped(truth.astype(np.float32)))
     assert list(row.values) == list(METRICS)
     perfect = {"higher": 1.0, "lower": 0.0, "zero": 0.0}
     # the true lesion of 16 mm³ is too small for the challenge, which then gives the best value as well
@@ -113,8 +117,8 @@ def test_the_users_outcome_is_used() -> None:
 def test_a_missing_prediction_never_scores_better_than_an_empty_one() -> None:
     truth = block(4, 4, 2)
     nothing = np.zeros(GRID, np.float32)
-    empty = score(truth, np.zeros(GRID, np.uint8), probability=nothing, with_probability=True)
-    missing = score(truth, None, with_probability=True)
+    empty = score(truth, np.zeros(GRID, np.uint8), maps=mapped(nothing))
+    missing = score(truth, None, maps=mapped(None))
     for name, metric in METRICS.items():
         if math.isnan(missing.values[name]):
             assert missing.rules[name] == FORFEITED
@@ -139,7 +143,7 @@ def test_probabilities_are_only_scored_where_asked_for() -> None:
 
 def test_withholding_a_probability_map_does_not_pay() -> None:
     truth = block(4, 4, 2)
-    without = score(truth, truth, with_probability=True)
+    without = score(truth, truth, maps=mapped(None))
     assert [without.values[name] for name in OF_PROBABILITY] == [0, 0, 1, 1]
     assert {without.rules[name] for name in OF_PROBABILITY} == {"prediction_missing"}
     assert without.values["dice"] == 1
@@ -168,11 +172,26 @@ def test_a_single_slice_of_a_volume_stays_a_slab() -> None:
     assert score(flat.astype(np.uint8), block(4, 4, 2)).values["hausdorff_mm"] == SPACING[2]
 
 
-def test_the_box_holds_every_voxel_and_is_never_empty() -> None:
-    mask = np.zeros((5, 6), bool)
-    assert bounding_box(mask) == (slice(0, 1), slice(0, 1))
-    mask[1, 4] = mask[3, 2] = True
-    assert bounding_box(mask) == (slice(1, 4), slice(2, 5))
+def test_the_order_in_memory_does_not_matter() -> None:
+    truth, prediction = block(4, 4, 2, size=3) + 2 * block(1, 1, 1), block(5, 4, 2, size=3)
+    classes = {"one": (1,), "all": (1, 2)}
+    as_read, copied = (
+        score_case("c", "p", truth.copy(order), prediction.copy(order), SPACING, classes, Scoring())
+        for order in "FC"
+    )
+    assert as_read == copied
+
+
+def test_background_beyond_the_box_around_the_masks_is_counted() -> None:
+    row = score(block(4, 4, 2), block(4, 4, 2))
+    assert row.counts == (8, 0, 0, math.prod(GRID) - 8)
+    empty = np.zeros(GRID, np.uint8)
+    assert score(empty, empty).counts == (0, 0, 0, math.prod(GRID))
+
+
+def test_masks_of_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one shape, got \(12, 12, 6\) and \(1, 12, 6\)"):
+        score(block(4, 4, 2), block(0, 4, 2, size=1, grid=(1, 12, 6)))
 
 
 # patients

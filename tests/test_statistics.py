@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from oncoseg import statistics
-from oncoseg.statistics import SMALLEST_SAMPLE, common_patients, plain_summary, resampled_means, summarise
+from oncoseg.statistics import (
+    SMALLEST_SAMPLE,
+    band,
+    common_patients,
+    estimate,
+    plain_summary,
+    proportion,
+    resampled_means,
+    summarise,
+)
 
 
 def test_mean_median_and_undefined_by_hand():
@@ -168,3 +177,92 @@ def test_systems_with_different_patients_are_refused_or_cut_to_the_common_ones()
 def test_a_long_list_of_lacking_patients_is_cut():
     with pytest.raises(ValueError, match=r"lacks 5 \(p0, p1, p2, …\)"):
         common_patients({"A": {f"p{i}": 1.0 for i in range(5)}, "B": {}})
+
+
+# what patients make together -----------------------------------------------------------------------
+
+
+def mean_of(values: np.ndarray):
+    return lambda weights: (weights @ values / weights.sum(axis=1))[:, None]
+
+
+@pytest.mark.parametrize("n", [5, 12])
+def test_an_estimate_that_is_a_mean_has_the_means_interval(n):
+    values = np.random.default_rng(n).random(n)
+    (found,), expected = estimate(mean_of(values), n), summarise(values)
+    assert (found.value, found.low, found.high) == pytest.approx((expected.mean, expected.low, expected.high))
+    assert (found.n, found.note) == (n, expected.note)
+
+
+def test_a_rate_of_all_voxels_agrees_with_scipy():
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(1)
+    part, whole = rng.integers(0, 50, 15).astype(float), rng.integers(50, 90, 15).astype(float)
+    (found,) = estimate(lambda weights: (weights @ part / (weights @ whole))[:, None], 15)
+    expected = bootstrap(
+        (part, whole),
+        lambda a, b, axis=-1: a.sum(axis=axis) / b.sum(axis=axis),
+        paired=True,
+        method="BCa",
+        n_resamples=statistics.RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    # the same method with other random draws
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval), abs=0.01)
+
+
+def test_few_deciding_patients_get_no_interval():
+    (found,) = estimate(mean_of(np.arange(8.0)), 8, deciding=3)
+    assert (found.value, found.low, found.high) == (3.5, None, None)
+    assert found.note == "no interval: 3 patients, fewer than 5"
+    assert band(mean_of(np.arange(8.0)), 8, deciding=1).note == "no interval: 1 patient, fewer than 5"
+
+
+def test_samples_that_leave_a_statistic_undefined_are_left_out():
+    # only the first two patients count; without both of them there is nothing to divide by
+    part, whole = np.array([1.0, 3, 0, 0, 0, 0]), np.array([4.0, 4, 0, 0, 0, 0])
+
+    def rate(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return (weights @ part / (weights @ whole))[:, None]
+
+    (found,) = estimate(rate, 6)
+    assert (found.value, found.low, found.high) == (0.5, 0.25, 0.75)
+    (nothing,) = estimate(lambda weights: np.full((len(weights), 1), math.nan), 6)
+    assert math.isnan(nothing.value)
+    assert (nothing.low, nothing.note) == (None, "no interval: not defined")
+
+
+def test_a_band_holds_its_curve_and_has_no_width_where_all_patients_are_alike():
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=(9, 4))
+    values[:, 2] = 7.0
+
+    def curve(weights: np.ndarray) -> np.ndarray:
+        return (weights @ values) ** 2 / 81  # biased upwards: samples vary, and squares of them are larger
+
+    found = band(curve, 9)
+    assert (found.low <= found.value).all()
+    assert (found.value <= found.high).all()
+    assert found.low[2] == found.value[2] == found.high[2]
+    assert (np.delete(found.high - found.low, 2) > 0).all()
+    again = band(curve, 9)
+    assert np.array_equal(found.low, again.low)  # the seed is fixed
+    assert "pointwise" in found.note
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 5), (3, 7), (5, 5), (40, 100)])
+def test_wilsons_interval_agrees_with_scipy(count, n):
+    from scipy.stats import binomtest
+
+    found = proportion(count, n)
+    expected = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    assert (found.value, found.n) == (count / n, n)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_proportion_of_nobody_is_undefined():
+    found = proportion(0, 0)
+    assert math.isnan(found.value)
+    assert (found.low, found.n) == (None, 0)

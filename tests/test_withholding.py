@@ -13,8 +13,9 @@ from oncoseg.cli import main
 from oncoseg.errors import DataError
 from oncoseg.evaluate.compare import TESTED, compare
 from oncoseg.evaluate.contest_files import as_json, markdown
-from oncoseg.evaluate.masks import evaluate_masks, summarise
+from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.scoring import FORFEITED, CaseScores, Scoring, of_patients, score_case
+from oncoseg.evaluate.summary import summarise
 from oncoseg.metrics.catalogue import METRICS
 from test_pairs import write
 
@@ -92,7 +93,7 @@ def test_withholding_never_pays_whatever_the_masks(
 
 def test_a_system_that_withholds_has_no_mean_of_what_has_no_bound() -> None:
     rows = [score(str(n), TUMOUR, LARGE if n else None, patient=str(n)) for n in range(6)]
-    table = {row["metric"]: row for row in summarise(of_patients(rows, Scoring()), Scoring(), {})["table"]}
+    table = {row["metric"]: row for row in summarise(of_patients(rows, Scoring()), Scoring())["table"]}
     for name in ("false_positive_lesions", "volume_error"):
         assert (table[name]["mean"], table[name]["n"], table[name]["low"]) == (None, 0, None)
         assert table[name]["rules"] == {FORFEITED: 1}

@@ -45,6 +45,20 @@ LOOKED_AT = 9
 Progress = Callable[[int, int], None]
 
 
+class ClassMaps(NamedTuple):
+    """Truth and prediction of a case, class by class, of a recipe with several.
+
+    Attributes:
+        names: of the classes; the first has index 1.
+        truth: class indices, uint8, axes `i j k`.
+        probability: of each class, float32 in [0, 1], axes `classes i j k`; may lie in a file.
+    """
+
+    names: tuple[str, ...]
+    truth: np.ndarray
+    probability: np.ndarray
+
+
 class CasePrediction(NamedTuple):
     """One case with its truth and its prediction, ready to be compared.
 
@@ -53,12 +67,13 @@ class CasePrediction(NamedTuple):
         patient: cases of one patient are counted together.
         modality: a name in the recipe's modalities.
         image: what people look at, float32 in [0, 1], axes `i j k` with axial slices along k.
-        truth: bool, axes `i j k`.
-        probability: of tumour, float32 in [0, 1], axes `i j k`.
+        truth: bool, axes `i j k`; of several classes, any of them.
+        probability: of tumour, float32 in [0, 1], axes `i j k`; of several classes, the greatest.
         spacing_mm: voxel size along i, j, k in millimetres; None when the source holds none.
         substituted: missing channel → the one that the network got in its place.
         letters: of the sides of an axial slice as it is shown; None where the orientation is unknown.
         ground: what `image` is and how bright it is shown, in words.
+        classes: where the recipe has several.
     """
 
     case_id: str
@@ -71,6 +86,7 @@ class CasePrediction(NamedTuple):
     substituted: Mapping[str, str] = MappingProxyType({})
     letters: display.Letters | None = None
     ground: str = "image"
+    classes: ClassMaps | None = None
 
 
 class _Outputs(NamedTuple):
@@ -181,9 +197,12 @@ class Predictor:
             with open_source(case, channels) as source:
                 probability = np.zeros((1, *source.like.grid), np.float32)
                 image = np.zeros((1, *source.like.grid), np.float32)
+                each = self._room_for_classes(source.like.grid)
                 for place, voxels, of_classes in self._slabs(source, settings):
                     probability[place] = of_classes.max(axis=0)
                     image[place] = voxels[channels.index(channel)]
+                    if each is not None:
+                        each[place] = of_classes
             like = source.like.with_array(image)
             truth = read_truth(case, settings, like)
         except DataError as error:
@@ -202,7 +221,16 @@ class Predictor:
             substituted=settings.substituted(case),
             letters=display.letters(shown.affine_ras) if io.orientation_known(like) else None,
             ground=f"{channel}, {window.words}",
+            classes=None if each is None else self._class_maps(truth, like.with_array(each)),
         )
+
+    def _room_for_classes(self, grid: tuple[int, int, int]) -> np.ndarray | None:
+        """Where several classes' probabilities go, in a file that the system may page out; else None."""
+        classes = len(self.recipe.classes)
+        return _scratch(Path(tempfile.gettempdir()), (classes, *grid), np.float32) if classes > 1 else None
+
+    def _class_maps(self, truth: np.ndarray, probability: Volume) -> ClassMaps:
+        return ClassMaps(tuple(self.recipe.classes), truth, to_canonical(probability)[0].array)
 
     def predict(
         self,
@@ -300,7 +328,7 @@ class Predictor:
             if outputs.scalars:
                 scalars = _scratch(folder, (classes, *source.like.grid), np.float32)
             for place, _, of_classes in self._slabs(source, settings):
-                labels[place] = self._to_labels(of_classes)
+                labels[place] = to_labels(of_classes, self.recipe.prediction.threshold)
                 if scalars is not None:
                     scalars[place] = of_classes
                 yield place[source.axis + 1].stop
@@ -363,11 +391,6 @@ class Predictor:
             },
         )
 
-    def _to_labels(self, probability: np.ndarray) -> np.ndarray:
-        """Class indices from probabilities `classes i j k`: the likeliest that reaches the threshold."""
-        best = probability.argmax(axis=0)
-        return np.where(probability.max(axis=0) >= self.recipe.prediction.threshold, best + 1, 0)
-
     def _claim(self, out: Path, jobs: Sequence[Job], failures: dict[str, str]) -> None:
         """Make the output folder, or take one that an interrupted call with the same weights left.
 
@@ -408,6 +431,12 @@ class Predictor:
                 substituted[name] = used
         kept = {"inputs": inputs, "substituted": substituted, "remarks": remarks}
         write_json(out / RECORD_FILE, record | kept)
+
+
+def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Class indices, uint8, from probabilities `classes …`: the likeliest that reaches the threshold."""
+    best = probability.argmax(axis=0) + 1
+    return np.where(probability.max(axis=0) >= threshold, best, 0).astype(np.uint8)
 
 
 def substitutions(out: Path) -> dict[str, dict[str, str]]:

@@ -11,8 +11,10 @@ from oncoseg import io
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError
-from oncoseg.evaluate.masks import Result, summarise, write
+from oncoseg.evaluate import summary_tables
+from oncoseg.evaluate.masks import FORMAT_VERSION, Result
 from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, of_patients, score_case
+from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
 from oncoseg.files import new_folder
 from oncoseg.labels import consensus, merge_labels
@@ -71,9 +73,10 @@ def reader_agreement(
             progress(done, len(cases))
     scores = [row for case in cases for row in found[case.id]]
     of_each = of_patients(scores, chosen)
-    summary = summarise(of_each, chosen, {TUMOUR: [1]})
-    summary |= {"cases": len(cases), "failures": {}, "without_truth": [], "synthetic": scan.synthetic}
-    write(out, scores, of_each, summary)
+    summary = summarise(of_each, chosen) | {"format_version": FORMAT_VERSION, "classes": {TUMOUR: [1]}}
+    summary |= {"cases": len(cases), "failures": {}, "without_truth": []}
+    summary |= {"synthetic": scan.synthetic, "maps_without_class": 0}
+    write(out, scores, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
     return Result(out, scores, of_each, summary, {}, [])
 
 

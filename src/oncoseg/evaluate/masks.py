@@ -1,34 +1,36 @@
 """Scoring predictions of any origin against their truth, case by case in several processes."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oncoseg import io, statistics
+from oncoseg import io
 from oncoseg.datasets import has_synthetic_note
 from oncoseg.errors import DataError, OncosegError
-from oncoseg.evaluate import long_table, pictures, summary_tables
+from oncoseg.evaluate import pictures, summary_tables
 from oncoseg.evaluate.images import with_images
-from oncoseg.evaluate.pairs import Pair, check_labels, find_pairs, label_values, load
+from oncoseg.evaluate.pairs import ONLY_CLASS, Pair, check_labels, find_pairs, label_values, load, load_map
 from oncoseg.evaluate.panels import write_panels
-from oncoseg.evaluate.scoring import FORFEITED, CaseScores, Scoring, as_json, of_patients, score_case
+from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_case
+from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
-from oncoseg.files import new_folder, without_nan, write_json
+from oncoseg.files import new_folder, write_json
 from oncoseg.io import ImageRef
-from oncoseg.metrics.catalogue import METRICS, SITUATIONS, outcome
 from oncoseg.processes import processes_within, run_each
 from oncoseg.run_folder import RunFolder
 
-FORMAT_VERSION = 1
-"""Version of the files."""
+FORMAT_VERSION = 2
+"""Version of summary.json, of masks of any origin."""
 
 MEMORY_PER_PROCESS_GIB = 0.3
 """Python, NumPy and SciPy in a process, besides the voxels."""
 
 BYTES_PER_VOXEL = 12
 """At the peak: both masks as read and as labels, one class of each as bool, and its boundary."""
+
+MAP_COPIES = 2.5
+"""A probability map as read and, at the peak, the search for candidate lesions in it; one map at a time."""
 
 Progress = Callable[[int, int], None]
 """Called with (cases done, cases in all)."""
@@ -81,7 +83,8 @@ def evaluate_masks(
 
     Args:
         truth: a data set of a known layout, or a folder of NIfTI masks.
-        prediction: likewise; `CASE_probability` beside a mask gives the metrics of ranking and calibration.
+        prediction: likewise; `CASE_probability` beside a mask (of several classes `CASE_CLASS_probability`)
+            gives the metrics of ranking and calibration, and the curves.
         out: a new folder for the tables.
         images: a data set, or a folder of images named as the cases, for the pictures; None takes those of
             the truth's data set. They decide no score.
@@ -109,8 +112,9 @@ def evaluate_masks(
     out = new_folder(out, "The evaluation folder")
     count = processes_within(workers, None, _gib_of(pairs), len(pairs))
     classes = classes or _labels_of(pairs, share, count)
-    with_probability = len(classes) == 1 and any(pair.probability for pair in pairs)
-    score = partial(_score_pair, dict(classes), chosen, share, resample, with_probability)
+    pairs, without_class = _maps_of_classes(pairs, list(classes))
+    mapped = frozenset(name for pair in pairs for name, _ in pair.maps)
+    score = partial(_score_pair, dict(classes), chosen, share, resample, mapped)
     scored: dict[str, _Scored] = {}
     for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
         scored[name] = result
@@ -119,10 +123,11 @@ def evaluate_masks(
     cases = [row for pair in pairs for row in scored[pair.case].scores]
     failures = {pair.case: scored[pair.case].failure for pair in pairs if scored[pair.case].failure}
     of_each = of_patients(cases, chosen)
-    summary = summarise(of_each, chosen, {name: list(values) for name, values in classes.items()})
+    summary = summarise(of_each, chosen) | {"format_version": FORMAT_VERSION}
+    summary |= {"classes": {name: list(values) for name, values in classes.items()}}
     summary |= {"cases": len(pairs), "failures": failures, "without_truth": without_truth}
-    summary |= {"synthetic": synthetic}
-    write(out, cases, of_each, summary)
+    summary |= {"synthetic": synthetic, "maps_without_class": without_class}
+    write(out, cases, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
     # after the scores are safe, which do not depend on it
     shown = pictures.draw(pairs, cases, of_each, classes, failures, share, resample, count)
     summary |= {"panels": write_panels(out, shown)}
@@ -154,85 +159,55 @@ def check_unseen(pairs: Sequence[Pair], split: Mapping[str, Mapping[str, Mapping
         )
 
 
-def summarise(
-    patients: Sequence[CaseScores], scoring: Scoring, classes: Mapping[str, Sequence[int]]
-) -> dict[str, Any]:
-    """Mean and median over patients with intervals, of every class and metric, and the rules' counts."""
-    parts: dict[tuple[str, str], list[CaseScores]] = {}
-    for row in patients:
-        parts.setdefault((row.group, row.label), []).append(row)
-    table = []
-    for (group, label), rows in parts.items():
-        for name in rows[0].values:
-            touched = [row.rules.get(name, "") for row in rows]
-            table.append(
-                {
-                    "group": group,
-                    "class": label,
-                    "metric": name,
-                    **without_nan(_summary_of([row.values[name] for row in rows], touched)._asdict()),
-                    "rules": {rule: touched.count(rule) for rule in dict.fromkeys(touched) if rule},
-                }
-            )
-    names = list(dict.fromkeys(row["metric"] for row in table))
-    return {
-        "format_version": FORMAT_VERSION,
-        "classes": {name: list(values) for name, values in classes.items()},
-        "patients": len({row.patient for row in patients}),
-        "scoring": as_json(scoring),
-        "policy": {
-            name: {s: outcome(name, s, scoring.policy, scoring.outcomes) for s in SITUATIONS}
-            for name in names
-        },
-        "definitions": {name: METRICS[name].definition for name in names},
-        "confidence": statistics.CONFIDENCE,
-        "table": table,
-    }
-
-
-def write(
-    folder: Path, cases: Sequence[CaseScores], patients: Sequence[CaseScores], summary: Mapping[str, Any]
-) -> None:
-    """Write the tables of cases and patients, those for papers, and last summary.json."""
-    long_table.write(folder, long_table.CASES, long_table.rows_of(cases))
-    long_table.write(folder, long_table.PATIENTS, long_table.rows_of(patients))
-    long_table.write_counts(folder, cases)
-    summary_tables.write_tables(folder, summary_tables.of_masks(summary))
-    write_json(folder / "summary.json", summary)
-
-
 def _score_pair(
     classes: Mapping[str, Sequence[int]],
     scoring: Scoring,
     share: float,
     resample: bool,
-    with_probability: bool,
+    mapped: Collection[str],
     pair: Pair,
 ) -> tuple[str, _Scored]:
-    failure = ""
+    score = partial(_scores, classes, scoring, share, resample, mapped)
     try:
-        loaded = load(pair, share, resample)
-        check_labels(loaded, classes)
+        return pair.case, _Scored(score(pair), "")
     except OncosegError as error:
-        failure = str(error)
         try:
-            loaded = load(pair._replace(prediction=None, probability=None), share, resample)
-            check_labels(loaded, classes)
+            return pair.case, _Scored(score(pair._replace(prediction=None, maps=())), str(error))
         except OncosegError:
-            raise DataError(f"Case {pair.case}: {failure}") from error
-    scores = score_case(
-        pair.case,
-        pair.patient,
-        loaded.truth,
-        loaded.prediction,
-        loaded.spacing_mm,
-        classes,
-        scoring,
-        loaded.probability,
-        with_probability,
-    )
+            raise DataError(f"Case {pair.case}: {error}") from error
+
+
+def _scores(
+    classes: Mapping[str, Sequence[int]],
+    scoring: Scoring,
+    share: float,
+    resample: bool,
+    mapped: Collection[str],
+    pair: Pair,
+) -> list[CaseScores]:
+    """Scores of a case; `mapped` are the classes that have a map in some case."""
+    loaded = load(pair, share, resample)
+    check_labels(loaded, classes)
+    files = dict(pair.maps) if pair.prediction is not None else {}
+    maps = {
+        name: partial(load_map, files[name], loaded.like, resample) if name in files else None
+        for name in mapped
+    }
+    of_pair = pair.case, pair.patient, loaded.truth, loaded.prediction, loaded.spacing_mm
     found = fingerprints(in_canonical(loaded.truth, loaded.like), classes)
-    return pair.case, _Scored([row._replace(truth=found[row.label]) for row in scores], failure)
+    return [row._replace(truth=found[row.label]) for row in score_case(*of_pair, classes, scoring, maps)]
+
+
+def _maps_of_classes(pairs: Sequence[Pair], classes: Sequence[str]) -> tuple[list[Pair], int]:
+    """The pairs with the maps of these classes, and how many maps are of none of them."""
+    only = classes[0] if len(classes) == 1 else ONLY_CLASS
+    named, others = [], 0
+    for pair in pairs:
+        maps = [(only if name == ONLY_CLASS else name, ref) for name, ref in pair.maps]
+        known = tuple((name, ref) for name, ref in maps if name in classes)
+        named.append(pair._replace(maps=known))
+        others += len(maps) - len(known)
+    return named, others
 
 
 def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tuple[int, ...]]:
@@ -243,28 +218,26 @@ def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tup
     found = {
         value for values in run_each(partial(_values_in, share), pairs, count, "scoring") for value in values
     }
-    if not found - {0}:
+    if not found:
         raise DataError("No truth holds any label; expected some tumour. Say what counts with --class.")
-    return {f"label-{value}": (value,) for value in sorted(found - {0})}
-
-
-def _summary_of(values: Sequence[float], rules: Sequence[str]) -> statistics.Summary:
-    if FORFEITED in rules:
-        nothing = [math.nan] * len(values)
-        return statistics.plain_summary(nothing, f"no mean: {rules.count(FORFEITED)} patients lack a file")
-    return statistics.summarise(values)
+    return {f"label-{value}": (value,) for value in sorted(found)}
 
 
 def _values_in(share: float, pair: Pair) -> list[int]:
     try:
-        return label_values(load(pair._replace(prediction=None, probability=None), share, False).truth)
+        return label_values(load(pair._replace(prediction=None, maps=()), share, False).truth)
     except OncosegError as error:
         raise DataError(f"Case {pair.case}: {error}") from error
 
 
 def _gib_of(pairs: Sequence[Pair]) -> float:
     """What a process needs for the largest case."""
-    return MEMORY_PER_PROCESS_GIB + BYTES_PER_VOXEL * max(_voxels(pair.truth[0]) for pair in pairs) / 2**30
+    return MEMORY_PER_PROCESS_GIB + max(_bytes_of(pair) for pair in pairs) / 2**30
+
+
+def _bytes_of(pair: Pair) -> float:
+    largest_map = max((_voxels(ref) for _, ref in pair.maps), default=0)
+    return BYTES_PER_VOXEL * _voxels(pair.truth[0]) + MAP_COPIES * largest_map
 
 
 def _voxels(ref: ImageRef) -> int:

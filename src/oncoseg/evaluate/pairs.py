@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +14,18 @@ from oncoseg.datasets import has_synthetic_note, open_dataset
 from oncoseg.errors import DataError
 from oncoseg.io import VOLUME_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
+from oncoseg.metrics.boxes import bounding_box
 from oncoseg.volume import Volume, check_same_grid
 
 TRUTH_ENDS = ("_seg", "-seg", "_mask", "_labels", "_label", "_segmentation", "_gt")
 """Ends of a mask's name that are not part of the case's id."""
 
 PROBABILITY_END = "_probability"
-"""End of the name of a probability map beside a mask, as `oncoseg predict --probabilities` writes."""
+"""End of the name of a probability map beside a mask, as `oncoseg predict --probabilities` writes: of a
+single class `CASE_probability`, of several `CASE_CLASS_probability` each."""
+
+ONLY_CLASS = ""
+"""Stands for the class of a map whose name says none."""
 
 LARGEST_LABEL = 65_535
 """Label values above it are no labels."""
@@ -35,7 +40,7 @@ class Pair(NamedTuple):
         truth: one mask per reader.
         labels: label value → name, where the truth's data set declares them.
         prediction: None where there is none.
-        probability: of tumour, beside the prediction; None where there is none.
+        maps: (class, its probability map) of those beside the prediction; see ONLY_CLASS.
         images: channel → image to show under the contours; None where there is none.
     """
 
@@ -44,7 +49,7 @@ class Pair(NamedTuple):
     truth: tuple[ImageRef, ...]
     labels: Mapping[int, str]
     prediction: ImageRef | None = None
-    probability: ImageRef | None = None
+    maps: tuple[tuple[str, ImageRef], ...] = ()
     images: Mapping[str, ImageRef] | None = None
 
 
@@ -68,14 +73,12 @@ class Loaded(NamedTuple):
     Attributes:
         truth: label values, axes `i j k`.
         prediction: likewise; None where there is none.
-        probability: float32; None where there is none.
         spacing_mm: None where the truth's file holds no voxel size.
         like: the truth's grid, with voxels that are all 0 and take no memory.
     """
 
     truth: np.ndarray
     prediction: np.ndarray | None
-    probability: np.ndarray | None
     spacing_mm: tuple[float, float, float] | None
     like: Volume
 
@@ -99,9 +102,9 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
             f"No case is in both folders: the truth has {_some(known)}, the predictions have "
             f"{_some(predicted)}. Expected masks of the same names."
         )
-    maps = _files(prediction, only_probabilities=True)
+    maps = _maps(prediction, known)
     pairs = [
-        case._replace(prediction=predicted.get(name), probability=maps.get(name))
+        case._replace(prediction=predicted.get(name), maps=tuple(maps.get(name, ())))
         for name, case in sorted(known.items())
     ]
     synthetic = has_synthetic_note(truth) or has_synthetic_note(prediction)
@@ -148,17 +151,27 @@ def load(pair: Pair, share: float, resample: bool) -> Loaded:
     spacing = first.spacing_mm if first.spacing_known else None
     like = first.with_array(np.broadcast_to(np.uint8(0), first.array.shape))
     if pair.prediction is None:
-        return Loaded(truth, None, None, spacing, like)
-    predicted = _placed(io.read(pair.prediction), first)
-    probability = None if pair.probability is None else _placed(io.read(pair.probability), first)
-    if resample:
-        predicted = resample_labels(predicted, first)
-        probability = None if probability is None else resample_labels(probability, first)
-    check_same_grid({"truth": first, "prediction": predicted})
-    if probability is not None:
-        check_same_grid({"truth": first, "probability": probability})
-    scores = None if probability is None else _probabilities(probability)
-    return Loaded(truth, _labels(predicted, "prediction"), scores, spacing, like)
+        return Loaded(truth, None, spacing, like)
+    predicted = _on_grid(pair.prediction, like, "prediction", resample)
+    return Loaded(truth, _labels(predicted, "prediction"), spacing, like)
+
+
+def load_map(ref: ImageRef, like: Volume, resample: bool) -> np.ndarray:
+    """Read a probability map on the truth's grid.
+
+    Args:
+        ref: the file.
+        like: see `Loaded`.
+        resample: as in `load`.
+
+    Returns:
+        Probabilities, float32, axes `i j k`.
+
+    Raises:
+        DataError: a file that cannot be used, or values outside [0, 1].
+        GeometryError: grids that differ.
+    """
+    return _probabilities(_on_grid(ref, like, "probability", resample))
 
 
 def load_image(ref: ImageRef, like: Volume) -> Volume:
@@ -186,7 +199,7 @@ def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
     declared = {value for values in classes.values() for value in values}
     for name, mask in (("truth", loaded.truth), ("prediction", loaded.prediction)):
         values = set() if mask is None else set(label_values(mask))
-        if others := sorted(values - declared - {0}):
+        if others := sorted(values - declared):
             raise DataError(
                 f"The {name} holds the label values {others}; expected only 0 and {sorted(declared)}. "
                 "Declare them, such as --class tumour=1,2,4, or mend the mask."
@@ -194,10 +207,9 @@ def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
 
 
 def label_values(mask: np.ndarray) -> list[int]:
-    """The label values in a mask."""
-    if mask.dtype.itemsize <= 2:
-        return [int(value) for value in np.flatnonzero(np.bincount(mask.ravel()))]
-    return [int(value) for value in np.unique(mask)]
+    """The label values in a mask, without 0."""
+    marked = mask[bounding_box(mask)]
+    return [int(value) for value in np.unique(marked.ravel(order="K")) if value]
 
 
 def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
@@ -260,6 +272,25 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
             )
         found[case] = io.image_ref(file)
     return found
+
+
+def _maps(folder: Path, cases: Collection[str]) -> dict[str, list[tuple[str, ImageRef]]]:
+    """Case → (class, map) of the maps in a folder; a name that fits two cases is of the longer one."""
+    maps: dict[str, list[tuple[str, ImageRef]]] = {}
+    for name, ref in _files(folder, only_probabilities=True).items():
+        fitting = [case for case in cases if name == case or name.startswith(f"{case}_")]
+        if fitting:
+            case = max(fitting, key=len)
+            maps.setdefault(case, []).append((name[len(case) + 1 :] or ONLY_CLASS, ref))
+    return maps
+
+
+def _on_grid(ref: ImageRef, like: Volume, name: str, resample: bool) -> Volume:
+    volume = _placed(io.read(ref), like)
+    if resample:
+        volume = resample_labels(volume, like)
+    check_same_grid({"truth": like, name: volume})
+    return volume
 
 
 def _placed(volume: Volume, truth: Volume) -> Volume:

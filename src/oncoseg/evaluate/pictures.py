@@ -132,7 +132,7 @@ def _size(row: CaseScores, voxels: int) -> float:
 
 def _views(share: float, resample: bool, job: _Job) -> tuple[str, dict[str, View]]:
     """The case, and its slice for each class."""
-    pair = job.pair._replace(probability=None)
+    pair = job.pair._replace(maps=())
     loaded = load(pair._replace(prediction=None) if job.failure else pair, share, resample)
     images = dict(pair.images or {})
     # several classes may be shown on one channel

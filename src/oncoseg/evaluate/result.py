@@ -1,38 +1,39 @@
 """`Evaluation`: the tables, curves and pictures of one set of predictions, and its files."""
 
 import csv
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from oncoseg import metrics
-from oncoseg.evaluate import summary_tables
+from oncoseg.evaluate import summary, summary_tables
 from oncoseg.evaluate.choosing import choose
 from oncoseg.evaluate.panels import Panel, write_panels
+from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, as_json, of_patients, score_case
 from oncoseg.evaluate.table import (
     AVERAGINGS,
     DEFINITIONS,
     EMPTY_RULE,
     TableRow,
     by_score,
-    histogram,
     table,
 )
 from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
-from oncoseg.files import atomic_file, without_nan, write_json
-from oncoseg.predict import CasePrediction
-from oncoseg.recipe import Published
+from oncoseg.evaluate.truths import fingerprints
+from oncoseg.files import atomic_file, without_nan
+from oncoseg.predict import CasePrediction, to_labels
+from oncoseg.recipe import ALL_MODALITIES, Published
 from oncoseg.statistics import CONFIDENCE
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Version of the evaluation's files."""
 
-CURVE_POINTS = 400
-"""Most points kept of a curve; they are spread evenly along it."""
+ALL_CLASSES = "all classes"
+"""What several classes together are called where one of them has the name TUMOUR."""
 
 COUNT_NAMES = metrics.Confusion._fields
 """Columns of counts in the CSV files."""
@@ -48,7 +49,9 @@ class Evaluation:
         table: every group under every averaging.
         patients: one row per modality and patient.
         slices: one row per axial slice.
-        curves: group → ROC and precision–recall points, AUC, confusion matrix.
+        cases: every metric of every case and class.
+        scoring: how they were scored.
+        curves: see `curves.describe`, of every modality and class, and of all modalities together.
         panels: slices to show.
         published: the paper's rows, for comparison.
         split: which side of the run's split this is, or None.
@@ -56,7 +59,6 @@ class Evaluation:
         prediction: how the probabilities were computed (recipe's `prediction`, precision, device).
         data: group → fingerprint of the images and masks that were read.
         synthetic: whether phantoms are among the cases.
-        scoring: how the tables of all metrics beside it were made.
     """
 
     threshold: float
@@ -64,7 +66,9 @@ class Evaluation:
     table: list[TableRow]
     patients: list[PatientTally]
     slices: list[SliceRow]
-    curves: dict[str, dict[str, Any]]
+    cases: list[CaseScores]
+    scoring: Scoring
+    curves: list[dict[str, Any]]
     panels: list[Panel]
     published: tuple[Published, ...] = ()
     split: str | None = None
@@ -72,14 +76,17 @@ class Evaluation:
     prediction: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
-    scoring: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self, group: str, averaging: str = "patient") -> TableRow:
         """The table's row of a modality (or `all`) under an averaging."""
         return next(row for row in self.table if (row.group, row.averaging) == (group, averaging))
 
+    def curves_of(self, group: str, label: str = TUMOUR) -> dict[str, Any]:
+        """The curves of a modality (or `all`) and class."""
+        return next(part for part in self.curves if (part["group"], part["class"]) == (group, label))
+
     def write(self, folder: Path) -> Path:
-        """Write summary.json, .md and .tex, per_patient.csv, per_slice.csv, curves.json and panels.npz.
+        """Write the tables of `summary.write`, per_patient.csv, per_slice.csv and panels.npz.
 
         An earlier summary is removed first and the new one written last, so that a folder with a
         summary is always complete.
@@ -87,21 +94,20 @@ class Evaluation:
         (folder / "summary.json").unlink(missing_ok=True)
         _write_csv(folder / "per_patient.csv", [_patient_row(patient) for patient in self.patients])
         _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
-        write_json(folder / "curves.json", self.curves)
-        shown = write_panels(folder, self.panels)
-        summary = without_nan(self._summary() | {"panels": shown})
-        summary_tables.write_tables(folder, summary_tables.of_run(summary))
-        write_json(folder / "summary.json", summary)
+        shown, of_each = write_panels(folder, self.panels), of_patients(self.cases, self.scoring)
+        written = without_nan(self._summary(of_each) | {"panels": shown})
+        summary.write(folder, self.cases, of_each, self.curves, written, summary_tables.of_run(written))
         return folder
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self, patients: Sequence[CaseScores]) -> dict[str, Any]:
         return {
             "format_version": FORMAT_VERSION,
             "split": self.split,
             "weights": self.weights,
             "synthetic": self.synthetic,
             "data": dict(self.data),
-            "scoring": dict(self.scoring),
+            "scoring": as_json(self.scoring),
+            "metrics": summary.summarise(patients, self.scoring),
             "prediction": dict(self.prediction),
             "threshold": self.threshold,
             "confidence": CONFIDENCE,
@@ -119,21 +125,24 @@ def evaluate_predictions(
     threshold: float,
     published: Sequence[Published] = (),
     seed: int = 0,
+    scoring: Scoring | None = None,
 ) -> Evaluation:
     """Score predictions of any origin against their truth.
 
-    One case is in memory at a time; kept are counts, a histogram and one slice per patient.
+    One case is in memory at a time; kept are counts, histograms and one slice per patient.
 
     Args:
         predictions: every case once; a patient's cases need not follow each other.
         threshold: probability from which a voxel is tumour, in (0, 1).
         published: a paper's rows to print beside.
         seed: of the bootstrap.
+        scoring: of the table of all metrics.
 
     Raises:
         DataError: no case, a case that came twice, arrays that do not fit, probabilities outside [0, 1].
     """
-    counted = tally(predictions, threshold)
+    chosen, scored = scoring or Scoring(), list[CaseScores]()
+    counted = tally(_scored(predictions, threshold, chosen, scored), threshold)
     patients = sorted(counted.patients.values(), key=lambda p: (counted.groups.index(p.modality), p.patient))
     return Evaluation(
         threshold,
@@ -141,7 +150,9 @@ def evaluate_predictions(
         table(counted, seed),
         patients,
         counted.slices,
-        _curves(counted),
+        scored,
+        chosen,
+        _curves(scored, chosen, seed),
         _panels(counted),
         tuple(published),
     )
@@ -155,35 +166,48 @@ def _panels(counted: Tally) -> list[Panel]:
     ]
 
 
-def _curves(counted: Tally) -> dict[str, dict[str, Any]]:
-    return {group: _curve(counted.patients_of(group)) for group in counted.groups}
+def _scored(
+    predictions: Iterable[CasePrediction], threshold: float, scoring: Scoring, scored: list[CaseScores]
+) -> Iterator[CasePrediction]:
+    """Pass predictions on, and keep every metric of each."""
+    for case in predictions:
+        yield case  # whoever takes it checks it first
+        scored += _score(case, threshold, scoring)
 
 
-def _curve(patients: list[PatientTally]) -> dict[str, Any]:
-    counts = metrics.pool(patient.counts for patient in patients)
-    voxels = histogram(patients)
-    area, error = metrics.roc_auc(voxels), metrics.roc_auc_error(voxels)
-    words = {
-        "confusion": counts._asdict(),
-        "auc": area,
-        "auc_error": error,
-        "average_precision": metrics.average_precision(voxels),
-    }
-    points = {} if math.isnan(area) else {"points": _points(metrics.roc_curve(voxels))}
-    return dict(without_nan(words | points))
+def _score(case: CasePrediction, threshold: float, scoring: Scoring) -> list[CaseScores]:
+    """All tumour together, and each class where there are several."""
+    truth, prediction = case.truth, case.probability >= threshold
+    classes, maps = {TUMOUR: [1]}, {TUMOUR: lambda: case.probability}
+    if (each := case.classes) is not None:
+        whole = ALL_CLASSES if TUMOUR in each.names else TUMOUR
+        indices = {name: index for index, name in enumerate(each.names, 1)}
+        truth, prediction = each.truth, _labels_of(each.probability, threshold)
+        classes = {whole: list(indices.values()), **{name: [index] for name, index in indices.items()}}
+        maps = {whole: lambda: case.probability} | {
+            name: partial(each.probability.__getitem__, index - 1) for name, index in indices.items()
+        }
+    of_case = case.case_id, case.patient, truth, prediction, case.spacing_mm
+    found = fingerprints(truth, classes)
+    rows = score_case(*of_case, classes, scoring, maps, case.modality)
+    return [row._replace(truth=found[row.label]) for row in rows]
 
 
-def _points(curve: metrics.Roc) -> dict[str, list[float]]:
-    x, recall, precision = curve.false_positive_rate, curve.recall, curve.precision
-    way = np.cumsum(np.abs(np.diff(x, prepend=0)) + np.abs(np.diff(recall, prepend=0)))
-    way += np.cumsum(np.abs(np.diff(precision, prepend=1)))
-    kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], CURVE_POINTS)).clip(0, len(way) - 1))
-    return {
-        "threshold": np.minimum(curve.threshold, 1.0)[kept].tolist(),
-        "false_positive_rate": x[kept].tolist(),
-        "recall": recall[kept].tolist(),
-        "precision": precision[kept].tolist(),
-    }
+def _labels_of(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Class indices `i j k` of probabilities `classes i j k`, slice by slice to spare memory."""
+    labels = np.zeros(probability.shape[1:], np.uint8)
+    for k in range(probability.shape[3]):
+        labels[..., k] = to_labels(probability[..., k], threshold)
+    return labels
+
+
+def _curves(scored: Sequence[CaseScores], scoring: Scoring, seed: int) -> list[dict[str, Any]]:
+    """Of every modality and class, and of all modalities together where there are several."""
+    curves = summary.describe(of_patients(scored, scoring), scoring, seed)
+    if len({row.group for row in scored}) < 2:
+        return curves
+    whole = [row._replace(group=ALL_MODALITIES) for row in scored if row.label == scored[0].label]
+    return curves + summary.describe(of_patients(whole, scoring), scoring, seed)
 
 
 def _table_row(row: TableRow) -> dict[str, Any]:

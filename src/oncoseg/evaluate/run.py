@@ -9,11 +9,9 @@ from oncoseg import datasets, predict
 from oncoseg import split as splits
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
-from oncoseg.evaluate import long_table
 from oncoseg.evaluate.renewal import check_place
 from oncoseg.evaluate.result import FORMAT_VERSION, evaluate_predictions
-from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, as_json, of_patients, score_case
-from oncoseg.evaluate.truths import fingerprints
+from oncoseg.evaluate.scoring import Scoring, as_json
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
@@ -66,22 +64,15 @@ def evaluate_run(
         | {"precision": predictor.precision, "device": predictor.device.type},
         "data": _fingerprints(cases),
         "synthetic": synthetic,
-        "scoring": as_json(SCORING),
     }
     in_run = run / "evaluation" / split
     if not replace:
-        summary = {"format_version": FORMAT_VERSION, "threshold": threshold, **made}
+        settings = {"threshold": threshold, "scoring": as_json(SCORING)}
+        summary = {"format_version": FORMAT_VERSION, **settings, **made}
         check_place(out or in_run, summary, in_run=out is None)
-    scored: list[CaseScores] = []
-    predictions = _scored(_predictions(predictor, cases, progress), threshold, scored)
-    evaluation = evaluate_predictions(predictions, threshold, recipe.published)
-    described = dataclasses.replace(evaluation, **made)
-    out = out or in_run
-    (out / "summary.json").unlink(missing_ok=True)
-    long_table.write(out, long_table.CASES, long_table.rows_of(scored))
-    long_table.write(out, long_table.PATIENTS, long_table.rows_of(of_patients(scored, SCORING)))
-    long_table.write_counts(out, scored)
-    return described.write(out)
+    predictions = _predictions(predictor, cases, progress)
+    evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING)
+    return dataclasses.replace(evaluation, **made).write(out or in_run)
 
 
 def _cases(
@@ -128,29 +119,6 @@ def _check_unseen(modality: str, sides: Mapping[str, Any], part: str, cases: lis
             f"{modality}: {len(without)} cases of {part} have no mask to compare with, the first is "
             f"{without[0]!r}. Add the masks, or use oncoseg predict for cases without truth."
         )
-
-
-def _scored(
-    predictions: Iterator[CasePrediction], threshold: float, scored: list[CaseScores]
-) -> Iterator[CasePrediction]:
-    """Pass predictions on and keep every metric of each."""
-    classes = {TUMOUR: (1,)}
-    for case in predictions:
-        found = fingerprints(case.truth, classes)
-        rows = score_case(
-            case.case_id,
-            case.patient,
-            case.truth,
-            case.probability >= threshold,
-            case.spacing_mm,
-            classes,
-            SCORING,
-            case.probability,
-            with_probability=True,
-            group=case.modality,
-        )
-        scored += [row._replace(truth=found[row.label]) for row in rows]
-        yield case
 
 
 def _fingerprints(cases: list[tuple[str, Case]]) -> dict[str, str]:

@@ -1,15 +1,19 @@
 """Every metric of one case: label maps of truth and prediction → one value per class and metric."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from oncoseg import metrics
+from oncoseg.evaluate import curve_sums
+from oncoseg.evaluate.curve_sums import CurveSums
 from oncoseg.labels import has_label
 from oncoseg.metrics import brats, calibration, lesion_matches, lesions, ranking, surface
+from oncoseg.metrics.boxes import bounding_box
 from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome, situation_of, worth
 from oncoseg.metrics.overlap import Confusion
 from oncoseg.volume import MM3_PER_ML
@@ -66,6 +70,11 @@ def as_json(scoring: Scoring) -> dict[str, Any]:
     return asdict(scoring) | {"outcomes": outcomes}
 
 
+Maps = Mapping[str, Callable[[], np.ndarray] | None]
+"""Class → what gives its probability map, float32 in [0, 1], or None where a map is missing. A map is asked
+for once and dropped again, so that one is in memory at a time. Classes that are left out have no maps."""
+
+
 class CaseScores(NamedTuple):
     """One case and class.
 
@@ -81,6 +90,7 @@ class CaseScores(NamedTuple):
         rules: metric → the situation that decided its value, or NO_SPACING, UNDEFINED, FORFEITED
             or IN_SOME_CASES.
         truth: fingerprint of the class in the truth, see `truths`; empty where it was not taken.
+        curves: what curves over many cases need; None for classes without maps.
     """
 
     group: str
@@ -93,12 +103,17 @@ class CaseScores(NamedTuple):
     values: dict[str, float]
     rules: dict[str, str]
     truth: str = ""
+    curves: CurveSums | None = None
 
     @property
     def volumes_ml(self) -> tuple[float, float]:
         """True and predicted volume; NaN where the voxel size is unknown."""
         true, predicted = self.counts.tp + self.counts.fn, self.counts.tp + self.counts.fp
         return true * self.voxel_ml, predicted * self.voxel_ml
+
+
+NO_MAPS: Maps = MappingProxyType({})
+"""Of predictions without any probability map."""
 
 
 def score_case(
@@ -109,8 +124,7 @@ def score_case(
     spacing_mm: Sequence[float] | None,
     classes: Mapping[str, Sequence[int]],
     scoring: Scoring,
-    probability: np.ndarray | None = None,
-    with_probability: bool = False,
+    maps: Maps = NO_MAPS,
     group: str = "",
 ) -> list[CaseScores]:
     """Score one case, class by class.
@@ -123,36 +137,57 @@ def score_case(
         spacing_mm: voxel size along i, j, k; None where unknown.
         classes: name → the label values that it joins.
         scoring: what the user chose.
-        probability: of the only class, float32 in [0, 1]; None where there is none.
-        with_probability: whether to give the metrics that need it; a case without then counts as missing.
+        maps: of the classes that shall have the metrics that need probabilities.
         group: the modality, where there are several.
 
     Raises:
         ValueError: shapes that differ.
     """
-    known = spacing_mm is not None
-    size_mm = np.multiply(truth.shape, spacing_mm if spacing_mm is not None else math.nan)
+    if prediction is not None and prediction.shape != truth.shape:
+        raise ValueError(f"Expected masks of one shape, got {truth.shape} and {prediction.shape}.")
     voxel_ml = math.prod(spacing_mm) / MM3_PER_ML if spacing_mm is not None else math.nan
+    near = _cut_out(truth, np.zeros_like(truth) if prediction is None else prediction)
+    flat = _flat_axis(truth.shape)
     found = []
     for label, joined in classes.items():
-        marked = has_label(truth, joined)
-        predicted = np.zeros_like(marked) if prediction is None else has_label(prediction, joined)
+        marked, predicted = (has_label(labels, joined) for labels in near)
         counts = metrics.confusion(marked, predicted)
-        values = of_counts(counts, voxel_ml) | _of_shapes(marked, predicted, spacing_mm, scoring)
+        counts = counts._replace(tn=counts.tn + truth.size - marked.size)
+        values = of_counts(counts, voxel_ml) | _of_shapes(marked, predicted, spacing_mm, flat, scoring)
         situation = situation_of(counts, prediction is None)
-        diagonal_mm = float(np.linalg.norm(size_mm))
-        values, rules = with_rules(values, situation, diagonal_mm, known, scoring)
-        if with_probability:
-            # a map that is withheld must not be worth more than a poor one
-            situation = "prediction_missing" if probability is None else situation
-            ranked, ranked_rules = with_rules(
-                _of_probability(probability, marked), situation, diagonal_mm, known, scoring
-            )
-            values, rules = values | ranked, rules | ranked_rules
-        found.append(
-            CaseScores(group, case, patient, label, counts, prediction is None, voxel_ml, values, rules)
-        )
+        ruled = with_rules(values, situation, *_size(truth.shape, spacing_mm), scoring)
+        row = CaseScores(group, case, patient, label, counts, prediction is None, voxel_ml, *ruled)
+        if label in maps:
+            row = _with_map(row, maps[label], has_label(truth, joined), spacing_mm, scoring)
+        found.append(row)
     return found
+
+
+def _with_map(
+    row: CaseScores,
+    read: Callable[[], np.ndarray] | None,
+    truth: np.ndarray,
+    spacing_mm: Sequence[float] | None,
+    scoring: Scoring,
+) -> CaseScores:
+    """The row with the metrics that need probabilities."""
+    probability = None if read is None else read()
+    # a map that is withheld must not be worth more than a poor one
+    situation = "prediction_missing" if probability is None else situation_of(row.counts, row.missing)
+    curves = curve_sums.of_case(
+        probability, truth, row.counts, spacing_mm, scoring.connectivity, scoring.min_lesion_mm3
+    )
+    values, rules = with_rules(
+        _of_probability(probability, truth, curves), situation, *_size(truth.shape, spacing_mm), scoring
+    )
+    return row._replace(values=row.values | values, rules=row.rules | rules, curves=curves)
+
+
+def _size(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> tuple[float, bool]:
+    """Length of the image's diagonal in mm, and whether the voxel size is known."""
+    if spacing_mm is None:
+        return math.nan, False
+    return float(np.linalg.norm(np.multiply(shape, spacing_mm))), True
 
 
 def of_patients(scores: Sequence[CaseScores], scoring: Scoring) -> list[CaseScores]:
@@ -202,6 +237,7 @@ def _together(rows: Sequence[CaseScores], scoring: Scoring) -> CaseScores:
         voxel_ml=math.nan,
         values=values | pooled,
         rules=rules,
+        curves=curve_sums.pool(row.curves for row in rows if row.curves) if rows[0].curves else None,
     )
 
 
@@ -213,16 +249,6 @@ def of_counts(counts: Confusion, voxel_ml: float) -> dict[str, float]:
     difference = predicted_ml - true_ml
     error = abs(counts.fp - counts.fn) / (counts.tp + counts.fn) if counts.tp + counts.fn else math.nan
     return values | {"volume_difference_ml": difference, "volume_error": error}
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds every marked voxel; of one voxel where none is."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        filled = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, 1))
-    return tuple(box)
 
 
 def with_rules(
@@ -256,14 +282,29 @@ def with_rules(
     return ruled, dict.fromkeys((name for name in ruled if math.isnan(ruled[name])), UNDEFINED) | rules
 
 
+def _cut_out(truth: np.ndarray, prediction: np.ndarray) -> list[np.ndarray]:
+    """Both label maps, cut to the box around all that either marks.
+
+    The first axis of a NIfTI file varies fastest; copied, the last one does, with which SciPy and
+    flattening are up to ten times as fast in large images.
+    """
+    box = bounding_box(truth, prediction)
+    return [np.ascontiguousarray(labels[box]) for labels in (truth, prediction)]
+
+
+def _flat_axis(shape: Sequence[int]) -> tuple[int, ...]:
+    """The axis of a single slice, whose surface is its outline, not that of a slab of tissue."""
+    return tuple(axis for axis, length in enumerate(shape) if length == 1)[-1:]
+
+
 def _of_shapes(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float] | None, scoring: Scoring
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float] | None,
+    flat: tuple[int, ...],
+    scoring: Scoring,
 ) -> dict[str, float]:
-    """Metrics of surfaces and lesions, within the box around both masks."""
-    # the surface of a single slice is its outline, not that of a slab of tissue
-    flat = tuple(axis for axis, length in enumerate(truth.shape) if length == 1)[-1:]
-    box = bounding_box(truth | prediction)
-    truth, prediction = truth[box], prediction[box]
+    """Metrics of surfaces and lesions."""
     spacing = spacing_mm if spacing_mm is not None else [1.0] * truth.ndim
     planes = truth.squeeze(flat), prediction.squeeze(flat)
     of_planes = [size for axis, size in enumerate(spacing) if axis not in flat]
@@ -316,14 +357,13 @@ def _hd95_area(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[f
     return surface.hd95_area(surface.surface_distances(truth, prediction, spacing_mm))
 
 
-def _of_probability(probability: np.ndarray | None, truth: np.ndarray) -> dict[str, float]:
+def _of_probability(probability: np.ndarray | None, truth: np.ndarray, sums: CurveSums) -> dict[str, float]:
     if probability is None:
         return dict.fromkeys(OF_PROBABILITY, math.nan)
     ranked = ranking.ranking(probability, truth)
-    sums = calibration.calibration_sums(probability, truth)
     return {
         "auc": ranked.auc,
         "average_precision": ranked.average_precision,
-        "brier": calibration.brier(sums),
-        "calibration_error": calibration.expected_calibration_error(sums),
+        "brier": calibration.brier(sums.calibration),
+        "calibration_error": calibration.expected_calibration_error(sums.calibration),
     }

@@ -10,7 +10,8 @@ import numpy as np
 
 from oncoseg.errors import DataError
 from oncoseg.evaluate.long_table import COUNTS, read_counts
-from oncoseg.evaluate.scoring import bounding_box
+from oncoseg.labels import has_label
+from oncoseg.metrics.boxes import bounding_box
 from oncoseg.volume import Volume, to_canonical
 
 DIGEST_BYTES = 8
@@ -54,8 +55,9 @@ def fingerprints(truth: np.ndarray, classes: Mapping[str, Sequence[int]]) -> dic
         classes: name → the label values that it joins.
     """
     outer = bounding_box(truth)
+    near = np.ascontiguousarray(truth[outer])  # a NIfTI file's order of memory is slow to hash from
     return {
-        label: _fingerprint(truth.shape, [side.start for side in outer], np.isin(truth[outer], joined))
+        label: _fingerprint(truth.shape, [side.start for side in outer], has_label(near, joined))
         for label, joined in classes.items()
     }
 

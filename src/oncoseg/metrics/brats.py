@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from oncoseg.metrics.lesions import Box, Lesions, find_lesions, lesion_overlaps, part_of
+from oncoseg.metrics.lesions import Box, Lesions, find_lesions, lesion_overlaps, part_of, regions
 from oncoseg.metrics.overlap import confusion, dice
 
 Hd95 = Callable[[np.ndarray, np.ndarray, Sequence[float]], float]
@@ -115,7 +115,7 @@ def brats_scores(
         raise ValueError(
             f"Expected masks of three axes and one dilation or more, got {truth.shape} and {rules.dilations}."
         )
-    dilated = _dilated(truth, find_lesions(truth, spacing_mm).boxes, rules.dilations)
+    dilated = _dilated(truth, rules.dilations)
     merged, predicted = find_lesions(dilated, spacing_mm), find_lesions(prediction, spacing_mm)
     overlaps = lesion_overlaps(merged, predicted)
     lesions = []
@@ -134,11 +134,11 @@ def brats_scores(
     return BratsScores(lesions, len(merged.boxes) - len(lesions), false_positives)
 
 
-def _dilated(mask: np.ndarray, boxes: Sequence[Box], times: int) -> np.ndarray:
-    """Dilate within the surroundings of each lesion's box; the whole image at once takes far longer."""
+def _dilated(mask: np.ndarray, times: int) -> np.ndarray:
+    """Dilate within the surroundings of each region; the whole image at once takes far longer."""
     structure = ndimage.generate_binary_structure(3, 2)
     dilated = np.zeros_like(mask)
-    for box in boxes:
+    for box, _ in regions(mask):
         around = tuple(slice(max(side.start - times, 0), side.stop + times) for side in box)
         dilated[around] |= ndimage.binary_dilation(mask[around], structure, iterations=times)
     return dilated

@@ -64,7 +64,7 @@ def find_lesions(
     structure = _neighbourhood(mask, connectivity)
     voxel_mm3 = _voxel_volume(mask, spacing_mm)
     boxes, masks = [], []
-    for region, part in _regions(mask):
+    for region, part in regions(mask):
         labels, _ = ndimage.label(part, structure=structure)
         for label, inner in enumerate(ndimage.find_objects(labels), 1):
             boxes.append(_within(region, inner))
@@ -138,6 +138,28 @@ def lesion_overlaps(truth: Lesions, prediction: Lesions) -> Overlaps:
     return Overlaps(truth.voxels, prediction.voxels, truth.voxel_mm3, *found.T)
 
 
+def regions(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
+    """Parts of a mask that share no lesion: touching blocks with tumour, without the empty space between.
+
+    Args:
+        mask: bool.
+
+    Yields:
+        The part's box, and the mask within it without what belongs to other parts.
+    """
+    blocks = mask
+    for axis in range(mask.ndim):
+        blocks = _any_in_blocks(blocks, axis)
+    numbers, _ = ndimage.label(blocks, structure=np.ones((3,) * mask.ndim))
+    for number, coarse in enumerate(ndimage.find_objects(numbers), 1):
+        box = tuple(slice(s.start * BLOCK_VOXELS, s.stop * BLOCK_VOXELS) for s in coarse)
+        part = mask[box]
+        inside = numbers[coarse] == number
+        for axis, size in enumerate(part.shape):
+            inside = inside.repeat(BLOCK_VOXELS, axis).take(np.arange(size), axis)
+        yield box, part & inside
+
+
 def part_of(box: Box, outer: Box) -> Box:
     """Where a box lies in an array that holds the outer box."""
     return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
@@ -158,21 +180,6 @@ def _voxel_volume(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
     if len(spacing_mm) != mask.ndim or not all(0 < size < math.inf for size in spacing_mm):
         raise ValueError(f"Expected {mask.ndim} voxel sizes above 0 mm, got {tuple(spacing_mm)}.")
     return math.prod(float(size) for size in spacing_mm)
-
-
-def _regions(mask: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
-    """Parts that share no lesion: touching blocks with tumour. Spares work on the empty space between."""
-    blocks = mask
-    for axis in range(mask.ndim):
-        blocks = _any_in_blocks(blocks, axis)
-    regions, _ = ndimage.label(blocks, structure=np.ones((3,) * mask.ndim))
-    for number, coarse in enumerate(ndimage.find_objects(regions), 1):
-        box = tuple(slice(s.start * BLOCK_VOXELS, s.stop * BLOCK_VOXELS) for s in coarse)
-        part = mask[box]
-        inside = regions[coarse] == number
-        for axis, size in enumerate(part.shape):
-            inside = inside.repeat(BLOCK_VOXELS, axis).take(np.arange(size), axis)
-        yield box, part & inside
 
 
 def _any_in_blocks(mask: np.ndarray, axis: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from oncoseg.metrics.boxes import bounding_box
 from oncoseg.metrics.nearest import near_places, nearest_mm
 from oncoseg.metrics.surface_elements import element_areas
 
@@ -218,21 +219,14 @@ def _check(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float
 
 def _crop(truth: np.ndarray, prediction: np.ndarray, margin: tuple[int, ...]) -> list[np.ndarray]:
     """Copies of two masks, cut to their common box and framed by a margin of background."""
-    boxes = zip(_box(truth), _box(prediction), strict=True)
-    box = [slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in boxes]
+    box = bounding_box(truth, prediction)
     inner = tuple(slice(width, width + s.stop - s.start) for s, width in zip(box, margin, strict=True))
     framed = []
     for mask in (truth, prediction):
         copy = np.zeros([s.stop + width for s, width in zip(inner, margin, strict=True)], bool)
-        copy[inner] = mask[tuple(box)]
+        copy[inner] = mask[box]
         framed.append(copy)
     return framed
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    marked = np.flatnonzero([part.any() for part in mask])
-    along = slice(int(marked[0]), int(marked[-1]) + 1)
-    return (along,) if mask.ndim == 1 else (along, *_box(np.logical_or.reduce(mask[along])))
 
 
 def _by_slabs(find: Callable[[np.ndarray], np.ndarray], mask: np.ndarray) -> np.ndarray:

@@ -4,14 +4,17 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from oncoseg.evaluate.panels import Panel
 from oncoseg.files import write_bytes, write_text
-from oncoseg.report import curves, examples, pages
+from oncoseg.metrics.catalogue import SITUATIONS
+from oncoseg.report import curves, examples, operating, pages
 from oncoseg.report.comparison import write_comparison
 from oncoseg.report.contents import Contents, read_run
 from oncoseg.report.curves import Curve
 from oncoseg.report.evaluation import write_evaluation
+from oncoseg.report.parts import plots_of
 
 __all__ = ["FIGURE_SUFFIXES", "write_comparison", "write_evaluation", "write_report"]
 
@@ -22,8 +25,9 @@ FIGURE_SUFFIXES = (".png", ".svg")
 def write_report(run: Path, evaluation: Path | None = None) -> Path:
     """Write RUN/report/index.html, and beside it its figures as files of their own, for slides.
 
-    These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`), `roc.svg`,
-    `precision-recall.svg`, `patients.svg` (the Dice of every patient) and `examples.png`. What the
+    These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`), of several modalities
+    together `roc.svg` and `precision-recall.svg`, `patients.svg` (the Dice of every patient),
+    `examples.png`, and the plots of each modality and class (see `report.parts`). What the
     run does not have yet (an evaluation, finished training) is left out, and the page says which
     command makes it.
 
@@ -43,7 +47,8 @@ def write_report(run: Path, evaluation: Path | None = None) -> Path:
     plots = _plots(contents)
     path = (evaluation or run) / "report" / "index.html"
     write_text(path, _page(contents, plots, panels))
-    for curve in chain.from_iterable(plots.values()):
+    parts = contents.evaluation.parts if contents.evaluation else []
+    for curve in chain(*plots.values(), plots_of(parts)):
         write_bytes(path.with_name(f"{curve.name}.svg"), curve.svg)
     if panels:
         write_bytes(path.with_name("examples.png"), examples.overview(panels, contents.synthetic))
@@ -56,10 +61,18 @@ def _plots(contents: Contents) -> dict[str, list[Curve]]:
     evaluation = contents.evaluation
     if evaluation is not None:
         plots |= {
-            "operating": curves.operating_curves(evaluation.curves),
+            "operating": _operating(evaluation.curves),
             "patients": [curves.strip_plot(evaluation.patients, evaluation.rows)],
         }
     return plots
+
+
+def _operating(parts: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
+    """The modalities in one plot (the paper's Fig. 4), where there are several."""
+    if len(parts) < 2:
+        return []
+    plots = operating.roc("roc", parts), operating.precision_recall("precision-recall", parts)
+    return [plot for plot in plots if plot is not None]
 
 
 def _page(contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequence[Panel]) -> str:
@@ -67,6 +80,7 @@ def _page(contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequ
         "report.html.jinja",
         **vars(contents),
         plots=plots,
+        situations=SITUATIONS,
         examples=[examples.example(panel) for panel in panels],
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
     )

@@ -9,11 +9,14 @@ from typing import Any
 from zipfile import BadZipFile
 
 from oncoseg.errors import RecipeError, RunError
+from oncoseg.evaluate import curves
 from oncoseg.evaluate.panels import Panel, read_panels
 from oncoseg.evaluate.result import FORMAT_VERSION
 from oncoseg.files import sha256_of_file
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
+from oncoseg.report import words
+from oncoseg.report.parts import Part, read_parts
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import PARTS
 
@@ -52,7 +55,8 @@ class Evaluated:
         threshold: probability from which a voxel is tumour.
         summary: summary.json.
         rows: group → averaging → row of the table.
-        curves: curves.json.
+        parts: every metric and the curves of each modality and class.
+        curves: title → what curves.json says of all tumour of a modality, and of all together.
         patients: per_patient.csv as numbers (NaN where undefined), worst Dice first.
         panels: slices to show.
     """
@@ -61,6 +65,7 @@ class Evaluated:
     threshold: float
     summary: dict[str, Any]
     rows: dict[str, dict[str, dict[str, Any]]]
+    parts: list[Part]
     curves: dict[str, dict[str, Any]]
     patients: list[dict[str, Any]]
     panels: list[Panel]
@@ -183,8 +188,12 @@ def _tables(folder: Path) -> Evaluated:
         ]
     patients.sort(key=lambda row: (math.isnan(row["dice"]), row["dice"]))
     panels = read_panels(folder, summary["panels"])
-    curves = json.loads((folder / "curves.json").read_text(encoding="utf-8"))
-    return Evaluated(summary["split"], summary["threshold"], summary, rows, curves, patients, panels)
+    described = curves.read(folder)["parts"]
+    whole = {
+        words.group_name(part["group"]): part for part in described if part["class"] == described[0]["class"]
+    }
+    parts = read_parts(folder, summary["metrics"]["table"], described)
+    return Evaluated(summary["split"], summary["threshold"], summary, rows, parts, whole, patients, panels)
 
 
 def _changes(recipe: Recipe) -> list[tuple[str, str, str]]:

@@ -17,10 +17,7 @@ from oncoseg.datasets.folders import safe_id
 from oncoseg.report import words
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
-"""Okabe and Ito's colours for modalities, in order of appearance."""
-
-ALL_COLOUR = "#333333"
-"""For all modalities together."""
+"""Okabe and Ito's colours for modalities and systems, in order of appearance."""
 
 JITTER = 0.22
 """Vertical spread of the dots of the strip plot."""
@@ -30,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e3e7ea",
     "grid.linewidth": 0.8,
     "axes.edgecolor": "#88929a",
@@ -51,11 +49,13 @@ class Curve(NamedTuple):
         name: of its file, without ending.
         svg: the file's content.
         alt: what it shows, in words.
+        broad: whether it needs the page's whole width to be read.
     """
 
     name: str
     svg: bytes
     alt: str
+    broad: bool = False
 
     @property
     def source(self) -> str:
@@ -119,56 +119,6 @@ def _mark_stages(axes: Axes, steps: list[tuple[str, float]]) -> None:
             )
 
 
-def operating_curves(curves: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
-    """ROC (the paper's Fig. 4) and precision–recall curves over voxels; a dot marks the used threshold.
-
-    Args:
-        curves: group → points, AUC, average precision and confusion matrix.
-    """
-    drawn = {group: curve for group, curve in curves.items() if "points" in curve}
-    if not drawn:
-        return []
-    return [_roc(drawn), _precision_recall(drawn)]
-
-
-def _roc(curves: Mapping[str, Mapping[str, Any]]) -> Curve:
-    with drawing(4.1, 3.9) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color="#88929a", linestyle=":", linewidth=1, label="chance")
-        for (group, curve), look in zip(curves.items(), _looks(curves), strict=True):
-            x, y = curve["points"]["false_positive_rate"], curve["points"]["recall"]
-            axes.plot(x, y, **look, label=f"{words.group_name(group)}: {curve['auc']:.3f}")
-            counts = curve["confusion"]
-            _dot(axes, _share(counts["fp"], counts["tn"]), _share(counts["tp"], counts["fn"]), look["color"])
-        axes.set(xlabel="false positive rate", ylabel="recall", title="ROC over voxels", xlim=(-0.02, 1.02))
-        axes.set_ylim(-0.02, 1.02)
-        axes.legend(title="area under the curve", loc="lower right", fontsize=9, title_fontsize=9)
-        areas = "; ".join(f"{words.group_name(g)} area {c['auc']:.3f}" for g, c in curves.items())
-        return Curve("roc", svg_of(figure), f"ROC curves over voxels. {areas}.")
-
-
-def _precision_recall(curves: Mapping[str, Mapping[str, Any]]) -> Curve:
-    with drawing(4.1, 3.9) as (figure, axes):
-        for (group, curve), look in zip(curves.items(), _looks(curves), strict=True):
-            x, y = curve["points"]["recall"], curve["points"]["precision"]
-            axes.plot(x, y, **look, label=f"{words.group_name(group)}: {curve['average_precision']:.3f}")
-            counts = curve["confusion"]
-            if counts["tp"] + counts["fp"]:
-                _dot(
-                    axes,
-                    _share(counts["tp"], counts["fn"]),
-                    _share(counts["tp"], counts["fp"]),
-                    look["color"],
-                )
-        axes.set(
-            xlabel="recall", ylabel="precision", title="Precision–recall over voxels", xlim=(-0.02, 1.02)
-        )
-        axes.set_ylim(-0.02, 1.02)
-        axes.legend(title="average precision", loc="lower left", fontsize=9, title_fontsize=9)
-        areas = "; ".join(f"{words.group_name(g)} {c['average_precision']:.3f}" for g, c in curves.items())
-        alt = f"Precision–recall curves over voxels. Average precision: {areas}."
-        return Curve("precision-recall", svg_of(figure), alt)
-
-
 def strip_plot(
     patients: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> Curve:
@@ -180,7 +130,7 @@ def strip_plot(
     """
     modalities = list(dict.fromkeys(name for name in rows if name != "all"))
     with drawing(6.4, 0.9 + 0.85 * len(modalities)) as (figure, axes):
-        for place, (modality, colour) in enumerate(zip(modalities, _colours(modalities), strict=True)):
+        for place, (modality, colour) in enumerate(zip(modalities, colours(modalities), strict=True)):
             values = sorted(
                 p["dice"] for p in patients if p["modality"] == modality and not math.isnan(p["dice"])
             )
@@ -214,7 +164,7 @@ def system_strips(
         share: whether values lie between 0 and 1.
     """
     with drawing(6.4, 0.9 + 0.7 * len(values)) as (figure, axes):
-        for place, (system, colour) in enumerate(zip(values, _colours(list(values)), strict=True)):
+        for place, (system, colour) in enumerate(zip(values, colours(list(values)), strict=True)):
             defined = np.sort([value for value in values[system] if not math.isnan(value)])
             height = place + JITTER * np.array([-1, 0.33, -0.33, 1])[np.arange(len(defined)) % 4]
             axes.scatter(defined, height, s=26, color=colour, alpha=0.65, linewidths=0, zorder=2)
@@ -249,6 +199,15 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.add_subplot()
 
 
+@contextmanager
+def drawing_pair(width: float, height: float, ratio: tuple[int, int]) -> Iterator[tuple[Figure, Axes, Axes]]:
+    """A figure with two sets of axes below each other on one horizontal axis; `ratio` of their heights."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=ratio)
+        yield figure, above, below
+
+
 def svg_of(figure: Figure) -> bytes:
     """The figure as an SVG file without a date."""
     file = io.BytesIO()
@@ -256,21 +215,15 @@ def svg_of(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def _colours(groups: Sequence[str]) -> list[str]:
-    return [ALL_COLOUR if g == "all" else COLOURS[i % len(COLOURS)] for i, g in enumerate(groups)]
+def colours(groups: Sequence[str]) -> list[str]:
+    """A colour for each group."""
+    return [COLOURS[i % len(COLOURS)] for i in range(len(groups))]
 
 
-def _looks(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
+def looks(groups: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour and style of one line per group; the styles tell them apart in grey, too."""
     styles = ("-", "--", "-.", ":")
     return [
-        {"color": colour, "linestyle": "-" if group == "all" else styles[i % len(styles)], "linewidth": 1.8}
-        for i, (group, colour) in enumerate(zip(groups, _colours(list(groups)), strict=True))
+        {"color": colour, "linestyle": styles[i % len(styles)], "linewidth": 1.8}
+        for i, colour in enumerate(colours(groups))
     ]
-
-
-def _dot(axes: Axes, x: float, y: float, colour: str) -> None:
-    axes.plot([x], [y], marker="o", color=colour, markeredgecolor="white", markersize=8, zorder=5)
-
-
-def _share(part: int, rest: int) -> float:
-    return part / (part + rest) if part + rest else 0.0

@@ -29,7 +29,7 @@ def histogram(name: str, title: str, values: Sequence[float]) -> Curve:
     """
     defined = [value for value in values if not math.isnan(value)]
     left_out = f" ({len(values) - len(defined)} undefined)" if len(defined) < len(values) else ""
-    with drawing(6.4, 2.6) as (figure, axes):
+    with drawing(4.1, 2.7) as (figure, axes):
         axes.hist(defined, bins=BINS, range=(0, 1), color=COLOURS[0])
         axes.set(xlim=(0, 1), xlabel=title + left_out, ylabel="patients")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -54,7 +54,7 @@ def bland_altman(name: str, true_ml: Sequence[float], predicted_ml: Sequence[flo
     if len(difference) >= SMALLEST_FOR_LIMITS:
         reach = NORMAL_95 * float(difference.std(ddof=1))
         lines |= {f"95 % limit {bias + side * reach:+.2f}": bias + side * reach for side in (1, -1)}
-    with drawing(6.4, 3.4) as (figure, axes):
+    with drawing(4.1, 3.2) as (figure, axes):
         axes.scatter(middle, difference, s=26, color=COLOURS[0], alpha=0.65, linewidths=0, zorder=2)
         for (label, height), style in zip(lines.items(), ("-", "--", "--"), strict=False):
             axes.axhline(height, color="black", linestyle=style, linewidth=1.2, zorder=1)

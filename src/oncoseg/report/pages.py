@@ -27,10 +27,10 @@ def render(template: str, **contents: Any) -> str:
         "volume": words.volume,
         "number": words.number,
     }
-    here = files("oncoseg.report")
+    style = files("oncoseg.report").joinpath("style.css").read_text("utf-8")
     return environment.get_template(template).render(
         words=words,
-        style=Markup(here.joinpath("style.css").read_text("utf-8")),
+        style=Markup(style),
         today=date.today().isoformat(),
         version=oncoseg.__version__,
         **contents,

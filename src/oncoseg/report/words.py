@@ -65,12 +65,23 @@ def group_name(group: str) -> str:
 
 def score(value: float | None, digits: int = 2) -> str:
     """A score with fixed digits, or a dash where it is not defined."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def estimate(found: Mapping[str, Any], digits: int = 3) -> str:
+    """`0.712 (0.61–0.83)`, without the brackets where there is no interval."""
+    span = f" ({score(found['low'])}–{score(found['high'])})" if found["low"] is not None else ""
+    return score(found["value"], digits) + span
 
 
 def interval(summary: Mapping[str, Any]) -> str:
     """`0.61–0.83`, or nothing where there is no interval."""
     return "" if summary["low"] is None else f"{score(summary['low'])}–{score(summary['high'])}"
+
+
+def fraction(value: float) -> str:
+    """A half, quarter or eighth as 1/2, 1/4, 1/8; other numbers as they are."""
+    return f"1/{1 / value:g}" if 0 < value < 1 else f"{value:g}"
 
 
 def volume(value: Any) -> str:
@@ -90,6 +101,8 @@ def percent(part: float, whole: float) -> str:
     if not whole:
         return "–"
     share = 100 * part / whole
+    if share in (0, 100):
+        return f"{share:.0f} %"
     return f"{share:.3f} %" if min(share, 100 - share) < 1 else f"{share:.1f} %"
 
 
