@@ -117,6 +117,15 @@ def test_a_prediction_is_scored_where_it_lies(
     assert row.volumes_ml == pytest.approx((grid.marked.sum() * 9 / 1000,) * 2)
 
 
+def test_a_tilt_changes_no_volume(tmp_path: Path) -> None:
+    grid = Grid(shear_mm=1.4)
+    data = outlined(grid, tmp_path / "data")
+    predict(data, tmp_path / "out")
+    (row,) = evaluate_masks(data, tmp_path / "out", tmp_path / "scores", workers=0).cases
+    assert row.values["dice"] == 1
+    assert row.volumes_ml == pytest.approx((grid.marked.sum() * 9 / 1000,) * 2)
+
+
 @pytest.mark.parametrize("annotated", [outlined, segmented])
 @pytest.mark.parametrize("cosines", [ROTATIONS[6], OBLIQUE], ids=["turned", "oblique"])
 def test_converted_and_converted_back_it_stays_where_it_is(

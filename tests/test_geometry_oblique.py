@@ -70,7 +70,7 @@ def check(grid: Grid, folder: Path, programs: bool) -> None:
 
 
 @given(grids())
-@settings(max_examples=6, phases=[Phase.generate])
+@settings(max_examples=4, phases=[Phase.generate])
 def test_any_oblique_series(grid: Grid) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check(grid, Path(folder), programs=False)

@@ -1,5 +1,6 @@
 """Geometry: reorienting and coming back, and which grids count as one."""
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -98,6 +99,15 @@ def test_spacing_follows_the_array_axes() -> None:
     canonical, _ = to_canonical(volume)
     assert canonical.grid == (3, 4, 2)
     assert canonical.spacing_mm == (1, 2, 3)
+
+
+def test_slices_shifted_by_a_tilt_are_as_far_apart_as_their_planes() -> None:
+    affine = np.array([[-0.5, 0, 0, 7], [0, -0.8, 1.5, 8], [0, 0, 2, 9], [0, 0, 0, 1]])
+    volume = Volume(np.zeros((1, 2, 3, 4)), affine)
+    # by the way from a voxel to the next it would be 2.5 mm, and a voxel's volume a quarter too large
+    assert volume.spacing_mm == pytest.approx((0.5, 0.8, 2.0))
+    turned, _ = to_canonical(replace(volume, affine_ras=affine[[2, 0, 1, 3]]))
+    assert np.prod(turned.spacing_mm) == pytest.approx(0.5 * 0.8 * 2.0)
 
 
 def test_grids_are_compared_at_the_far_corner() -> None:

@@ -57,8 +57,12 @@ class Volume:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size along i, j, k in millimetres."""
-        i, j, k = np.sqrt((self.affine_ras[:3, :3] ** 2).sum(axis=0)).tolist()
+        """Voxel size along i, j, k in millimetres; the product is a voxel's volume.
+
+        Where slices are shifted against each other (tilted gantry), the size along k is the distance of their
+        planes, not the longer way from a voxel to the next.
+        """
+        i, j, k = np.abs(np.diag(np.linalg.qr(self.affine_ras[:3, :3], mode="r"))).tolist()
         return i, j, k
 
     def with_array(self, array: np.ndarray) -> "Volume":
