@@ -1,9 +1,9 @@
 """A marker in the patient that no turn and no mirror leaves as it is, and DICOM series that show it.
 
-A bright block with three arms: a long one to the Left, a middle one to Superior, a short one to Posterior.
-It is defined in DICOM's patient coordinates (LPS: x to the Left, y to Posterior, z to Superior, mm), and a voxel
-shows it where the voxel's centre lies in it. Where that is follows from the header alone, by the equation of
-PS3.3 C.7.6.2.1.1, so that nothing here is of the program that is tested.
+A bright block with three arms: a long one to the Left, a middle one to Superior, a short one to
+Posterior. It is defined in DICOM's patient coordinates (LPS: x to the Left, y to Posterior, z to
+Superior; mm), and a voxel shows it where its centre lies in it. Where that is follows from the header
+alone, by the equation of PS3.3 C.7.6.2.1.1, so that nothing here is of the program that is tested.
 """
 
 from collections.abc import Sequence

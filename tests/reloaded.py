@@ -1,4 +1,4 @@
-"""Masks as other programs read them, in the patient's coordinates (LPS, mm) by those programs' own account."""
+"""Masks as other programs read them, in patient coordinates (LPS, mm) by those programs' own account."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""DICOM in every orientation → prepared → predicted → NIfTI, SEG, RTSTRUCT: other programs find the marker."""
+"""DICOM in every orientation → prepared → predicted → NIfTI, SEG, RTSTRUCT → read by other programs."""
 
 from pathlib import Path
 

@@ -124,6 +124,9 @@ def relabel(mask: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
 def resample_labels(volume: Volume, like: Volume) -> Volume:
     """Bring a volume onto another grid by nearest neighbour; 0 outside of it.
 
+    A volume ends half a voxel beyond the centres of its outermost voxels, so that none of these is lost where
+    rounding puts it a hair beyond the other grid's.
+
     Args:
         volume: `c i j k`, labels or anything that must not be mixed.
         like: gives the grid.
@@ -132,7 +135,7 @@ def resample_labels(volume: Volume, like: Volume) -> Volume:
 
     mapping = np.linalg.inv(volume.affine_ras) @ like.affine_ras
     moved = [
-        affine_transform(channel, mapping[:3, :3], mapping[:3, 3], like.grid, order=0)
+        affine_transform(channel, mapping[:3, :3], mapping[:3, 3], like.grid, order=0, mode="grid-constant")
         for channel in volume.array
     ]
     return like.with_array(np.stack(moved))
