@@ -418,7 +418,10 @@ def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
     with pytest.raises(RunError, match="not empty"):
         evaluate_run(folder.path, out=tmp_path / "mine")
     (tmp_path / "mine" / "summary.json").write_text('{"format_version": 1, "classes": {}}')
-    with pytest.raises(RunError, match="made by another version of oncoseg, or of masks"):
+    with pytest.raises(RunError, match="it is one of masks"):
+        evaluate_run(folder.path, out=tmp_path / "mine")
+    (tmp_path / "mine" / "summary.json").write_text('{"format_version": 1, "weights": "x"}')
+    with pytest.raises(RunError, match="made by another version of oncoseg"):
         evaluate_run(folder.path, out=tmp_path / "mine")
 
 
