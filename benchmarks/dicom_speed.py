@@ -20,6 +20,7 @@ and importing are not timed, except for dcm2niix, which is a program. What each 
 import argparse
 import importlib.util
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -156,13 +157,17 @@ def dcm2niix(folder: Path) -> None:
 
 
 DICOM2NIFTI = """
-import json, sys, tempfile, time, os
+import json, os, sys, tempfile, time
 from dicom2nifti.convert_dicom import dicom_series_to_nifti as convert
 with tempfile.TemporaryDirectory() as out:
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     convert(sys.argv[1], os.path.join(out, "a.nii"), reorient_nifti=False)
-    print(json.dumps({"seconds": time.perf_counter() - started}))
+    seconds, processor = time.perf_counter() - started, time.process_time() - worked
+    print(json.dumps({"seconds": seconds, "processor": processor}))
 """
+
+FOREIGN = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+"""Runs a program as the only child of a process, so that its memory is measured like the others'."""
 
 WAYS: dict[str, Callable[[Path], None]] = {
     "bytes": read_bytes,
@@ -185,7 +190,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        print(json.dumps({"seconds": timed(WAYS[options.way], options.folder)}))
+        print(json.dumps(timed(WAYS[options.way], options.folder)))
         return
     print_hardware()
     with scratch_folder() as scratch:
@@ -218,14 +223,12 @@ def ways(dicom2nifti: Path | None) -> list[str]:
 def one(name: str, folder: Path, dicom2nifti: Path | None) -> Child:
     """One turn of one way."""
     if name == "dicom2nifti":
-        command = [str(dicom2nifti), "-W", "ignore", "-c", DICOM2NIFTI, str(folder)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return Child(0, 0, float("nan"), output)
+        return run_python("-c", FOREIGN, dicom2nifti, "-W", "ignore", "-c", DICOM2NIFTI, folder)
     return run_python(__file__, "--way", name, "--folder", folder)
 
 
-def timed(way: Callable[[Path], None], folder: Path) -> float:
-    """Seconds of one way, in this process, once what it imports is there."""
+def timed(way: Callable[[Path], None], folder: Path) -> dict[str, float]:
+    """Seconds, and processor seconds, of one way in this process, once what it imports is there."""
     import pydicom.filereader  # noqa: F401
 
     import oncoseg.io.dicom.survey
@@ -233,20 +236,30 @@ def timed(way: Callable[[Path], None], folder: Path) -> float:
 
     if way is simpleitk:
         import SimpleITK  # noqa: F401
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), _processor_seconds()
     way(folder)
-    return time.perf_counter() - started
+    return {"seconds": time.perf_counter() - started, "processor": _processor_seconds() - worked}
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that it has ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def report(found: dict[str, list[Child]]) -> None:
     """Print seconds, ratios within a round, and memory."""
-    seconds = {name: [child.result()["seconds"] for child in children] for name, children in found.items()}
+    results = {name: [child.result() for child in children] for name, children in found.items()}
+    ours = results["oncoseg"]
     rows = []
-    for name, times in seconds.items():
-        ratios = [theirs / ours for theirs, ours in zip(times, seconds["oncoseg"], strict=True)]
-        memory = max(child.peak_mib for child in found[name])
-        rows.append([name, spread(times), spread(ratios), f"{memory:.0f}" if memory == memory else "–"])
-    print_table(["way", "seconds", "times oncoseg's", "peak memory, MiB"], rows)
+    for name, figures in results.items():
+        row = [name]
+        for what in ("seconds", "processor"):
+            row.append(spread([each[what] for each in figures]))
+            row.append(spread([each[what] / own[what] for each, own in zip(figures, ours, strict=True)], 1))
+        rows.append([*row, f"{max(child.peak_mib for child in found[name]):.0f}"])
+    header = ["way", "seconds", "times oncoseg's", "processor seconds", "times oncoseg's", "peak memory, MiB"]
+    print_table(header, rows)
 
 
 if __name__ == "__main__":

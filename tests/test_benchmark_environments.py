@@ -47,10 +47,12 @@ def test_what_is_installed_but_does_not_work_is_not_used(tmp_path: Path) -> None
         python_of(broken, install=False)
 
 
-def test_another_recipe_makes_another_environment(tmp_path: Path) -> None:
+def test_an_environment_of_something_else_is_not_used(tmp_path: Path) -> None:
     python_of(peer(tmp_path))
-    leftover = folder_of(peer(tmp_path)) / "leftover"
-    leftover.touch()
-    with pytest.raises(Unavailable):
-        python_of(peer(tmp_path, ("--no-index", "oncoseg-is-no-such-package")))
-    assert not leftover.exists()
+    other = peer(tmp_path, ("--no-index", "oncoseg-is-no-such-package"))
+    assert folder_of(other) == folder_of(peer(tmp_path))
+    with pytest.raises(Unavailable, match="is not installed"):
+        python_of(other, install=False)
+    with pytest.raises(Unavailable, match="No matching distribution"):
+        python_of(other)
+    assert [folder.name for folder in folder_of(other).parent.iterdir()] == [folder_of(other).name]

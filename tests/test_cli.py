@@ -323,3 +323,14 @@ def test_an_existing_folder_is_not_written_into(tmp_path: Path, capsys: Capture)
     assert main(["phantom", "brain-mri", str(tmp_path)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "agreement"])
+def test_an_interrupted_scoring_does_not_claim_to_have_kept_anything(
+    command: str, monkeypatch: Patch, capsys: Capture
+) -> None:
+    stop = failing(KeyboardInterrupt())
+    monkeypatch.setattr("oncoseg.evaluate.run.evaluate_run", stop)
+    monkeypatch.setattr("oncoseg.evaluate.agreement.reader_agreement", stop)
+    assert main([command, "x", *(["--out", "y"] if command == "agreement" else [])]) == 130
+    assert "Interrupted; there is no complete result." in capsys.readouterr().err

@@ -297,7 +297,7 @@ def test_evaluate_passes_on_what_its_flags_say(
     more = {"out": out, "replace": replace}
     assert calls == [((Path("run"), split), {"data": data, "changes": changes, **more})]
     printed = capsys.readouterr().out
-    assert "0.500 [0.25, 0.75]" in printed
+    assert "0.500 [0.250, 0.750]" in printed
     assert f"Evaluation: {tmp_path}" in printed
 
 
@@ -332,7 +332,7 @@ def test_demo_prints_the_table_and_the_reports_path(
     printed = capsys.readouterr()
     assert outs == [tmp_path / "demo"]
     assert "1/5 making phantoms" in printed.err
-    assert "0.500 [0.25, 0.75]" in printed.out
+    assert "0.500 [0.250, 0.750]" in printed.out
     assert f"Report: {tmp_path / 'demo' / 'run' / 'report' / 'index.html'}" in printed.out
 
 
@@ -363,13 +363,53 @@ def test_from_raw_folders_to_masks_and_a_report(tmp_path: Path, capsys: Capture)
 def test_scores_are_printed_with_their_definitions(tmp_path: Path, capsys: Capture) -> None:
     print_scores(evaluation(tmp_path))
     printed = capsys.readouterr().out
-    assert "0.500 [0.25, 0.75]" in printed
+    assert "0.500 [0.250, 0.750]" in printed
     assert "—" in printed
-    assert re.search(r"patient +7 +2 +4 ", printed)  # scored, empty, zero by the rule
-    assert printed.count("(n=4)") == 1  # recall, of the patients with tumour
-    assert re.search(r"ct +paper, other data +— +— +— +0\.80 +— +—", printed)
+    assert re.search(r"\n +mri +patient +\n", printed)
+    for unit, count in {"n": 7, "empty": 2, "zero": 4}.items():  # scored, empty, zero by the rule
+        assert re.search(rf"\n +{unit} +{count} +\n", printed)
+    assert re.search(r"\n +recall +0\.500 \[0\.250, 0\.750\] +\n +recall: n +4 +\n", printed)
+    assert "auc: n" not in printed
+    assert re.search(r"\n +ct +paper, other data +\n", printed)
+    assert re.search(r"\n +dice +0\.80 +\n", printed)
     assert "paper, other data: as printed" in printed
     assert "synthetic phantoms" in printed
     assert "mirror averaging on" in printed
     for text in ("dice: Overlap.", "patient: Per patient.", "Empty masks: Left out.", "threshold 0.5", "95%"):
         assert text in printed
+
+
+def test_tables_of_scores_fit_into_eighty_columns(
+    tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    dice = {"mean": 0.6, "median": 0.5, "low": 0.25, "high": 0.75, "n": 99, "undefined": 0, "note": ""}
+    plain = dice | {"low": None, "high": None}
+    names = ("dice", "iou", "precision", "recall", "f1", "auc")
+    units = {"units": 99, "both_empty": 12, "truth_empty": 3, "prediction_empty": 10}
+    rows = [
+        {
+            "group": "mri",
+            "averaging": averaging,
+            **units,
+            "scores": dict.fromkeys(names, score) | {"auc": odd},
+        }
+        for averaging, score, odd in (
+            ("patient", dice, dice | {"n": 98}),
+            ("slice", plain, plain | {"n": 98}),
+            ("slice-empty-is-one", plain, plain | {"n": 98}),
+            ("pooled", plain, plain),
+        )
+    ]
+    summary = json.loads((evaluation(tmp_path) / "summary.json").read_text())
+    summary |= {"table": rows, "published": [{"row": "mri", "scores": dict.fromkeys(names, 0.8)}]}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.setattr("oncoseg.cli.terminal.WIDTH_OF_TABLES", 80)
+    print_scores(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    start = next(number for number, line in enumerate(lines) if " pooled " in line)
+    table = lines[start - 2 : start + 13]
+    assert max(map(len, table)) <= 80
+    (auc,) = [line.split() for line in table if line.split()[:1] == ["auc"]]
+    assert auc == ["auc", "0.600", "[0.250,", "0.750]", "0.600", "0.600", "0.600", "0.80"]
+    (of,) = [line.split() for line in table if line.split()[:2] == ["auc:", "n"]]
+    assert of[2:] == ["98", "98", "98", "99", "—"]

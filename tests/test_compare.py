@@ -78,6 +78,10 @@ def test_other_patients_are_refused_unless_only_common_ones_count(
     contest = compare(folders, common_only=True)
     assert contest.parts[0].comparisons[2].n == 6
     assert contest.parts[0].comparisons[2].only_a == 2
+    assert contest.parts[0].comparisons[0].n == 8
+    # all means are over the same six patients, so that nobody gains by lacking the others
+    assert {found.n for found in contest.parts[0].summaries.values()} == {6}
+    assert contest.parts[0].summaries["good"].mean == pytest.approx(0.825)
 
 
 def test_what_cannot_be_compared_is_explained(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -200,3 +204,13 @@ def test_the_command_takes_folders_and_runs(
     assert "first is better by 0.435" in captured.out
     assert main(["compare", str(run), str(run), "--out", out]) == 2
     assert "Two systems are called 'run'" in capsys.readouterr().err
+    for given, message in {
+        "=x": "Expected NAME=PATH, PATH or NAME=PATH,PATH, got '=x'",
+        "x=": "got 'x='",
+        "x=a,": "got 'x=a,'",
+        f"{tmp_path}": "has no summary.json",
+    }.items():
+        assert main(["compare", given, str(run), "--out", out]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["compare", str(folders["good"]), str(run), "--out", out, "--split", "tset"]) == 2
+    assert "has no evaluation of 'tset', but of: test. Choose with --split" in capsys.readouterr().err

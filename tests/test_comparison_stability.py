@@ -5,7 +5,7 @@ import pytest
 
 from oncoseg.comparisons import across_seeds, rank_stability
 from oncoseg.comparisons.rank_stability import _interval, _kendall_tau
-from oncoseg.statistics import RESAMPLES, percentiles, resampled_means
+from oncoseg.statistics import ALL_EQUAL, RESAMPLES, percentiles, resampled_means
 
 
 def table_of(**values) -> dict[str, dict[str, float]]:
@@ -144,6 +144,11 @@ def test_one_training_has_the_percentile_interval_of_its_patients():
         "1 training: too few to say how much it varies between trainings"
     )
     assert found.note == "percentile bootstrap of patients, of one training"
+
+
+def test_where_every_score_is_the_same_nothing_tells_how_they_vary():
+    found = across_seeds(np.full((6, 3), 0.5))
+    assert (found.mean, found.low, found.high, found.note) == (0.5, None, None, ALL_EQUAL)
 
 
 def test_two_trainings_are_too_few_to_say_how_they_vary():

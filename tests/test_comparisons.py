@@ -215,6 +215,21 @@ def test_no_difference_is_shown_where_signs_balance():
     )
 
 
+def test_where_all_differences_are_equal_there_is_no_interval_and_p_decides():
+    a, b = np.full(8, 0.75), np.full(8, 0.5)
+    found = paired(a, b)
+    assert (found.difference.low, found.better) == (None, "A")
+    assert found.sentence == "A is better by 0.25 in each of 8 patients, p = 0.0078"
+    assert paired(a, b, higher_is_better=False).better == "B"
+    unsure = found._replace(p_adjusted=0.06)
+    assert unsure.better is None
+    assert unsure.sentence == (
+        "no difference shown between A and B: A − B = 0.25 in each of 8 patients, p = 0.06"
+    )
+    same = paired(a, a)
+    assert (same.better, same.sentence) == (None, "no difference between A and B in each of 8 patients")
+
+
 def test_a_small_p_beside_an_interval_with_zero_shows_no_difference():
     found = paired(of(*range(2, 12)), np.ones(10))
     assert found.better == "A"
@@ -287,7 +302,7 @@ def test_unequal_patients_are_refused_or_counted():
 def test_patients_are_matched_by_name_not_by_order():
     a = by_patient(range(8))
     [found] = compare_systems({"a": a, "b": dict(reversed(a.items()))})
-    assert (found.p, found.share_a_better, found.difference.low) == (1, 0.5, 0)
+    assert (found.p, found.share_a_better, found.difference.mean) == (1, 0.5, 0)
 
 
 def test_a_large_family_draws_enough_signs_to_show_a_difference():

@@ -259,7 +259,9 @@ def test_few_slices_of_several_orientations_are_a_localiser(tmp_path: Path) -> N
         write(slices(numbered((4, 5, 1)), cosines=cosines), tmp_path / name)
     nothing = found(tmp_path)
     assert nothing.series == []
-    assert [each.kind for each in nothing.left_out] == ["localiser"] * 3
+    (localiser,) = nothing.left_out
+    assert (localiser.kind, len(localiser.files)) == ("localiser", 3)
+    assert localiser.reason == "3 orientation(s) of fewer than 3 slices each, no volume"
 
 
 def test_a_single_slice_takes_its_thickness(tmp_path: Path) -> None:

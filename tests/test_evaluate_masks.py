@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -9,6 +10,7 @@ import pytest
 
 from oncoseg.cli import main
 from oncoseg.cli.evaluation import MaskOptions
+from oncoseg.cli.scores import print_mask_scores
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import curves, long_table
 from oncoseg.evaluate.masks import evaluate_masks
@@ -147,18 +149,6 @@ def test_each_class_takes_the_map_that_is_named_after_it(tmp_path: Path) -> None
     ).read_bytes()
 
 
-def test_a_map_that_cannot_be_used_makes_its_prediction_missing(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write(tmp_path / "truth" / f"{name}.nii.gz", marked())
-        write(tmp_path / "ours" / f"{name}.nii.gz", marked())
-        write(tmp_path / "ours" / f"{name}_probability.nii.gz", marked(0.5, np.float32))
-    write(tmp_path / "ours" / "b_probability.nii.gz", marked(1.5, np.float32))
-    found = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0)
-    assert "expected 0 to 1" in found.failures["b"]
-    assert [row.values["dice"] for row in found.cases] == [1, 0]
-    assert found.cases[1].curves.missing_cases == 1
-
-
 def test_an_unusable_truth_stops_with_its_case(folders: tuple[Path, Path], tmp_path: Path) -> None:
     (folders[0] / "b_seg.nii.gz").write_bytes(b"no image")
     with pytest.raises(DataError, match="Case b: "):
@@ -190,7 +180,77 @@ def test_patients_that_the_network_has_seen_are_refused(folders: tuple[Path, Pat
     evaluate_masks(*folders, tmp_path / "out", trained_on=run.path, workers=0)
 
 
+def test_a_bad_probability_map_costs_only_what_needs_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / "truth" / f"{name}.nii.gz", marked())
+        write(tmp_path / "ours" / f"{name}.nii.gz", marked())
+        write(
+            tmp_path / "ours" / f"{name}_probability.nii.gz", marked(80 if name == "b" else 0.8, np.float32)
+        )
+    folders = tmp_path / "truth", tmp_path / "ours"
+    found = evaluate_masks(*folders, tmp_path / "out", workers=0)
+    assert {row.case: (row.values["dice"], row.values["auc"]) for row in found.cases} == {
+        "a": (1, 1),
+        "b": (1, 0),
+    }
+    assert found.failures == {}
+    assert "expected 0 to 1" in found.map_failures["b"]
+    assert [row.curves.missing_cases for row in found.cases] == [0, 1]
+    write(tmp_path / "ours" / "b.nii.gz", marked(9))  # now the mask is unusable, too
+    found = evaluate_masks(*folders, tmp_path / "again", workers=0)
+    assert "label values [9]" in found.failures["b"]
+    assert found.map_failures == {}
+
+
+def test_a_map_that_nothing_needs_is_not_read(tmp_path: Path) -> None:
+    both = marked(2)
+    both[0, 0, 0] = 1
+    write(tmp_path / "truth" / "a.nii.gz", both)
+    write(tmp_path / "ours" / "a.nii.gz", both)
+    write(tmp_path / "ours" / "a_probability.nii.gz", marked(80, np.float32))
+    found = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0)
+    assert (found.failures, found.map_failures) == ({}, {})
+    assert [row.values["dice"] for row in found.cases] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"connectivity": 8},
+        {"policy": "lenient"},
+        {"challenge": "GLIO"},
+        {"tolerance_mm": float("nan")},
+        {"outcomes": {("dice", "empty"): 1.0}},
+    ],
+)
+def test_choices_that_mean_nothing_are_refused(chosen: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=r"[Ee]xpected"):
+        Scoring(**chosen)
+
+
 # the command
+
+
+def test_missing_and_unlisted_cases_and_bad_maps_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / "truth" / f"{name}.nii.gz", marked())
+    for name in ("a", "b"):
+        write(tmp_path / "ours" / f"{name}.nii.gz", marked())
+    write(tmp_path / "ours" / "b_probability.nii.gz", marked(80, np.float32))
+    (tmp_path / "patients.csv").write_text("case,patient\na,1\nB,1\n")
+    truth, ours = str(tmp_path / "truth"), str(tmp_path / "ours")
+    options = ["--workers", "0", "--patients", str(tmp_path / "patients.csv"), "--out", str(tmp_path / "out")]
+    assert main(["evaluate", "--prediction", ours, "--truth", truth, *options]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == [
+        "1 case without a prediction, the first is c",
+        "2 cases not in the list of patients and therefore taken for a patient each, the first is b",
+    ]
+    assert said[2].startswith("1 probability map could not be used and must count as missing, but the masks")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["missing"], summary["unlisted"]) == (["c"], ["b", "c"])
 
 
 def test_the_command_scores_masks_and_ends_with_2_where_one_was_unusable(
@@ -200,10 +260,10 @@ def test_the_command_scores_masks_and_ends_with_2_where_one_was_unusable(
     command = ["evaluate", "--prediction", ours, "--truth", truth, "--workers", "0", "--out"]
     assert main([*command, str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
-    assert "label-1   dice" in captured.out
+    assert re.search(r"label-1 +\n.*\n +metric +mean over patients", captured.out)
     assert "prediction_empty 1, prediction_missing 1" in captured.out
-    assert "1 predictions could not be used and count as missing" in captured.err
-    assert "1 predictions have no truth, the first is d" in captured.err
+    assert "1 prediction could not be used and must count as missing" in captured.err
+    assert "1 prediction without a truth, left out, the first is d" in captured.err
     (folders[1] / "c.nii.gz").unlink()
     options = ["--class", "tumour=1,2", "--outcome", "dice.prediction_missing=0.5", "--policy", "drop"]
     assert main([*command, str(tmp_path / "again"), *options]) == 0
@@ -226,6 +286,27 @@ def test_the_flags_offer_every_policy_and_challenge() -> None:
     defaults = MaskOptions(Path(), Path())
     for field in ("tolerance_mm", "connectivity", "min_lesion_mm3", "challenge", "policy"):
         assert getattr(defaults, field) == getattr(Scoring(), field)
+
+
+def test_in_a_narrow_terminal_every_metric_has_one_line(
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summary = evaluate_masks(*folders, tmp_path / "out", workers=0).summary
+    for width in (240, 80):
+        monkeypatch.setattr("oncoseg.cli.terminal.WIDTH_OF_TABLES", width)
+        print_mask_scores(summary)
+        printed = capsys.readouterr().out
+        table = printed[printed.index("label-1") : printed.index("No intervals")].splitlines()
+        assert max(map(len, table)) <= width
+        (dice,) = [line.split() for line in table if line.split()[:1] == ["dice"]]
+        assert dice[:4] == ["dice", "0.333", "0.000", "3"]
+        assert dice[4:] == (["2"] if width == 80 else ["prediction_empty", "1,", "prediction_missing", "1"])
+        assert sum(line.split()[:1] == [name] for line in table for name in summary["definitions"]) == len(
+            summary["definitions"]
+        )
 
 
 def test_phantoms_are_marked_in_every_table(
@@ -254,7 +335,15 @@ def test_phantoms_are_marked_in_every_table(
         (["run", "--truth", "x", "--prediction", "y", "--out", "z"], "got both"),
         (["--split", "train"], "got both"),
         (["--replace"], "got both"),
-        (["--prediction", "x", "--truth", "y"], "Expected --out FOLDER"),
+        (["--prediction", "x", "--truth", "y"], "Expected all of --prediction FOLDER, --truth"),
+        (["--truth", "y"], "Expected all of --prediction FOLDER, --truth"),
+        (["run", "--policy", "drop"], "got both"),
+        (["--prediction", "x", "--truth", ".//x", "--out", "z"], "are the same folder"),
+        (["--class", "a=1", "--class", "a=2"], "--class a= is given twice"),
+        (["--tolerance-mm", "-1"], "Expected a tolerance of 0 or more, got -1"),
+        (["--min-lesion-mm3", "nan"], "Expected a smallest lesion of 0 or more, got nan"),
+        (["--consensus", "0"], "Expected a share of the readers above 0"),
+        (["--workers", "-1"], "Expected --workers of 0 or more, got -1"),
         (["--out", "x"], "Expected a run folder, or --prediction, --truth and --out"),
         (["--class", "tumour"], "as in tumour=1,2,4, got 'tumour'"),
         (["--class", "tumour=0"], "above 0"),
@@ -273,10 +362,23 @@ def test_mistakes_are_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = ["--truth", str(folders[0]), "--prediction", str(folders[1]), "--out", str(tmp_path / "out")]
-    whole = not options or {"--prediction", "--out", "run"} & set(options)
+    whole = not options or {"--prediction", "--truth", "--out", "run"} & set(options)
     given = ["evaluate", *options, *([] if whole else paths)]
     assert main(given) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_evaluation_leaves_no_folder_in_the_way(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_masks(*folders, tmp_path / "out", workers=0, progress=interrupt)
+    assert not (tmp_path / "out").exists()
+    evaluate_masks(*folders, tmp_path / "out", workers=0)
+    assert (tmp_path / "out" / "summary.json").is_file()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from oncoseg.errors import DataError
 from oncoseg.labels import consensus, has_label, merge_labels, resample_labels
@@ -75,6 +76,24 @@ def test_labels_outside_the_other_grid_are_background() -> None:
     shifted[0, 3] = 1
     like = Volume(np.zeros((1, 2, 2, 2), np.uint8), shifted)
     assert resample_labels(labels, like).array[0, :, 0, 0].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_label_at_the_edge_is_lost_to_rounding(seed: int) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() * [0.7, 1.3, 2.1]
+    affine[:3, 3] = (-120.3, 85.1, 1034.7)
+    labels = Volume(np.ones((1, 5, 6, 7), np.uint8), affine.astype(np.float32).astype(float))
+    assert resample_labels(labels, Volume(np.zeros((1, 5, 6, 7), np.uint8), affine)).array.all()
+
+
+def test_a_voxel_reaches_to_its_edge() -> None:
+    labels = Volume(np.ones((1, 2, 1, 1), np.uint8), np.eye(4))
+    tenths = np.diag([0.1, 1, 1, 1])
+    tenths[0, 3] = -1.05
+    moved = resample_labels(labels, Volume(np.zeros((1, 40, 1, 1), np.uint8), tenths)).array[0, :, 0, 0]
+    # centres at -1.05, -0.95, ... mm: the two voxels take from -0.5 to 1.5 mm
+    assert np.flatnonzero(moved).tolist() == list(range(6, 26))
 
 
 def test_mirrored_axes_are_followed() -> None:

@@ -102,6 +102,14 @@ def test_lesions_are_the_components_of_the_whole_image(seed, case):
     assert lesions.voxels.sum() == mask.sum()
 
 
+def test_the_order_in_memory_does_not_matter():
+    mask = np.random.RandomState(0).random_sample((30, 21, 17)) > 0.9
+    one, other = (find_lesions(mask.copy(order), CUBE_MM, 6) for order in "CF")
+    assert len(one.boxes) > 100
+    assert one.boxes == other.boxes
+    assert all((a == b).all() for a, b in zip(one.masks, other.masks, strict=True))
+
+
 @pytest.mark.parametrize(
     ("mask", "spacing_mm", "connectivity", "message"),
     [

@@ -120,9 +120,29 @@ def test_patients_come_from_a_table(tmp_path: Path) -> None:
     table.write_text("case,patient\na,1\na,2\n")
     with pytest.raises(DataError, match="case 'a' 2 patients"):
         read_patients(table)
-    table.write_text("name\na\n")
-    with pytest.raises(DataError, match="columns case and patient"):
-        read_patients(table)
+    for text, message in {
+        "name\na\n": "its first line is 'name', without",
+        "case;patient\na;1\n": "its first line is 'case;patient', without",
+        "case,patient\na,1\nb, \n": "gives case 'b' no patient",
+        "case,patient\na\n": "gives case 'a' no patient",
+    }.items():
+        table.write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_patients(table)
+    table.write_text("\ufeffcase,patient\n a , 1 \n", encoding="utf-8")  # as Excel writes it
+    assert read_patients(table) == {"a": "1"}
+
+
+def test_masks_are_named_in_one_way(tmp_path: Path) -> None:
+    for name in ("a", "b", "c_seg"):
+        write(tmp_path / "ours" / f"{name}.nii.gz", marked())
+        write(tmp_path / "truth" / f"{name.removesuffix('_seg')}.nii.gz", marked())
+    with pytest.raises(DataError, match=r"named in two ways.*2 do not, the first is 'a'"):
+        find_pairs(tmp_path / "truth", tmp_path / "ours")
+    for name in ("a_seg", "b_seg"):  # now the others are the images of these
+        write(tmp_path / "ours" / f"{name}.nii.gz", marked())
+    pairs, *_ = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    assert [pair.prediction.files[0].name for pair in pairs] == [f"{name}_seg.nii.gz" for name in "abc"]
 
 
 # reading

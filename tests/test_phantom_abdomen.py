@@ -179,4 +179,6 @@ def test_command_takes_a_size_where_there_is_one(tmp_path: Path, capsys: pytest.
     assert main(["phantom", "vessel-ct", str(tmp_path / "v"), *small]) == 0
     assert nibabel.load(tmp_path / "v/imagesTr/hepaticvessel_9000.nii.gz").shape == (32, 32, 16)
     assert main(["phantom", "lung-ct", str(tmp_path / "l"), *small]) == 2
-    assert "--size is for brain-mri, liver-ct, vessel-ct" in " ".join(capsys.readouterr().err.split())
+    assert "--size is for brain-mri, liver-ct, vessel-ct, hospital-dicom" in " ".join(
+        capsys.readouterr().err.split()
+    )

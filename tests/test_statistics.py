@@ -5,6 +5,7 @@ import pytest
 
 from oncoseg import statistics
 from oncoseg.statistics import (
+    ALL_EQUAL,
     SMALLEST_SAMPLE,
     band,
     common_patients,
@@ -44,11 +45,11 @@ def test_nothing_defined():
     assert (summary.n, summary.undefined, summary.low) == (0, 2, None)
 
 
-def test_equal_values_have_no_width():
+def test_equal_values_have_no_interval_rather_than_one_without_width():
     summary = summarise([0.7] * 6)
-    assert (summary.low, summary.high) == (0.7, 0.7)
-    assert (summary.median_low, summary.median_high) == (0.7, 0.7)
-    assert "equal" in summary.note
+    assert (summary.mean, summary.n) == (pytest.approx(0.7), 6)
+    assert (summary.low, summary.high, summary.median_low, summary.median_high) == (None,) * 4
+    assert summary.note == ALL_EQUAL
 
 
 def test_the_seed_decides():

@@ -65,6 +65,21 @@ def test_a_given_split_is_used(tmp_path: Path) -> None:
     assert [case.patient for case in given.train["mri"]] == list(turned["mri"]["train"])
 
 
+def test_a_split_without_test_patients_is_used_but_not_without_a_word(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, 3, 3)
+    said: list[tuple[str, str]] = []
+    options = {"workers": 0, "remark": lambda name, problems: said.append((name, problems[0].kind))}
+    drawn = training_data.load(tiny_recipe(), data, tmp_path / "store", **options).split
+    said = [one for one in said if one[1] == "no-test-patient"]
+    assert said == []
+    split = drawn | {"ct": drawn["ct"] | {"test": {}}}
+    training_data.load(tiny_recipe(), data, tmp_path / "store", split=split, **options)
+    assert [one for one in said if one[1] == "no-test-patient"] == [("ct", "no-test-patient")]
+    misspelt = drawn | {"ct": drawn["ct"] | {"tests": {}}}
+    with pytest.raises(DataError, match="unknown part 'tests'; did you mean 'test'"):
+        training_data.load(tiny_recipe(), data, tmp_path / "store", split=misspelt, **options)
+
+
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_a_split_with_nobody_on_a_side_is_refused(tmp_path: Path, part: str) -> None:
     data = tiny_data(tmp_path, 3, 3)

@@ -135,6 +135,17 @@ def new_folder(path: Path, what: str) -> Path:
     return existing_folder(path)
 
 
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Delete a new folder again where the work that was to fill it fails or is interrupted before."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it
+            folder.rmdir()
+        raise
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files and folders in `folder` whose process on this machine was killed."""
     if not folder.is_dir():

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from oncoseg import plausibility
 from oncoseg.datasets import DATASETS, open_dataset
 from oncoseg.datasets.base import Case, Problem
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.io import ImageRef, read, read_channels, remarks
 from oncoseg.io.checks import NonFiniteError
+from oncoseg.plausibility import Doubt
 from oncoseg.volume import MM3_PER_ML, Volume, check_same_grid, to_canonical
 
 MAJORITY = 0.5
@@ -115,11 +117,12 @@ class Inspection:
 
 @dataclass(frozen=True)
 class _Looked:
-    """A row with its problems and the content hash of each channel."""
+    """A row with its problems, the content hash of each channel, and what is doubtful about the images."""
 
     row: CaseRow
     problems: list[Problem]
     hashes: dict[str, str]
+    doubts: list[Doubt]
 
 
 def inspect_dataset(
@@ -156,7 +159,8 @@ def inspect_dataset(
     problems += [*_duplicates(looked), *_fewer_readers(rows), *_empty_majorities(rows)]
     patients = len({row.patient for row in rows})
     title = DATASETS[scan.layout].title
-    return Inspection(scan.layout, title, len(rows), patients, rows, tuple(problems), scan.remarks)
+    remarks = (*scan.remarks, *_doubtful(looked))
+    return Inspection(scan.layout, title, len(rows), patients, rows, tuple(problems), remarks)
 
 
 def _look(case: Case) -> _Looked:
@@ -172,8 +176,12 @@ def _look(case: Case) -> _Looked:
         *_label_problems(case, usable),
         *_odd_headers(case),
     ]
+    doubts: list[Doubt] = []
+    if first:
+        voxels = {channel: volume.array for channel, volume in images.items() if channel not in constant}
+        doubts = plausibility.doubts(plausibility.look(next(iter(first.values())), voxels), True)
     hashes = {channel: _content_hash(images[channel]) for channel in images if channel not in constant}
-    return _Looked(_row(case, images, usable), problems, hashes)
+    return _Looked(_row(case, images, usable), problems, hashes, doubts)
 
 
 def _read_images(case: Case) -> tuple[dict[str, Volume], list[Problem]]:
@@ -348,6 +356,20 @@ def _duplicates(looked: list[_Looked]) -> list[Problem]:
         )
         for found in places.values()
         if len(found) > 1
+    ]
+
+
+def _doubtful(looked: list[_Looked]) -> list[str]:
+    """What is doubtful about images: of each kind and channel the first case, and how many there are."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for one in looked:
+        for doubt in one.doubts:
+            kinds.setdefault((doubt.kind, doubt.text.partition(":")[0]), []).append(
+                f"{one.row.id}: {doubt.text}"
+            )
+    return [
+        found[0] + (f" (the first of {len(found)} such cases)" if len(found) > 1 else "")
+        for found in kinds.values()
     ]
 
 

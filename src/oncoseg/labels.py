@@ -31,18 +31,28 @@ def consensus(masks: Sequence[np.ndarray], share: float) -> np.ndarray:
     return agreed
 
 
+def check_share(share: float) -> None:
+    """Check the share of readers that a consensus asks for.
+
+    Raises:
+        DataError: none or more than all of them.
+    """
+    if not 0 < share <= 1:
+        raise DataError(f"Expected a share of the readers above 0 and up to 1 (--consensus), got {share:g}.")
+
+
 def has_label(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
     """Where a mask holds one of several label values, as bool.
 
-    The same as `np.isin`, in the mask's own order in memory and many times as fast for small types.
+    The same as `np.isin`, in the mask's own order in memory and many times as fast for a few values.
 
     Args:
         mask: integers of any shape.
         values: the labels.
     """
-    if mask.dtype.kind != "u" or mask.dtype.itemsize > 2:
-        return np.isin(mask, values)
-    held: np.ndarray = np.isin(np.arange(np.iinfo(mask.dtype).max + 1), values)[mask]
+    held = np.zeros_like(mask, bool)
+    for value in values:
+        held |= mask == value
     return held
 
 
@@ -114,6 +124,9 @@ def relabel(mask: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
 def resample_labels(volume: Volume, like: Volume) -> Volume:
     """Bring a volume onto another grid by nearest neighbour; 0 outside of it.
 
+    A volume ends half a voxel beyond the centres of its outermost voxels, so that none of these is lost where
+    rounding puts it a hair beyond the other grid's.
+
     Args:
         volume: `c i j k`, labels or anything that must not be mixed.
         like: gives the grid.
@@ -122,7 +135,7 @@ def resample_labels(volume: Volume, like: Volume) -> Volume:
 
     mapping = np.linalg.inv(volume.affine_ras) @ like.affine_ras
     moved = [
-        affine_transform(channel, mapping[:3, :3], mapping[:3, 3], like.grid, order=0)
+        affine_transform(channel, mapping[:3, :3], mapping[:3, 3], like.grid, order=0, mode="grid-constant")
         for channel in volume.array
     ]
     return like.with_array(np.stack(moved))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from oncoseg.io import orientation_known
 from oncoseg.volume import Volume, to_canonical
 
 CT = "CT"
@@ -156,7 +157,7 @@ def look(like: Volume, channels: Mapping[str, np.ndarray]) -> Look:
         canonical.grid[2],
         spacing,
         spacing and (i, j, k),
-        oriented(like),
+        orientation_known(like),
     )
 
 
@@ -176,16 +177,6 @@ def channel(voxels: np.ndarray) -> Channel:
         background=float(np.mean(sampled <= BACKGROUND * high)),
         levels=len(np.unique(sampled.reshape(-1)[:: max(1, sampled.size // COUNTED_VOXELS)])),
     )
-
-
-def oriented(image: Volume) -> bool:
-    """Whether the source says how the patient lies: pictures do not, nor a NIfTI file with both codes 0."""
-    if not image.spacing_known:
-        return False
-    try:
-        return bool(int(image.header["sform_code"]) or int(image.header["qform_code"]))
-    except (TypeError, KeyError, IndexError, ValueError):
-        return True
 
 
 def doubts(found: Look, in_hounsfield: bool) -> list[Doubt]:

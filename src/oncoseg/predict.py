@@ -89,32 +89,6 @@ class CasePrediction(NamedTuple):
     classes: ClassMaps | None = None
 
 
-class _Outputs(NamedTuple):
-    """Where one case's results go.
-
-    Attributes:
-        masks: format → path.
-        scalars: one path for each class's probability, or none.
-    """
-
-    masks: Mapping[str, Path]
-    scalars: Sequence[Path]
-
-    @property
-    def all(self) -> list[Path]:
-        """Every path."""
-        return [*self.masks.values(), *self.scalars]
-
-    @property
-    def folder(self) -> Path:
-        """Where they all lie."""
-        return self.all[0].parent
-
-    def missing(self) -> list[Path]:
-        """Those that are not there yet."""
-        return [path for path in self.all if not path.is_file()]
-
-
 class Predictor:
     """A trained network with everything that it needs to be used on new images."""
 
@@ -294,30 +268,26 @@ class Predictor:
             raise failed_cases(list(failures.values()), len(jobs), f"predicted; the others are in {out}")
         return [path for outputs in files.values() for path in outputs.masks.values()]
 
-    def _outputs(self, job: Job, out: Path, formats: Iterable[str], probabilities: bool) -> "_Outputs":
+    def _outputs(self, job: Job, out: Path, formats: Iterable[str], probabilities: bool) -> masks.Outputs:
         """The paths of one case's masks and, if wanted, one path for each class's probability."""
-        name, classes = job.case.id, self.recipe.classes
-        several = [f"_{each}" for each in classes] if len(classes) > 1 else [""]
-        return _Outputs(
-            {each: out / f"{name}{masks.MASK_FORMATS[each]}" for each in formats},
-            [out / f"{name}{each}_probability.nii.gz" for each in several if probabilities],
-        )
+        classes = list(self.recipe.classes) if probabilities else []
+        return masks.outputs(out, job.case.id, formats, classes)
 
     def _remarks(self, job: Job, accept_implausible: bool) -> list[str]:
-        """What is doubtful about an image.
+        """What is odd in an image's header, and what is doubtful about it.
 
         Raises:
             DataError: it cannot be what it is said to be, and that is not accepted.
         """
         settings = replace(self.settings[job.modality], accept_implausible=accept_implausible)
         with open_source(job.case, settings.channels_of(job.case)) as source:
-            found = plausibility.look(source.like, source.sample(LOOKED_AT))
+            found, odd = plausibility.look(source.like, source.sample(LOOKED_AT)), source.remarks
         settings.check_plausible(found)
         doubts = plausibility.doubts(found, settings.scaling == "window")
         doubts += plausibility.unlike(found, self.looks.get(job.modality, {}))
-        return [doubt.text for doubt in doubts]
+        return [*odd, *(doubt.text for doubt in doubts)]
 
-    def _predict_job(self, job: Job, outputs: "_Outputs") -> Iterator[int]:
+    def _predict_job(self, job: Job, outputs: masks.Outputs) -> Iterator[int]:
         """Predict one input into those of its files that are missing; gives the slices done so far."""
         settings, classes, folder = self.settings[job.modality], len(self.recipe.classes), outputs.folder
         with open_source(job.case, settings.channels_of(job.case)) as source:
@@ -445,7 +415,7 @@ def substitutions(out: Path) -> dict[str, dict[str, str]]:
 
 
 def remarks(out: Path) -> dict[str, list[str]]:
-    """Case → what is doubtful about its images, of all cases predicted into a folder."""
+    """Case → what is odd or doubtful about its images, of all cases predicted into a folder."""
     return dict(_read_record(out / RECORD_FILE).get("remarks", {}))
 
 
@@ -464,7 +434,7 @@ def _kept_for_later(job: Job, failures: dict[str, str]) -> Iterator[None]:
         failures[job.case.id] = f"Case {job.case.id}: {error}"
 
 
-def _check_distinct(files: Iterable[_Outputs]) -> None:
+def _check_distinct(files: Iterable[masks.Outputs]) -> None:
     counts = Counter(path for outputs in files for path in outputs.all)
     path, count = counts.most_common(1)[0] if counts else (None, 0)
     if count > 1:

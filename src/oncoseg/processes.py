@@ -34,7 +34,12 @@ def processes_within(wanted: int | None, memory_gib: float | None, each_gib: flo
             `LARGEST_SHARE_GIB`.
         each_gib: what one process needs.
         items: there are never more processes than items.
+
+    Raises:
+        RunError: a negative number of processes.
     """
+    if wanted is not None and wanted < 0:
+        raise RunError(f"Expected --workers of 0 or more, got {wanted}.")
     if wanted == 0:
         return 0
     bound = memory_gib or min(LARGEST_SHARE_GIB, free_memory_gib() / 2)

@@ -14,8 +14,8 @@ from oncoseg.datasets.base import Case
 from oncoseg.io import NIFTI_SUFFIXES, ImageRef, is_dicom
 from oncoseg.io.checks import check_contrast
 from oncoseg.io.dicom.volumes import series_of
-from oncoseg.io.dicom.voxels import open_series
-from oncoseg.io.nifti import open_slabs
+from oncoseg.io.dicom.voxels import SeriesSlabs, open_series
+from oncoseg.io.nifti import NiftiSlabs, open_slabs
 from oncoseg.transforms import ZEROS
 from oncoseg.volume import Volume, check_same_grid
 
@@ -36,6 +36,7 @@ class SlabSource:
         like: the grid, without voxels.
         axis: the source's axis (0, 1 or 2) that runs nearest to head–feet.
         slices: number of slices along it.
+        remarks: what is odd in the channels' headers and was settled, each with the channels' names.
     """
 
     def __init__(self, names: Sequence[str], channels: Mapping[str, _Channel], resources: ExitStack) -> None:
@@ -46,6 +47,7 @@ class SlabSource:
         orientation = io_orientation(self.like.affine_ras)
         self.axis = int(np.flatnonzero(orientation[:, 0] == SUPERIOR)[0])
         self.slices = self.like.grid[self.axis]
+        self.remarks = _joined({name: _remarks(channel) for name, channel in channels.items()})
 
     def slab(self, start: int, stop: int) -> np.ndarray:
         """Slices start … stop − 1 along `axis`, every channel, axes `c i j k` of the source."""
@@ -114,6 +116,22 @@ def _open(ref: ImageRef, resources: ExitStack) -> _Channel:
     if is_dicom(ref.files[0]):
         return resources.enter_context(open_series(series_of(ref.files)))
     return _Stack(ref)
+
+
+def _remarks(channel: _Channel) -> Sequence[str]:
+    """What `io.remarks` says of an open channel."""
+    if isinstance(channel, SeriesSlabs):
+        return channel.series.remarks
+    return channel.header.remarks if isinstance(channel, NiftiSlabs) else ()
+
+
+def _joined(remarks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Each remark once, after the names of all channels that have it."""
+    names: dict[str, list[str]] = {}
+    for name, texts in remarks.items():
+        for text in texts:
+            names.setdefault(text, []).append(name)
+    return tuple(f"{', '.join(having)}: {text}." for text, having in names.items())
 
 
 class _Stack:

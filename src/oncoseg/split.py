@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from oncoseg.datasets.base import Case
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, nearest
 
 PARTS = ("train", "validation", "test")
 """The sides of a split, in order."""
@@ -82,9 +82,12 @@ def from_json(listed: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, lis
     """Find the cases of a written split again.
 
     Raises:
-        DataError: not the form that `to_json` gives, a case that is not there any more, or a patient on
-            two sides.
+        DataError: not the form that `to_json` gives, a part of another name, a case that is not there any
+            more, or a patient on two sides.
     """
+    for part in listed if isinstance(listed, Mapping) else ():
+        if part not in PARTS:
+            raise DataError(f"The split has an unknown part {part!r}; {nearest(str(part), PARTS)}")
     by_id = {case.id: case for case in cases}
     split: dict[str, list[Case]] = {}
     for part in PARTS:

@@ -19,6 +19,9 @@ SMALLEST_SAMPLE = 5
 ROUGH_SAMPLE = 10
 """With fewer patients an interval is called rough: it covers the truth less often than it says."""
 
+ALL_EQUAL = "no interval: all values are equal"
+"""The note where a bootstrap cannot tell how values vary."""
+
 ROUNDING = 1e-12
 """Sums that differ by less, relative to what is summed, are equal: floats depend on the order of adding."""
 
@@ -119,7 +122,8 @@ def summarise(values: Sequence[float] | np.ndarray, seed: int = 0) -> Summary:
 
     The intervals are bias-corrected and accelerated (BCa; Efron 1987, "Better bootstrap confidence
     intervals"). Where BCa is not defined, as for a median among ties, it is the percentile interval, and
-    the note says so. With fewer than SMALLEST_SAMPLE values there is no interval.
+    the note says so. With fewer than SMALLEST_SAMPLE values there is no interval, nor where all are equal:
+    a bootstrap would have no width, though no false alarm in ten patients is no proof that there is none.
 
     Args:
         values: one per patient; NaN where undefined.
@@ -130,6 +134,8 @@ def summarise(values: Sequence[float] | np.ndarray, seed: int = 0) -> Summary:
     defined = every[~np.isnan(every)]
     if plain.n < SMALLEST_SAMPLE:
         return plain._replace(note=_too_few(plain.n))
+    if np.ptp(defined) == 0:
+        return plain._replace(note=ALL_EQUAL)
     mean, median = _mean_interval(defined, seed), _median_interval(np.sort(defined), seed)
     note = mean.method if mean.method == median.method else f"{mean.method}; of the median: {median.method}"
     return plain._replace(
@@ -368,8 +374,6 @@ def _interval(
         estimate: from the sample.
         influence: of each value, up to a factor: by how much the estimate falls without it.
     """
-    if np.ptp(values) == 0:
-        return _Interval(float(values[0]), float(values[0]), "percentile bootstrap; all values are equal")
     levels = _bca_levels(distribution, estimate, influence, ROUNDING * float(np.abs(values).max()))
     if np.isnan(levels).any():
         words = "percentile bootstrap; BCa is not defined for these values"

@@ -37,6 +37,13 @@ class TrainingData(NamedTuple):
     data: dict[str, Any]
 
 
+NO_TEST_PATIENT = (
+    "the split has no patient under test, so that the network cannot be evaluated on anybody whom it has not "
+    "seen; expected at least one. Add some, unless other patients are kept for testing elsewhere."
+)
+"""Said where a given split lacks them; a drawn one has them always."""
+
+
 def default_store() -> Path:
     """The prepared store when none is named: in the user's cache folder."""
     return user_cache() / "prepared"
@@ -67,7 +74,7 @@ def load(
         workers: see `prepare`.
         progress: called with (cases done, cases in all), for each modality anew.
         accept_implausible: take images that cannot be what they are said to be.
-        remark: called for each modality with what is doubtful about its images, if anything.
+        remark: called for each modality with what is doubtful about its split or its images, if anything.
 
     Raises:
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
@@ -79,6 +86,9 @@ def load(
     train: dict[str, list[PreparedCase]] = {}
     validation: dict[str, list[PreparedCase]] = {}
     records = {}
+    for name in recipe.modalities:
+        if remark is not None and not sides[name]["test"]:
+            remark(name, [Problem("no-test-patient", None, NO_TEST_PATIENT)])
     for name, modality in recipe.modalities.items():
         parts = sides[name]
         settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)

@@ -263,9 +263,14 @@ EXAMPLES = {
 }
 """A new layout needs an entry here."""
 
-PHANTOM_LAYOUTS = {"brain-mri": "brats", "lung-ct": "lidc_slices"} | dict.fromkeys(
-    ("liver-ct", "vessel-ct"), "decathlon"
-)
+PHANTOM_LAYOUTS = {
+    "brain-mri": "brats",
+    "lung-ct": "lidc_slices",
+    "liver-ct": "decathlon",
+    "vessel-ct": "decathlon",
+    "lung-ct-dicom": "lidc_dicom",
+    "hospital-dicom": "dicom_folder",
+}
 
 SAFE = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 

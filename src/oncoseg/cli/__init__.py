@@ -23,6 +23,10 @@ FIELD_COMMANDS = {"train": runs.TRAIN_FLAGS, "prepare": data.PREPARE_FLAGS}
 """Commands that take a recipe's fields as flags and list them in their help → their other flags."""
 
 
+ALL_OR_NOTHING = ("evaluate", "compare", "agreement")
+"""Commands that write their result at the end, or not at all."""
+
+
 def _example(*lines: str) -> str:
     return "\n".join(["Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
 
@@ -112,9 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OncosegError, CycloptsError) as error:
         return _failed(str(error), MENDABLE, debug)
     except Terminated:
-        return _failed("Stopped by SIGTERM; what was finished is kept.", TERMINATED, debug)
+        return _failed(f"Stopped by SIGTERM; {_kept(tokens)}.", TERMINATED, debug)
     except KeyboardInterrupt:
-        return _failed("Interrupted; what was finished is kept.", INTERRUPTED, debug)
+        return _failed(f"Interrupted; {_kept(tokens)}.", INTERRUPTED, debug)
     except OSError as error:
         if error.filename is None or error.strerror is None:
             return _failed(_bug(error), BUG, debug)
@@ -148,6 +152,10 @@ def _check_plain_flags(tokens: Sequence[str]) -> None:
         from oncoseg.cli.fields import check_flags
 
         check_flags(None, unknown, own)
+
+
+def _kept(tokens: Sequence[str]) -> str:
+    return "there is no complete result" if tokens[0] in ALL_OR_NOTHING else "what was finished is kept"
 
 
 def _failed(message: str, code: int, debug: bool) -> int:

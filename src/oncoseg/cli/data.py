@@ -61,7 +61,7 @@ def phantom(
     """Make synthetic studies: patterns that look like tumours in scans and are of no patient.
 
     Args:
-        kind: brain-mri, lung-ct, liver-ct or vessel-ct.
+        kind: brain-mri, lung-ct, liver-ct, vessel-ct, lung-ct-dicom or hospital-dicom.
         out: The folder to make.
         cases: How many patients.
         seed: The same seed gives the same studies.

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from oncoseg.cli import terminal
 from oncoseg.cli.data import parse_data
 from oncoseg.cli.runs import kept, prediction_changes
-from oncoseg.cli.scores import print_contest, print_mask_scores, print_scores
+from oncoseg.cli.scores import counted, print_contest, print_mask_scores, print_scores
 from oncoseg.errors import DataError, RunError
 
 NAMED_OUTCOMES = ("undefined", "computed", "forfeit", "diagonal")
@@ -22,9 +22,9 @@ NAMED_OUTCOMES = ("undefined", "computed", "forfeit", "diagonal")
 class MaskOptions:
     """Flags for masks of any origin; a run needs none of them."""
 
-    prediction: Path
+    prediction: Path | None = None
     """A folder of predicted masks (NIfTI named as the truth's cases), or a data set."""
-    truth: Path
+    truth: Path | None = None
     """A data set, or a folder of true masks (NIfTI)."""
     images: Path | None = None
     """A data set, or a folder of images named as the cases, for the pictures; the truth's when left out."""
@@ -94,18 +94,20 @@ def evaluate(
             "Expected a run folder with --split, --data, --threshold, --flips or --replace, or masks with "
             "the flags for masks; got both. Leave one kind out."
         )
-    elif out is None:
-        raise RunError("Expected --out FOLDER, a new folder for the tables.")
+    elif masks.prediction is None or masks.truth is None or out is None:
+        raise RunError("Expected all of --prediction FOLDER, --truth FOLDER and --out FOLDER (a new one).")
     else:
-        _evaluate_masks(masks, out)
+        _evaluate_masks(masks.prediction, masks.truth, out, masks)
 
 
-def _evaluate_masks(masks: MaskOptions, out: Path) -> None:
+def _evaluate_masks(prediction: Path, truth: Path, out: Path, masks: MaskOptions) -> None:
     from oncoseg.evaluate.masks import evaluate_masks
     from oncoseg.evaluate.pairs import read_patients
     from oncoseg.evaluate.scoring import Scoring
     from oncoseg.report import write_evaluation
 
+    if truth.resolve() == prediction.resolve():
+        raise DataError(f"The truth and the predictions are the same folder, {truth}; expected two.")
     scoring = Scoring(
         masks.tolerance_mm,
         masks.connectivity,
@@ -116,8 +118,8 @@ def _evaluate_masks(masks: MaskOptions, out: Path) -> None:
     )
     with terminal.progress("scoring cases") as progress:
         result = evaluate_masks(
-            masks.truth,
-            masks.prediction,
+            truth,
+            prediction,
             out,
             images=masks.images,
             classes=_classes(masks.classes or []) or None,
@@ -134,8 +136,14 @@ def _evaluate_masks(masks: MaskOptions, out: Path) -> None:
     if result.failures:
         case, why = next(iter(result.failures.items()))
         raise DataError(
-            f"{len(result.failures)} predictions could not be used and count as missing (summary.json lists "
-            f"all), the first: {case}: {why}"
+            f"{counted(len(result.failures), 'prediction')} could not be used and must count as missing "
+            f"(summary.json lists all), the first: {case}: {why}"
+        )
+    if result.map_failures:
+        case, why = next(iter(result.map_failures.items()))
+        raise DataError(
+            f"{counted(len(result.map_failures), 'probability map')} could not be used and must count as "
+            f"missing, but the masks beside do not (summary.json lists all), the first: {case}: {why}"
         )
 
 
@@ -164,6 +172,8 @@ def _classes(texts: Sequence[str]) -> dict[str, list[int]]:
     classes: dict[str, list[int]] = {}
     for text in texts:
         name, _, values = text.partition("=")
+        if name in classes:
+            raise DataError(f"--class {name}= is given twice; join its values, as in {name}=1,2.")
         try:
             classes[name] = [int(value) for value in values.split(",")]
         except ValueError as error:
@@ -225,7 +235,7 @@ def compare(
         split: Which evaluation of a run folder.
         metric: A metric to compare by; may be repeated.
         reference: The system that every other one is compared with; every pair when left out.
-        common_only: Compare on the patients that both systems have.
+        common_only: Compare on the patients that both systems have; means and ranks over those that all have.
     """
     from oncoseg.evaluate.compare import TESTED
     from oncoseg.evaluate.compare import compare as compare_all
@@ -245,15 +255,26 @@ def _folders(systems: Sequence[str], split: str) -> dict[str, list[Path]]:
     folders: dict[str, list[Path]] = {}
     for text in systems:
         name, equals, paths = text.partition("=")
-        given = [Path(path) for path in (paths if equals else text).split(",")]
-        name = name if equals else given[0].name
+        texts = (paths if equals else text).split(",")
+        if not all(texts) or (equals and not name):
+            raise DataError(f"Expected NAME=PATH, PATH or NAME=PATH,PATH, got {text!r}.")
+        given = [Path(path) for path in texts]
+        name = name if equals else given[0].resolve().name
         if name in folders:
             raise DataError(f"Two systems are called {name!r}; name them, as in first={given[0]}.")
-        of_runs = [path / "evaluation" / split for path in given]
-        folders[name] = [
-            inner if inner.is_dir() else path for inner, path in zip(of_runs, given, strict=True)
-        ]
+        folders[name] = [_evaluation_in(path, split) for path in given]
     return folders
+
+
+def _evaluation_in(path: Path, split: str) -> Path:
+    """The evaluation itself, or the one that a run folder holds."""
+    inside = path / "evaluation"
+    if not inside.is_dir():
+        return path
+    if not (inside / split).is_dir():
+        has = ", ".join(sorted(folder.name for folder in inside.iterdir())) or "none"
+        raise DataError(f"The run {path} has no evaluation of {split!r}, but of: {has}. Choose with --split.")
+    return inside / split
 
 
 def agreement(dataset: Path, /, *, out: Path, consensus: float = 0.5, workers: int | None = None) -> None:

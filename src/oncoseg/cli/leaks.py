@@ -55,7 +55,7 @@ def leaks(
             reading=reading,
             comparing=comparing,
         )
-    terminal.note_problems("not compared", problems)
+    terminal.note_problems("not compared", problems, others="")
     for leak in found:
         terminal.say(f"[{leak.kind}] {leak.message}")
     if found:

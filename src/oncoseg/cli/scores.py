@@ -14,75 +14,92 @@ if TYPE_CHECKING:
 FORFEITED = "forfeited"
 """The rule of a metric without a mean; see oncoseg.evaluate.scoring.FORFEITED."""
 
+NOTES = {
+    "missing": ("case", "without a prediction"),
+    "unlisted": ("case", "not in the list of patients and therefore taken for a patient each"),
+    "without_truth": ("prediction", "without a truth, left out"),
+}
+"""Lists in a summary → what is said of them."""
+
 PUBLISHED = "paper, other data"
-"""What stands in place of an averaging in a published row."""
+"""What stands in place of an averaging over published figures."""
 
 UNITS = {
-    "n": "patients, slices, or 1 when pooled, whose Dice is averaged; another n stands with the score.",
+    "n": "patients, slices, or 1 when pooled, whose Dice is averaged; another n stands below its score.",
     "empty": "no tumour in truth and prediction.",
     "zero": "tumour in only one of the two, so that Dice is 0.",
 }
-"""Columns that count units, with their meaning."""
+"""Rows that count units, with their meaning."""
 
 
 def print_scores(folder: Path) -> None:
-    """Print the table of an evaluation folder with its definitions, averagings and empty-mask rule.
+    """Print the tables of an evaluation folder with its definitions, averagings and empty-mask rule.
 
-    The published figures are its last rows, marked as of other data.
+    There is one for each modality, with the averagings beside each other, so that it fits into 80 columns;
+    the published figures are its last column, marked as of other data.
 
     Args:
         folder: what `evaluate_run` wrote.
     """
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    names = list(summary["table"][0]["scores"])
-    rows: list[Sequence[Any]] = [
-        (
-            *(row["group"], row["averaging"], *_units(row)),
-            *(_score(row["scores"][name], row["scores"]["dice"]["n"]) for name in names),
-        )
-        for row in summary["table"]
-    ]
-    rows += [_published(row, names) for row in summary["published"]]
     mirrors = "on" if summary["prediction"].get("flips") else "off"
     used = f"threshold {summary['threshold']:g}, mirror averaging {mirrors}"
-    title = f"Scores on the {summary['split']} set ({used})"
-    terminal.print_table(title, ("modality", "averaging", *UNITS, *names), rows, right=3)
+    terminal.say(f"Scores on the {summary['split']} set ({used})")
+    papers = {row["row"]: row["scores"] for row in summary["published"]}
+    for group in dict.fromkeys([*(row["group"] for row in summary["table"]), *papers]):
+        _print_group(group, [row for row in summary["table"] if row["group"] == group], papers.get(group))
     if summary["synthetic"]:
         terminal.say(SYNTHETIC_SENTENCE)
-    if any(score["low"] is not None for row in summary["table"] for score in row["scores"].values()):
-        terminal.say(f"In brackets: {summary['confidence']:.0%} interval over patients.")
-    else:
-        terminal.say("No intervals: there are too few patients.")
+    scores = [score for row in summary["table"] for score in row["scores"].values()]
+    terminal.say(_intervals(scores, summary["confidence"]))
     for name, meaning in UNITS.items():
         terminal.say(f"  {name}: {meaning}")
     for name, meaning in (summary["definitions"] | summary["averagings"]).items():
-        terminal.say(f"  {name}: {meaning}")
-    if summary["published"]:
+        terminal.say(f"  {_in_words(name)}: {meaning}")
+    if papers:
         terminal.say(f"  {PUBLISHED}: as printed, averaged in its own way; not directly comparable.")
     terminal.say(f"  Empty masks: {summary['empty_rule']}")
 
 
+def _print_group(
+    group: str, averagings: Sequence[Mapping[str, Any]], paper: Mapping[str, float] | None
+) -> None:
+    """One modality: a row for each score, a column for each averaging, and the paper's."""
+    names = list(averagings[0]["scores"]) if averagings else list(paper or {})
+    rows: list[list[Any]] = [[unit, *(_units(row)[unit] for row in averagings)] for unit in UNITS]
+    rows = rows if averagings else []
+    for name in names:
+        scores = [row["scores"][name] for row in averagings]
+        rows.append([name, *(_with_interval(one["mean"], one["low"], one["high"]) for one in scores)])
+        counts = [one["n"] for one in scores]
+        if counts != [row["scores"]["dice"]["n"] for row in averagings]:
+            rows.append([f"{name}: n", *counts])
+    columns = [group, *(_in_words(row["averaging"]) for row in averagings)]
+    if paper is not None:
+        columns.append(PUBLISHED)
+        for row in rows:
+            row.append(f"{paper[row[0]]:.2f}" if row[0] in paper else None)
+    terminal.print_table(None, columns, rows, right=2, unbroken=len(columns))
+
+
 def print_mask_scores(summary: Mapping[str, Any]) -> None:
     """Print what `evaluate_masks` found: mean and median of every class and metric, and its rules."""
-    rows = [
-        (
-            " ".join(filter(None, (row["group"], row["class"]))),
-            row["metric"],
-            _with_interval(row["mean"], row["low"], row["high"]),
-            _with_interval(row["median"], row["median_low"], row["median_high"]),
-            row["n"],
-            ", ".join(f"{rule} {count}" for rule, count in row["rules"].items()),
-        )
-        for row in summary["table"]
-    ]
-    columns = ("class", "metric", "mean over patients", "median", "n", "patients by rule")
-    terminal.print_table(f"Scores of {summary['patients']} patients", columns, rows)
+    narrow = terminal.is_narrow()
+    terminal.say(f"Scores of {counted(summary['patients'], 'patient')}")
+    parts: dict[str, list[Sequence[Any]]] = {}
+    for row in summary["table"]:
+        title = " ".join(filter(None, (row["group"], row["class"])))
+        parts.setdefault(title, []).append(_mask_row(row, narrow))
+    for title, rows in parts.items():
+        columns = ("metric", "mean over patients", "median", "n", "by rule")
+        terminal.print_table(title, columns, rows, unbroken=len(columns))
     if summary["synthetic"]:
         terminal.say(SYNTHETIC_SENTENCE)
-    if all(row["low"] is None for row in summary["table"]):
-        terminal.say("No intervals: there are too few patients.")
-    else:
-        terminal.say(f"In brackets: {summary['confidence']:.0%} interval over patients.")
+    terminal.say(_intervals(summary["table"], summary["confidence"]))
+    terminal.say(
+        "By rule: patients whose value was decided by a rule for empty or missing masks"
+        + ("; cases.csv says by which." if narrow else ".")
+    )
     terminal.say(
         f"Empty and missing masks: policy {summary['scoring']['policy']}; summary.json has every metric's "
         "definition and what it is worth in each situation."
@@ -91,38 +108,51 @@ def print_mask_scores(summary: Mapping[str, Any]) -> None:
         terminal.say(
             f"  {FORFEITED}: no mean, as files are missing and no value is bad enough for what they may hold."
         )
-    if summary["without_truth"]:
-        first = summary["without_truth"][0]
-        terminal.note(f"{len(summary['without_truth'])} predictions have no truth, the first is {first}")
+    for kind, words in NOTES.items():
+        if found := summary.get(kind):
+            noun, what = words
+            terminal.note(f"{counted(len(found), noun)} {what}, the first is {found[0]}")
+
+
+def _mask_row(row: Mapping[str, Any], narrow: bool) -> Sequence[Any]:
+    """One metric of one class; in a narrow terminal without the median's interval and the rules' names."""
+    low, high = (None, None) if narrow else (row["median_low"], row["median_high"])
+    rules = ", ".join(f"{rule} {count}" for rule, count in row["rules"].items())
+    return (
+        row["metric"],
+        _with_interval(row["mean"], row["low"], row["high"]),
+        _with_interval(row["median"], low, high),
+        row["n"],
+        sum(row["rules"].values()) if narrow else rules,
+    )
+
+
+def _in_words(name: str) -> str:
+    """A name that may be broken into lines."""
+    return name.replace("-", " ")
+
+
+def _intervals(scores: Sequence[Mapping[str, Any]], confidence: float) -> str:
+    if any(score["low"] is not None for score in scores):
+        return f"In brackets: {confidence:.0%} interval over patients."
+    return "No intervals: there are too few patients, or all have the same value."
+
+
+def counted(number: int, noun: str) -> str:
+    """As in `1 case`, `2 cases`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _with_interval(value: float | None, low: float | None, high: float | None) -> str | None:
     if value is None:
         return None
-    return f"{value:.3f}" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
+    return f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
-def _published(row: Mapping[str, Any], names: Sequence[str]) -> tuple[str | None, ...]:
-    """The paper's row, with two digits as papers print them."""
-    scores = (row["scores"].get(name) for name in names)
-    return (
-        row["row"],
-        PUBLISHED,
-        *(None for _ in UNITS),
-        *(None if score is None else f"{score:.2f}" for score in scores),
-    )
-
-
-def _units(row: Mapping[str, Any]) -> tuple[int, int, int]:
-    return row["scores"]["dice"]["n"], row["both_empty"], row["truth_empty"] + row["prediction_empty"]
-
-
-def _score(score: Mapping[str, Any], usual_n: int) -> str | None:
-    if score["mean"] is None:
-        return None
-    interval = "" if score["low"] is None else f" [{score['low']:.2f}, {score['high']:.2f}]"
-    other = "" if score["n"] == usual_n else f" (n={score['n']})"
-    return f"{score['mean']:.3f}{interval}{other}"
+def _units(row: Mapping[str, Any]) -> dict[str, int]:
+    """The averaging's UNITS."""
+    counts = row["scores"]["dice"]["n"], row["both_empty"], row["truth_empty"] + row["prediction_empty"]
+    return dict(zip(UNITS, counts, strict=True))
 
 
 def print_contest(contest: "Contest") -> None:
@@ -140,7 +170,8 @@ def print_contest(contest: "Contest") -> None:
             for system, found in part.summaries.items()
         ]
         title = " ".join(filter(None, (part.group, part.label, part.metric)))
-        terminal.print_table(title, ("system", "mean over patients", "n", "rank", "first in"), rows)
+        columns = ("system", "mean over patients", "n", "rank", "first in")
+        terminal.print_table(title, columns, rows, unbroken=len(columns))
         for each in part.comparisons:
             terminal.say(f"  {each.sentence}")
         for system, variation in part.variation.items():

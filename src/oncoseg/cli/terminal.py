@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +18,12 @@ WIDTH_OF_FILES = 120
 
 WIDTH_OF_TABLES = 240
 """The same for tables, which are only as wide as they need to be."""
+
+NARROW = 120
+"""A terminal with fewer columns gets tables without what can be done without."""
+
+MARGIN_OF_COLUMN = 3
+"""Columns of the terminal between two of a table's."""
 
 LINE_AT_STEP = 5
 """The step of a call at which the first estimate is written where there is no terminal."""
@@ -50,18 +56,21 @@ def note(text: str) -> None:
     stderr().print(text, markup=False, soft_wrap=True)
 
 
-def note_problems(what: str, problems: Sequence["Problem"]) -> None:
+def note_problems(
+    what: str, problems: Sequence["Problem"], others: str = "; `oncoseg inspect` lists them all"
+) -> None:
     """Print what is wrong with a data set: of each kind of problem, how many there are and the first.
 
     Args:
         what: the modality or data set, as the user knows it.
         problems: as an adapter found them.
+        others: where the others are told.
     """
     kinds: dict[str, list[Problem]] = {}
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(problem)
     for kind, found in kinds.items():
-        more = f" (the first of {len(found)}; `oncoseg inspect` lists them all)" if len(found) > 1 else ""
+        more = f" (the first of {len(found)}{others})" if len(found) > 1 else ""
         note(f"{what}: [{kind}] {found[0].message}{more}")
 
 
@@ -70,8 +79,17 @@ def print_error(message: str) -> None:
     stderr().print(Text(message, style="red"), soft_wrap=True)
 
 
+def is_narrow() -> bool:
+    """Whether results go to a terminal with little room."""
+    return stdout(WIDTH_OF_TABLES).width < NARROW
+
+
 def print_table(
-    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]], right: int = 0
+    title: str | None,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    right: int = 0,
+    unbroken: int = 1,
 ) -> None:
     """Print a table.
 
@@ -80,21 +98,36 @@ def print_table(
         columns: their headings.
         rows: their cells; None is shown as an em dash.
         right: from which column on cells are aligned to the right, counted from 1; 0 for none.
+        unbroken: up to which column cells stay in one line, however narrow the terminal; headings may not.
     """
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns, 1):
-        table.add_column(
-            column,
-            justify="right" if 0 < right <= number else "left",
-            overflow="fold",
-            no_wrap=number == 1,
-        )
-    for row in rows:
-        table.add_row(*("—" if cell is None else Text(str(cell)) for cell in row))
-    stdout(WIDTH_OF_TABLES).print(table)
+    texts = [["—" if cell is None else str(cell) for cell in row] for row in rows]
+    console = stdout(WIDTH_OF_TABLES)
+    for number, width in enumerate(_widths(columns, texts, unbroken, console.width), 1):
+        justify: Literal["left", "right"] = "right" if 0 < right <= number else "left"
+        table.add_column(columns[number - 1], justify=justify, overflow="fold", width=width)
+    for row in texts:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], unbroken: int, room: int
+) -> list[int | None]:
+    """Of each column; None where it is the table's own matter.
+
+    Where there is no room for whole headings, these are broken between words rather than the cells.
+    """
+    cells = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else [0] * len(columns)
+    words = [max(map(len, column.split()), default=0) for column in columns]
+    whole = [max(len(column), cell) for column, cell in zip(columns, cells, strict=True)]
+    least = [max(word, cell) for word, cell in zip(words, cells, strict=True)]
+    needed = sum(whole) + MARGIN_OF_COLUMN * len(columns)
+    chosen = whole if needed <= room else least
+    return [width if number < unbroken else None for number, width in enumerate(chosen)]
 
 
 @contextmanager

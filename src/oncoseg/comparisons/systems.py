@@ -86,12 +86,15 @@ class Comparison(NamedTuple):
     def better(self) -> str | None:
         """The system shown to be better: adjusted p at most ALPHA *and* 0 outside the interval; or None.
 
-        The interval is of this comparison alone; it is not widened for the family.
+        The interval is of this comparison alone; it is not widened for the family. Where all patients have
+        the same difference there is none, and p decides.
         """
-        low, high = self.difference.low, self.difference.high
-        if low is None or high is None or low <= 0 <= high or self.p_adjusted > ALPHA:
+        mean, low, high = self.difference.mean, self.difference.low, self.difference.high
+        if not self.n or mean == 0 or self.p_adjusted > ALPHA:
             return None
-        return self.a if (low > 0) == self.higher_is_better else self.b
+        if low is not None and high is not None and low <= 0 <= high:
+            return None
+        return self.a if (mean > 0) == self.higher_is_better else self.b
 
     @property
     def sentence(self) -> str:
@@ -254,7 +257,19 @@ def _verdict(result: Comparison) -> str:
         )
     p = f"p = {result.p_adjusted:.2g}{correction}"
     mean, low, high = (getattr(result.difference, name) for name in ("mean", "low", "high"))
+    if low is None:
+        return _verdict_of_equal_differences(result, mean, p)
     if result.better is None:
         return f"no difference shown between {a} and {b}: {a} − {b} = {mean:.3g} [{low:.3g}, {high:.3g}], {p}"
     low, high = sorted((abs(low), abs(high)))
     return f"{result.better} is better by {abs(mean):.3g} [{low:.3g}, {high:.3g}], {p}"
+
+
+def _verdict_of_equal_differences(result: Comparison, mean: float, p: str) -> str:
+    a, b = result.a, result.b
+    each = f"in each of {result.n} patients"
+    if mean == 0:
+        return f"no difference between {a} and {b} {each}"
+    if result.better is None:
+        return f"no difference shown between {a} and {b}: {a} − {b} = {mean:.3g} {each}, {p}"
+    return f"{result.better} is better by {abs(mean):.3g} {each}, {p}"

@@ -5,7 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oncoseg.statistics import SMALLEST_SAMPLE, draws, percentiles, plain_summary, resampled_means, rough
+from oncoseg.statistics import (
+    ALL_EQUAL,
+    SMALLEST_SAMPLE,
+    draws,
+    percentiles,
+    plain_summary,
+    resampled_means,
+    rough,
+)
 
 FEWEST_SEEDS = 3
 """With fewer trainings nothing is said on how much results vary between them."""
@@ -89,6 +97,8 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float | None, float | None
     n, seeds = values.shape
     if n < SMALLEST_SAMPLE:
         return None, None, f"no interval: {n} patients, fewer than {SMALLEST_SAMPLE}"
+    if np.ptp(values) == 0:
+        return None, None, ALL_EQUAL
     of_training = resampled_means(values, seed)
     weights = draws(seeds, (seed, TRAININGS)).counts / seeds
     low, high = percentiles(np.sum(of_training * weights, axis=1))

@@ -16,8 +16,8 @@ from oncoseg.evaluate.masks import FORMAT_VERSION, Result
 from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, of_patients, score_case
 from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
-from oncoseg.files import new_folder
-from oncoseg.labels import consensus, merge_labels
+from oncoseg.files import filled, new_folder
+from oncoseg.labels import check_share, consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.volume import check_same_grid
 
@@ -58,26 +58,28 @@ def reader_agreement(
         RunError: `out` holds something or cannot be written.
     """
     chosen = scoring or Scoring()
+    check_share(share)
     scan = open_dataset(data)
     cases = [case for case in scan.cases if len(case.masks) > 1]
     if not cases:
         raise DataError(f"No case in {data} has the masks of several readers; expected two or more.")
-    out = new_folder(out, "The folder of the agreement")
     count = processes_within(workers, None, GIB_PER_PROCESS, len(cases))
-    found: dict[str, list[CaseScores]] = {}
-    for done, (name, rows) in enumerate(
-        run_each(partial(_score_readers, chosen, share), cases, count, "scoring"), 1
-    ):
-        found[name] = rows
-        if progress is not None:
-            progress(done, len(cases))
+    out = new_folder(out, "The folder of the agreement")
+    with filled(out):
+        found: dict[str, list[CaseScores]] = {}
+        for done, (name, rows) in enumerate(
+            run_each(partial(_score_readers, chosen, share), cases, count, "scoring"), 1
+        ):
+            found[name] = rows
+            if progress is not None:
+                progress(done, len(cases))
     scores = [row for case in cases for row in found[case.id]]
     of_each = of_patients(scores, chosen)
     summary = summarise(of_each, chosen) | {"format_version": FORMAT_VERSION, "classes": {TUMOUR: [1]}}
-    summary |= {"cases": len(cases), "failures": {}, "without_truth": []}
+    summary |= {"cases": len(cases), "failures": {}, "missing": [], "without_truth": []}
     summary |= {"synthetic": scan.synthetic, "maps_without_class": 0}
     write(out, scores, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
-    return Result(out, scores, of_each, summary, {}, [])
+    return Result(out, scores, of_each, summary, {}, [], {})
 
 
 def _score_readers(scoring: Scoring, share: float, case: Case) -> tuple[str, list[CaseScores]]:

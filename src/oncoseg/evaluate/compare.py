@@ -21,7 +21,7 @@ from oncoseg.errors import DataError, nearest
 from oncoseg.evaluate.entrants import Entrant, Key, check_not_forfeited, read_entrants, remarks_on
 from oncoseg.evaluate.false_alarms import FALSE_ALARM, FalseAlarms, false_alarms
 from oncoseg.metrics.catalogue import METRICS
-from oncoseg.statistics import Summary, summarise
+from oncoseg.statistics import Summary, common_patients, summarise
 
 TESTED = ("dice", "surface_dice", "hd95_max_mm", "lesion_f1", "false_alarm")
 """Metrics that are compared unless others are named: overlap, boundary, distance, lesions; and false alarms,
@@ -37,7 +37,7 @@ class Part(NamedTuple):
         label: the class.
         metric: a name in METRICS.
         values: system → patient → value; of several trainings, their mean.
-        summaries: system → mean and median with intervals.
+        summaries: system → mean and median with intervals, over the patients that all systems have.
         comparisons: every pair of systems, or every system with the reference.
         ranking: of the systems and how stable it is.
         variation: system → how its score varies between its trainings, where it has several.
@@ -86,7 +86,8 @@ def compare(
             of one system with other seeds, whose mean is compared.
         metrics: names in METRICS; one that some system lacks is left out.
         reference: the system that every other one is compared with; None for every pair.
-        common_only: compare on the patients that both systems have, rather than refuse.
+        common_only: compare two systems on the patients that both have, and rank them all on those that all
+            have, rather than refuse.
         seed: of bootstrap and permutations.
 
     Raises:
@@ -167,7 +168,10 @@ def _part(
             f"{error} Evaluate all systems on the same patients, or compare them on those that they share "
             "(--common-only)."
         ) from error
-    summaries = {system: summarise(list(of.values()), seed) for system, of in values.items()}
+    common, _ = common_patients(values, common_only)
+    summaries = {
+        system: summarise([of[patient] for patient in common], seed) for system, of in values.items()
+    }
     variation = {
         system: across_seeds(np.array([[of[patient] for of in several] for patient in values[system]]), seed)
         for system, several in trainings.items()

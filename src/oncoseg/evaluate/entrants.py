@@ -108,17 +108,22 @@ def _read(name: str, folder: Path) -> Entrant:
         summary = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"{folder} is no evaluation ({type(error).__name__}: {path.name}); expected a folder that "
-            "`oncoseg evaluate` has written, or a run folder that was evaluated."
+            f"{folder} is no evaluation ({_why(error)}); expected a folder that `oncoseg evaluate` has "
+            "written, or a run folder that was evaluated."
         ) from error
     rows = long_table.read(folder)
     values: dict[Key, dict[str, float]] = {}
-    forfeited: dict[str, list[str]] = {}
+    forfeited: dict[str, dict[str, None]] = {}
     for row in rows:
         values.setdefault(_key(row), {})[row.patient] = row.value
         if row.rule == FORFEITED:
-            forfeited.setdefault(row.metric, []).append(row.patient)
-    return Entrant(name, summary, values, forfeited, read_scored(folder))
+            forfeited.setdefault(row.metric, {})[row.patient] = None
+    lost = {metric: list(patients) for metric, patients in forfeited.items()}
+    return Entrant(name, summary, values, lost, read_scored(folder))
+
+
+def _why(error: Exception) -> str:
+    return "it has no summary.json" if isinstance(error, OSError) else "its summary.json is damaged"
 
 
 def _key(row: Row) -> Key:

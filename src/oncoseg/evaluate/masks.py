@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from oncoseg import io
 from oncoseg.datasets import has_synthetic_note
 from oncoseg.errors import DataError, OncosegError
@@ -15,10 +17,12 @@ from oncoseg.evaluate.panels import write_panels
 from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_case
 from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
-from oncoseg.files import new_folder, write_json
+from oncoseg.files import filled, new_folder, write_json
 from oncoseg.io import ImageRef
+from oncoseg.labels import check_share
 from oncoseg.processes import processes_within, run_each
 from oncoseg.run_folder import RunFolder
+from oncoseg.volume import Volume
 
 FORMAT_VERSION = 2
 """Version of summary.json, of masks of any origin."""
@@ -46,6 +50,7 @@ class Result(NamedTuple):
         summary: as in summary.json.
         failures: case → why its prediction could not be used; it is scored as missing.
         without_truth: predictions that were left out.
+        map_failures: case → why its probability map could not be used; what needs it is scored as missing.
     """
 
     folder: Path
@@ -54,11 +59,13 @@ class Result(NamedTuple):
     summary: dict[str, Any]
     failures: dict[str, str]
     without_truth: list[str]
+    map_failures: dict[str, str]
 
 
 class _Scored(NamedTuple):
     scores: list[CaseScores]
     failure: str
+    map_failure: str
 
 
 def evaluate_masks(
@@ -104,35 +111,40 @@ def evaluate_masks(
         RunError: `out` holds something or cannot be written.
     """
     chosen = scoring or Scoring()
+    check_share(share)
     pairs, without_truth, synthetic = find_pairs(truth, prediction, patients)
     if trained_on is not None:
         check_unseen(pairs, RunFolder(trained_on).split())
     if images is not None:
         pairs, synthetic = with_images(pairs, images), synthetic or has_synthetic_note(images)
-    out = new_folder(out, "The evaluation folder")
     count = processes_within(workers, None, _gib_of(pairs), len(pairs))
-    classes = classes or _labels_of(pairs, share, count)
-    pairs, without_class = _maps_of_classes(pairs, list(classes))
-    mapped = frozenset(name for pair in pairs for name, _ in pair.maps)
-    score = partial(_score_pair, dict(classes), chosen, share, resample, mapped)
-    scored: dict[str, _Scored] = {}
-    for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
-        scored[name] = result
-        if progress is not None:
-            progress(done, len(pairs))
+    out = new_folder(out, "The evaluation folder")
+    with filled(out):
+        classes = classes or _labels_of(pairs, share, count)
+        pairs, without_class = _maps_of_classes(pairs, list(classes))
+        mapped = frozenset(name for pair in pairs for name, _ in pair.maps)
+        score = partial(_score_pair, dict(classes), chosen, share, resample, mapped)
+        scored: dict[str, _Scored] = {}
+        for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
+            scored[name] = result
+            if progress is not None:
+                progress(done, len(pairs))
     cases = [row for pair in pairs for row in scored[pair.case].scores]
-    failures = {pair.case: scored[pair.case].failure for pair in pairs if scored[pair.case].failure}
+    failures = {name: result.failure for name, result in sorted(scored.items()) if result.failure}
+    of_maps = {name: result.map_failure for name, result in sorted(scored.items()) if result.map_failure}
     of_each = of_patients(cases, chosen)
     summary = summarise(of_each, chosen) | {"format_version": FORMAT_VERSION}
     summary |= {"classes": {name: list(values) for name, values in classes.items()}}
-    summary |= {"cases": len(pairs), "failures": failures, "without_truth": without_truth}
+    summary |= {"cases": len(pairs), "failures": failures, "map_failures": of_maps}
+    summary |= {"missing": [pair.case for pair in pairs if pair.prediction is None]}
+    summary |= {"without_truth": without_truth, "unlisted": _unlisted(pairs, patients)}
     summary |= {"synthetic": synthetic, "maps_without_class": without_class}
     write(out, cases, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
     # after the scores are safe, which do not depend on it
     shown = pictures.draw(pairs, cases, of_each, classes, failures, share, resample, count)
     summary |= {"panels": write_panels(out, shown)}
     write_json(out / "summary.json", summary)
-    return Result(out, cases, of_each, summary, failures, without_truth)
+    return Result(out, cases, of_each, summary, failures, without_truth, of_maps)
 
 
 def check_unseen(pairs: Sequence[Pair], split: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -169,10 +181,12 @@ def _score_pair(
 ) -> tuple[str, _Scored]:
     score = partial(_scores, classes, scoring, share, resample, mapped)
     try:
-        return pair.case, _Scored(score(pair), "")
+        scores, of_maps = score(pair)
+        return pair.case, _Scored(scores, "", of_maps)
     except OncosegError as error:
         try:
-            return pair.case, _Scored(score(pair._replace(prediction=None, maps=())), str(error))
+            scores, _ = score(pair._replace(prediction=None, maps=()))
+            return pair.case, _Scored(scores, str(error), "")
         except OncosegError:
             raise DataError(f"Case {pair.case}: {error}") from error
 
@@ -184,18 +198,29 @@ def _scores(
     resample: bool,
     mapped: Collection[str],
     pair: Pair,
-) -> list[CaseScores]:
-    """Scores of a case; `mapped` are the classes that have a map in some case."""
+) -> tuple[list[CaseScores], str]:
+    """Scores of a case, and why maps could not be used; `mapped` are the classes with a map in some case."""
     loaded = load(pair, share, resample)
     check_labels(loaded, classes)
     files = dict(pair.maps) if pair.prediction is not None else {}
+    why: list[str] = []
     maps = {
-        name: partial(load_map, files[name], loaded.like, resample) if name in files else None
+        name: partial(_map_or_none, files[name], loaded.like, resample, why) if name in files else None
         for name in mapped
     }
     of_pair = pair.case, pair.patient, loaded.truth, loaded.prediction, loaded.spacing_mm
     found = fingerprints(in_canonical(loaded.truth, loaded.like), classes)
-    return [row._replace(truth=found[row.label]) for row in score_case(*of_pair, classes, scoring, maps)]
+    scores = score_case(*of_pair, classes, scoring, maps)
+    return [row._replace(truth=found[row.label]) for row in scores], " ".join(dict.fromkeys(why))
+
+
+def _map_or_none(ref: ImageRef, like: Volume, resample: bool, why: list[str]) -> np.ndarray | None:
+    """A probability map, or a reason: a bad one must not cost its mask."""
+    try:
+        return load_map(ref, like, resample)
+    except OncosegError as error:
+        why.append(str(error))
+        return None
 
 
 def _maps_of_classes(pairs: Sequence[Pair], classes: Sequence[str]) -> tuple[list[Pair], int]:
@@ -221,6 +246,11 @@ def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tup
     if not found:
         raise DataError("No truth holds any label; expected some tumour. Say what counts with --class.")
     return {f"label-{value}": (value,) for value in sorted(found)}
+
+
+def _unlisted(pairs: Sequence[Pair], patients: Mapping[str, str] | None) -> list[str]:
+    """Cases that a list of patients lacks, though it was given."""
+    return [] if patients is None else [pair.case for pair in pairs if pair.case not in patients]
 
 
 def _values_in(share: float, pair: Pair) -> list[int]:

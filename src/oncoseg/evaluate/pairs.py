@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from oncoseg import io
 from oncoseg.datasets import has_synthetic_note, open_dataset
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, GeometryError
 from oncoseg.io import VOLUME_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
 from oncoseg.metrics.boxes import bounding_box
@@ -93,7 +93,8 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
         patients: case → patient, for plain folders; a case that is not listed is a patient of its own.
 
     Raises:
-        DataError: a folder without masks, two masks of one case, or no case that is in both.
+        DataError: a folder without masks, masks named in two ways or two of one case, or no case that is in
+            both.
     """
     known = _truths(truth, patients or {})
     predicted = _predictions(prediction)
@@ -115,16 +116,24 @@ def read_patients(path: Path) -> dict[str, str]:
     """Read case → patient from a CSV file with the columns `case` and `patient`.
 
     Raises:
-        DataError: unreadable, without these columns, or a case with two patients.
+        DataError: unreadable, without these columns, a case with two patients, or without any.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["case"], row["patient"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if missing := {"case", "patient"} - set(reader.fieldnames or ()):
+                raise ValueError(
+                    f"its first line is {','.join(reader.fieldnames or ())!r}, without {missing}"
+                )
+            rows = [((row["case"] or "").strip(), (row["patient"] or "").strip()) for row in reader]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"Cannot read {path} ({type(error).__name__}: {error}); expected a CSV file with the columns "
-            "case and patient."
+            f"Cannot read {path} ({reason}); expected a CSV file with the columns case and patient, with "
+            "commas between."
         ) from error
+    if nobody := [case for case, patient in rows if not patient]:
+        raise DataError(f"{path} gives case {nobody[0]!r} no patient; expected one.")
     for case, count in Counter(case for case, _ in dict.fromkeys(rows)).items():
         if count > 1:
             raise DataError(f"{path} gives case {case!r} {count} patients; expected one.")
@@ -202,7 +211,8 @@ def check_labels(loaded: Loaded, classes: Mapping[str, Sequence[int]]) -> None:
         if others := sorted(values - declared):
             raise DataError(
                 f"The {name} holds the label values {others}; expected only 0 and {sorted(declared)}. "
-                "Declare them, such as --class tumour=1,2,4, or mend the mask."
+                "Declare them, such as --class tumour=1,2,4 (those that do not matter as a class of their "
+                "own), or mend the mask."
             )
 
 
@@ -262,6 +272,7 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
     stems = {file: stem for file, stem in stems.items() if not stem.endswith(PROBABILITY_END)}
     named = {file: stem for file, stem in stems.items() if stem.lower().endswith(TRUTH_ENDS)}
     pattern = re.compile(f"({'|'.join(map(re.escape, TRUTH_ENDS))})$", re.IGNORECASE)
+    _check_named_alike(folder, [pattern.sub("", stem) for stem in named.values()], stems.values())
     found: dict[str, ImageRef] = {}
     for file, stem in (named or stems).items():
         case = pattern.sub("", stem)
@@ -289,8 +300,25 @@ def _on_grid(ref: ImageRef, like: Volume, name: str, resample: bool) -> Volume:
     volume = _placed(io.read(ref), like)
     if resample:
         volume = resample_labels(volume, like)
-    check_same_grid({"truth": like, name: volume})
+    try:
+        check_same_grid({"truth": like, name: volume})
+    except GeometryError as error:
+        raise GeometryError(f"{error} Or add --resample (nearest neighbour).") from error
     return volume
+
+
+def _check_named_alike(folder: Path, cases: Sequence[str], stems: Iterable[str]) -> None:
+    """Where some masks have an end such as `_seg`, what has none must be an image of such a case."""
+    others = [stem for stem in stems if not any(stem == case or _extends(stem, case) for case in cases)]
+    if cases and others:
+        raise DataError(
+            f"{folder} holds masks that are named in two ways: some end in one of {', '.join(TRUTH_ENDS)}, "
+            f"{len(others)} do not, the first is {others[0]!r}. Name all alike."
+        )
+
+
+def _extends(stem: str, case: str) -> bool:
+    return stem.startswith((f"{case}_", f"{case}-"))
 
 
 def _placed(volume: Volume, truth: Volume) -> Volume:

@@ -84,6 +84,11 @@ def _cases(
     unknown = sorted(set(moved) - set(sides))
     if unknown:
         raise RunError(f"Unknown modality {unknown[0]!r}; this run has {', '.join(sides)}.")
+    if not any(listed.get(part) for listed in sides.values()):
+        raise RunError(
+            f"The split of this run has no patient under {part}, so that there is nothing to evaluate. "
+            "Choose another side with --split, or predict other patients and evaluate the masks."
+        )
     chosen: list[tuple[str, Case]] = []
     synthetic = False
     for modality, listed in sides.items():

@@ -1,7 +1,7 @@
 """Every metric of one case: label maps of truth and prediction → one value per class and metric."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -9,12 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oncoseg import metrics
+from oncoseg.errors import DataError
 from oncoseg.evaluate import curve_sums
 from oncoseg.evaluate.curve_sums import CurveSums
 from oncoseg.labels import has_label
 from oncoseg.metrics import brats, calibration, lesion_matches, lesions, ranking, surface
 from oncoseg.metrics.boxes import bounding_box
-from oncoseg.metrics.catalogue import METRICS, Policy, Situation, outcome, situation_of, worth
+from oncoseg.metrics.catalogue import (
+    METRICS,
+    POLICIES,
+    SITUATIONS,
+    Policy,
+    Situation,
+    outcome,
+    situation_of,
+    worth,
+)
 from oncoseg.metrics.overlap import Confusion
 from oncoseg.volume import MM3_PER_ML
 
@@ -38,6 +48,9 @@ NEEDS_SPACING = {name for name, m in METRICS.items() if m.unit in ("mm", "ml")} 
     "brats_lesion_dice",
 }
 """Metrics with a length or volume in them, if only as a tolerance or a smallest lesion."""
+
+CONNECTIVITIES = tuple(neighbours for axes, neighbours in lesions.REACH if axes == 3)
+"""What `Scoring.connectivity` may be."""
 
 OF_PROBABILITY = tuple(name for name, m in METRICS.items() if m.kind in ("ranking", "calibration"))
 """Metrics that need probabilities."""
@@ -63,6 +76,27 @@ class Scoring:
     policy: str = "strict"
     outcomes: Policy = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            DataError: one that means nothing.
+        """
+        for name, value in (("tolerance", self.tolerance_mm), ("smallest lesion", self.min_lesion_mm3)):
+            if not 0 <= value < math.inf:
+                raise DataError(f"Expected a {name} of 0 or more, got {value:g}.")
+        known: dict[str, Collection[object]] = {
+            "connectivity": CONNECTIVITIES,
+            "challenge": brats.BRATS_2023,
+            "policy": POLICIES,
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                given, offered = getattr(self, name), ", ".join(map(str, values))
+                raise DataError(f"Unknown {name} {given!r}; expected one of {offered}.")
+        if unknown := [key for key in self.outcomes if key[0] not in METRICS or key[1] not in SITUATIONS]:
+            raise DataError(f"Unknown outcome {unknown[0]}; expected a metric and one of {SITUATIONS}.")
+
 
 def as_json(scoring: Scoring) -> dict[str, Any]:
     """The choices as JSON can hold them."""
@@ -70,9 +104,10 @@ def as_json(scoring: Scoring) -> dict[str, Any]:
     return asdict(scoring) | {"outcomes": outcomes}
 
 
-Maps = Mapping[str, Callable[[], np.ndarray] | None]
-"""Class → what gives its probability map, float32 in [0, 1], or None where a map is missing. A map is asked
-for once and dropped again, so that one is in memory at a time. Classes that are left out have no maps."""
+Maps = Mapping[str, Callable[[], np.ndarray | None] | None]
+"""Class → what gives its probability map, float32 in [0, 1], or None where a map is missing; what it gives
+may be None, too, where the map cannot be used. A map is asked for once and dropped again, so that one is in
+memory at a time. Classes that are left out have no maps."""
 
 
 class CaseScores(NamedTuple):
@@ -165,7 +200,7 @@ def score_case(
 
 def _with_map(
     row: CaseScores,
-    read: Callable[[], np.ndarray] | None,
+    read: Callable[[], np.ndarray | None] | None,
     truth: np.ndarray,
     spacing_mm: Sequence[float] | None,
     scoring: Scoring,

@@ -1,8 +1,8 @@
 """Masks in the form that each user uses: NIfTI for anyone, DICOM SEG and RTSTRUCT beside DICOM images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from oncoseg import io
 from oncoseg.errors import DataError, nearest
@@ -15,6 +15,48 @@ if TYPE_CHECKING:
 
 MASK_FORMATS = {"nifti": ".nii.gz", "seg": "_seg.dcm", "rtstruct": "_rtstruct.dcm"}
 """Format of a mask → how its file's name ends, after the name of the case."""
+
+
+class Outputs(NamedTuple):
+    """Where one case's results go.
+
+    Attributes:
+        masks: format → path.
+        scalars: one path for each class's probability, or none.
+    """
+
+    masks: Mapping[str, Path]
+    scalars: Sequence[Path]
+
+    @property
+    def all(self) -> list[Path]:
+        """Every path."""
+        return [*self.masks.values(), *self.scalars]
+
+    @property
+    def folder(self) -> Path:
+        """Where they all lie."""
+        return self.all[0].parent
+
+    def missing(self) -> list[Path]:
+        """Those that are not there yet."""
+        return [path for path in self.all if not path.is_file()]
+
+
+def outputs(out: Path, case: str, formats: Iterable[str], classes: Sequence[str]) -> Outputs:
+    """The paths of a case's results.
+
+    Args:
+        out: their folder.
+        case: name of the case.
+        formats: of the mask; at least one.
+        classes: those whose probabilities are written; a single one is not named.
+    """
+    names = [f"_{each}" for each in classes] if len(classes) > 1 else ["" for _ in classes]
+    return Outputs(
+        {each: out / f"{case}{MASK_FORMATS[each]}" for each in formats},
+        [out / f"{case}{name}_probability.nii.gz" for name in names],
+    )
 
 
 def check_mask_format(name: str, like: "Volume | None" = None) -> None:

@@ -108,11 +108,11 @@ def millimetres_per_unit(header: Any) -> float:
     return MILLIMETRES_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
-def forms_differ(header: Any, grid: tuple[int, int, int]) -> float:
+def forms_differ(header: Any, grid: tuple[int, int, int], share: float = FORMS_APART_VOXELS) -> float:
     """How far apart, in millimetres, sform and qform place some corner of the grid; 0 where they agree.
 
-    They agree, too, where only one of them is set, or where they differ by less than `FORMS_APART_VOXELS`.
-    Infinite where the qform is no rotation.
+    They agree, too, where only one of them is set, or where they differ by no more than a share of the
+    smallest voxel side. Infinite where the qform is no rotation.
     """
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
@@ -123,7 +123,7 @@ def forms_differ(header: Any, grid: tuple[int, int, int]) -> float:
     difference = _in_millimetres(sform, header) - _in_millimetres(qform, header)
     apart = float(np.linalg.norm(_corners(grid) @ difference[:3].T, axis=1).max())
     smallest = float(np.linalg.norm(_in_millimetres(sform, header)[:3, :3], axis=0).min())
-    return apart if apart > FORMS_APART_VOXELS * smallest else 0.0
+    return apart if apart > share * smallest else 0.0
 
 
 def _fields(file: BufferedIOBase, path: Path) -> tuple[Any, bool]:

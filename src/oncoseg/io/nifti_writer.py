@@ -11,7 +11,7 @@ from oncoseg.errors import DataError, GeometryError
 from oncoseg.files import atomic_file
 from oncoseg.io import NIFTI_SUFFIXES
 from oncoseg.io.nifti_header import affine_mm, forms_differ, millimetres_per_unit
-from oncoseg.volume import Volume, is_sheared
+from oncoseg.volume import Volume
 
 GZIP_LEVEL = 1
 """isal's level (0 to 3); masks pack well at any."""
@@ -21,6 +21,11 @@ LARGEST_NIFTI_1_SIDE = 32767
 
 AFFINE_EQUAL_MM = 1e-9
 """An affine this near to the source header's is the header's own, and its fields are copied bit by bit."""
+
+QFORM_OFF_VOXELS = 0.1
+"""A qform cannot hold axes that are not perpendicular. It is left out where it would place a corner further
+from where it lies than this share of the smallest voxel side; programs that read no sheared sform, such as
+those of ITK, then refuse the file rather than show it elsewhere."""
 
 GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -131,7 +136,9 @@ def _header_like(like: Volume) -> Any:
         header = Nifti1Header()
         if like.spacing_known:
             header["xyzt_units"] = MILLIMETRE
-            _set_affine(header, like.affine_ras, 0 if is_sheared(like) else SCANNER, SCANNER)
+            _set_affine(header, like.affine_ras, SCANNER, SCANNER)
+            if forms_differ(header, like.grid, QFORM_OFF_VOXELS):
+                header["qform_code"] = 0
         return header
     header = type(source)()
     header.set_data_shape(source.get_data_shape())

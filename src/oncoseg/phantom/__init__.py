@@ -9,8 +9,10 @@ from typing import Protocol
 
 from oncoseg.phantom.brain_mri import make_brain_mri
 from oncoseg.phantom.folder import Progress
+from oncoseg.phantom.hospital_dicom import make_hospital_dicom
 from oncoseg.phantom.liver_ct import make_liver_ct, make_vessel_ct
 from oncoseg.phantom.lung_ct import make_lung_ct
+from oncoseg.phantom.lung_ct_dicom import make_lung_ct_dicom
 
 __all__ = [
     "PHANTOMS",
@@ -18,8 +20,10 @@ __all__ = [
     "MakePhantom",
     "Progress",
     "make_brain_mri",
+    "make_hospital_dicom",
     "make_liver_ct",
     "make_lung_ct",
+    "make_lung_ct_dicom",
     "make_vessel_ct",
 ]
 
@@ -36,6 +40,8 @@ PHANTOMS: dict[str, MakePhantom] = {
     "lung-ct": make_lung_ct,
     "liver-ct": make_liver_ct,
     "vessel-ct": make_vessel_ct,
+    "lung-ct-dicom": make_lung_ct_dicom,
+    "hospital-dicom": make_hospital_dicom,
 }
 """Each phantom by its name on the command line."""
 
@@ -43,5 +49,6 @@ SIZED: dict[str, Callable[..., None]] = {
     "brain-mri": make_brain_mri,
     "liver-ct": make_liver_ct,
     "vessel-ct": make_vessel_ct,
+    "hospital-dicom": make_hospital_dicom,
 }
 """Those that also take `size`, the number of voxels along i, j, k."""

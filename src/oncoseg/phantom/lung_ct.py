@@ -131,7 +131,7 @@ def _crop(rng: np.random.Generator, chest: Chest, scanner: Scanner, nodule: Nodu
     axes = (axes[0], axes[1], axes[2][kept])
     share = nodules.share(nodule, distance[..., kept], axes)
     hu = hounsfield(chest, axes, scanner.pixel_mm, share, nodule.hu)
-    return NoduleCrop(nodule.kind, _scan(rng, scanner, hu), masks[..., kept])
+    return NoduleCrop(nodule.kind, add_noise(rng, scanner, hu), masks[..., kept])
 
 
 def _draw_axes(rng: np.random.Generator, scanner: Scanner, nodule: Nodule) -> Axes:
@@ -144,7 +144,7 @@ def _draw_axes(rng: np.random.Generator, scanner: Scanner, nodule: Nodule) -> Ax
     return x, y, z
 
 
-def _scan(rng: np.random.Generator, scanner: Scanner, hu: np.ndarray) -> np.ndarray:
+def add_noise(rng: np.random.Generator, scanner: Scanner, hu: np.ndarray) -> np.ndarray:
     """Blur and noise of the scanner."""
     blurred = ndimage.gaussian_filter(hu, (scanner.blur_pixels, scanner.blur_pixels, 0))
     noise = rng.standard_normal(hu.shape, dtype=np.float32)

@@ -155,6 +155,10 @@ def _remarks(record: dict[str, Any]) -> list[str]:
 
 def _read_evaluation(run: Path, elsewhere: Path | None) -> Evaluated | None:
     if elsewhere is not None:
+        if not (elsewhere / "summary.json").is_file():
+            raise RunError(
+                f"{elsewhere} holds no evaluation; expected a folder that `oncoseg evaluate RUN --out` wrote."
+            )
         return _evaluated(elsewhere, f"oncoseg evaluate {run} --out {elsewhere} --replace")
     for split in SPLIT_ORDER:
         folder = run / "evaluation" / split

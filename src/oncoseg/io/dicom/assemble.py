@@ -43,17 +43,20 @@ def volumes(headers: Sequence[Header], patient: str, split_gaps: bool) -> tuple[
         return [], [left_out(headers, "refused", "; ".join(told))]
     made, refused = [], []
     parts = split(planes)
+    localisers = _localisers(parts)
+    if localisers:
+        words = f"{len(localisers)} orientation(s) of fewer than {FEWEST_SLICES} slices each, no volume"
+        some = [plane for part in localisers for plane in part.planes]
+        refused.append(left_out(_headers_of(some), "localiser", words))
+    aside = set(map(id, localisers))
     for part in parts:
-        of_part = list({plane.header.file: plane.header for plane in part.planes}.values())
-        if _is_localiser(part, parts):
-            words = f"{len(part.planes)} slice(s) beside others of another orientation, no volume"
-            refused.append(left_out(of_part, "localiser", words))
+        if id(part) in aside:
             continue
         try:
             made += _series_of(part, patient, split_gaps)
         except GeometryError as error:
             label = f"{part.label}: " if part.label else ""
-            refused.append(left_out(of_part, "refused", f"{label}{error}"))
+            refused.append(left_out(_headers_of(part.planes), "refused", f"{label}{error}"))
     return made, refused
 
 
@@ -72,6 +75,18 @@ def left_out(headers: Sequence[Header], kind: str, reason: str) -> LeftOut:
     )
 
 
+def _localisers(parts: Sequence[Part]) -> list[Part]:
+    """Parts of few slices, where there are several orientations."""
+    normals = np.array([normal(part.planes[0]) for part in parts])
+    if np.abs(normals - normals[0]).max() <= COSINE_EQUAL:
+        return []
+    return [part for part in parts if len(places(part.planes)) < FEWEST_SLICES]
+
+
+def _headers_of(planes: Sequence[Plane]) -> list[Header]:
+    return list({plane.header.file: plane.header for plane in planes}.values())
+
+
 def _planes(headers: Sequence[Header]) -> tuple[list[Plane], Counter[str]]:
     """All planes, and why files have none."""
     planes: list[Plane] = []
@@ -87,15 +102,6 @@ def _planes(headers: Sequence[Header]) -> tuple[list[Plane], Counter[str]]:
             except DataError as error:
                 reasons[str(error)] += 1
     return planes, reasons
-
-
-def _is_localiser(part: Part, parts: Sequence[Part]) -> bool:
-    """Whether it has few slices and lies beside parts of another orientation."""
-    own = normal(part.planes[0])
-    others = [normal(other.planes[0]) for other in parts]
-    if all(np.abs(own - other).max() <= COSINE_EQUAL for other in others):
-        return False
-    return len(places(part.planes)) < FEWEST_SLICES
 
 
 def _series_of(part: Part, patient: str, split_gaps: bool) -> list[Series]:

@@ -107,14 +107,15 @@ def _split_near(
 ) -> list[Part]:
     """Split by vectors that count as one where no component differs by more than `tolerance`."""
     vectors = np.array([numbers(plane) for plane in part.planes])
-    kinds: list[np.ndarray] = []
-    of_plane = {}
+    kinds = np.empty_like(vectors)
+    known = 0
+    of_plane: dict[int, int] = {}
     for plane, vector in zip(part.planes, vectors, strict=True):
-        near = [number for number, kind in enumerate(kinds) if np.abs(kind - vector).max() <= tolerance]
-        if not near:
-            near = [len(kinds)]
-            kinds.append(vector)
-        of_plane[id(plane)] = near[0]
+        near = np.flatnonzero(np.abs(kinds[:known] - vector).max(axis=1) <= tolerance)
+        if not len(near):
+            kinds[known] = vector
+            near, known = np.array([known]), known + 1
+        of_plane[id(plane)] = int(near[0])
     return _split_by(part, lambda plane: of_plane[id(plane)], lambda _, number: f"{words} {number}")
 
 
