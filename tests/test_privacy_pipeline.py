@@ -384,6 +384,7 @@ def test_masks_in_dicom_are_named_without_their_patient(pipeline: Pipeline) -> N
             assert traces(file.read_bytes(), (*SECRETS, DESCRIBED, BIRTH)) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_errors_tell_no_identifier(
     source: Path, pipeline: Pipeline, tmp_path: Path, way: Callable[[Path], None]
