@@ -129,8 +129,9 @@ def read_labels(ref: ImageRef) -> Labels:
         )
     opened = open_structures(ref.files[0])
     if not ref.structures:
-        names = ", ".join(repr(each.name) for each in opened.structures)
-        raise DataError(f"Expected names of structures in {ref.files[0]} with labels; it has {names}.")
+        raise DataError(
+            f"Expected names of structures in {ref.files[0]} with labels; it has {opened.listed()}."
+        )
     bad = [label for _, label in ref.structures if not 0 < label <= LARGEST_LABEL]
     if bad:
         raise DataError(f"Expected labels from 1 to {LARGEST_LABEL}, got {bad[0]}.")
