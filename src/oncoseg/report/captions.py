@@ -10,7 +10,8 @@ from oncoseg.evaluate.long_table import Row
 
 BAND = (
     f"Shaded, or with whiskers: the pointwise {statistics.CONFIDENCE:.0%} interval from drawing the "
-    f"patients anew ({statistics.RESAMPLES:,} times, with a fixed seed). It stands for each point alone, "
+    f"patients anew ({statistics.RESAMPLES:,} times, with a fixed seed), of percentiles; numbers "
+    "have BCa intervals, which may differ at the same point. It stands for each point alone, "
     "not for the whole curve."
 )
 """What a band means."""
