@@ -133,8 +133,13 @@ def _in_words(name: str) -> str:
 
 
 def _intervals(scores: Sequence[Mapping[str, Any]], confidence: float) -> str:
-    if any(score["low"] is not None for score in scores):
-        return f"In brackets: {confidence:.0%} interval over patients."
+    from oncoseg.statistics import rough_sentence
+
+    numbers = [score["n"] for score in scores if score["low"] is not None]
+    if numbers:
+        return " ".join(
+            filter(None, [f"In brackets: {confidence:.0%} interval over patients.", rough_sentence(numbers)])
+        )
     return "No intervals: there are too few patients, or all have the same value."
 
 
@@ -185,6 +190,8 @@ def print_contest(contest: "Contest") -> None:
         "In brackets: 95 % interval over patients. First in: share of bootstrap samples of the patients in "
         "which the system is first."
     )
+    for sentence in contest.cautions:
+        terminal.say(sentence)
 
 
 def _share(value: float | None) -> str | None:
