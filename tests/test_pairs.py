@@ -3,6 +3,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from oncoseg import io
 from oncoseg.datasets import open_dataset
@@ -88,6 +89,46 @@ def test_masks_of_pictures_without_a_place_are_compared_voxel_by_voxel(tmp_path:
     assert np.array_equal(found.truth > 0, found.prediction > 0)
     write(tmp_path / "ours" / f"{case.id}.nii.gz", marked())
     with pytest.raises(GeometryError, match="Expected voxels on the grid"):
+        load(pair, 0.5, False)
+
+
+def picture(path: Path, mask: np.ndarray) -> None:
+    """Write the one slice of a mask `i j` as rows (j) of columns (i)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.T).save(path)
+
+
+@pytest.mark.parametrize("truth", ["png", "tif", "nii.gz"])
+@pytest.mark.parametrize("ours", ["png", "tif", "nii.gz"])
+def test_2d_masks_of_any_format_are_compared_pixel_by_pixel(tmp_path: Path, truth: str, ours: str) -> None:
+    mask = np.zeros((4, 5), np.uint8)
+    mask[1, 2:] = 255
+    for folder, suffix in (("truth", truth), ("ours", ours)):
+        put = write if suffix == "nii.gz" else picture
+        put(tmp_path / folder / f"a.{suffix}", mask)
+        put(tmp_path / folder / f"b_c.{suffix}", mask)
+    pairs, without, _ = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    assert ([pair.case for pair in pairs], without) == (["a", "b_c"], [])
+    for pair in pairs:
+        found = load(pair, 0.5, False)
+        assert np.array_equal(found.truth[..., 0], mask)
+        assert np.array_equal(found.prediction[..., 0], mask)
+        assert (found.spacing_mm is None) == (truth != "nii.gz")
+
+
+def test_pictures_beside_volumes_are_no_masks(tmp_path: Path) -> None:
+    write(tmp_path / "truth" / "a.nii.gz", marked())
+    picture(tmp_path / "truth" / "a.png", marked()[..., 1])
+    picture(tmp_path / "truth" / "b.png", marked()[..., 1])
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "truth")
+    assert pair.truth[0].files[0].name == "a.nii.gz"
+
+
+def test_2d_masks_of_another_size_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "truth" / "a.nii.gz", np.ones((4, 5), np.uint8))
+    picture(tmp_path / "ours" / "a.png", np.ones((5, 4), np.uint8))
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    with pytest.raises(GeometryError, match=r"on the grid \(4, 5, 1\), got \(5, 4, 1\)"):
         load(pair, 0.5, False)
 
 

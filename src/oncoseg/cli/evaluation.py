@@ -23,9 +23,9 @@ class MaskOptions:
     """Flags for masks of any origin; a run needs none of them."""
 
     prediction: Path | None = None
-    """A folder of predicted masks (NIfTI named as the truth's cases), or a data set."""
+    """A folder of predicted masks (NIfTI, PNG or TIFF named as the truth's cases), or a data set."""
     truth: Path | None = None
-    """A data set, or a folder of true masks (NIfTI)."""
+    """A data set, or a folder of true masks (NIfTI; PNG or TIFF of one slice each)."""
     images: Path | None = None
     """A data set, or a folder of images named as the cases, for the pictures; the truth's when left out."""
     classes: Annotated[list[str] | None, Parameter(name="--class")] = None
