@@ -3,6 +3,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel import orientations
 from PIL import Image
 
 from oncoseg import io
@@ -243,6 +244,37 @@ def test_another_grid_is_refused_or_resampled_where_allowed(tmp_path: Path) -> N
         loaded(tmp_path, prediction, fine)
     found = loaded(tmp_path, prediction, fine, resample=True)
     assert np.array_equal(found.prediction, found.truth)
+
+
+@pytest.mark.parametrize("ends", ["RAS", "LPI", "SAR", "IPL", "ASL"])
+def test_a_prediction_with_its_axes_in_another_order_is_brought_onto_the_truths(
+    tmp_path: Path, ends: str
+) -> None:
+    truth = np.arange(np.prod(GRID)).reshape(GRID).astype(np.uint8)
+    tilted = AFFINE @ np.array([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
+    image = nib.Nifti1Image(truth, tilted)
+    turn = orientations.ornt_transform(
+        orientations.axcodes2ornt("RAS"), orientations.axcodes2ornt(tuple(ends))
+    )
+    turned = image.as_reoriented(turn)
+    assert turned.shape == tuple(GRID["RAS".index(end) if end in "RAS" else "LPI".index(end)] for end in ends)
+    write(tmp_path / "truth" / "a.nii.gz", truth, tilted)
+    write(tmp_path / "ours" / "a.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    write(tmp_path / "ours" / "a_probability.nii.gz", np.asarray(turned.dataobj) / 255, turned.affine)
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    found = load(pair, 0.5, False)
+    assert np.array_equal(found.prediction, truth)
+    ((_, ref),) = pair.maps
+    np.testing.assert_allclose(load_map(ref, found.like, False), truth / 255, rtol=1e-6)
+
+
+def test_a_flipped_prediction_half_a_voxel_off_is_still_refused(tmp_path: Path) -> None:
+    flipped = np.diag([-1.0, 1.0, 2.0, 1.0])
+    flipped[0, 3] = GRID[0] - 1
+    assert np.array_equal(loaded(tmp_path, marked()[::-1], flipped).prediction, marked())
+    flipped[0, 3] += 0.5
+    with pytest.raises(GeometryError, match=r"must lie on one grid.*Or add --resample"):
+        loaded(tmp_path, marked()[::-1], flipped)
 
 
 def test_undeclared_labels_are_named(tmp_path: Path) -> None:

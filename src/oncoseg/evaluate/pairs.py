@@ -15,7 +15,7 @@ from oncoseg.errors import DataError, GeometryError
 from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
 from oncoseg.metrics.boxes import bounding_box
-from oncoseg.volume import Volume, check_same_grid
+from oncoseg.volume import Volume, check_same_grid, onto_axes_of
 
 TRUTH_ENDS = ("_seg", "-seg", "_mask", "_labels", "_label", "_segmentation", "_gt")
 """Ends of a mask's name that are not part of the case's id."""
@@ -327,13 +327,17 @@ def _extends(stem: str, case: str) -> bool:
 
 
 def _placed(volume: Volume, truth: Volume) -> Volume:
-    """The volume, on the truth's grid voxel by voxel where one of them (PNG, TIFF) says nothing of its place.
+    """The volume on the truth's grid, where only the order or direction of their axes differs.
+
+    Voxel by voxel where one of them (PNG, TIFF) says nothing of its place.
 
     Raises:
         GeometryError: one holds no place, and they have not the same number of voxels.
     """
     is_stack = not volume.spacing_known and volume.header is None
-    return truth.with_array(volume.array) if is_stack or not truth.spacing_known else volume
+    if is_stack or not truth.spacing_known:
+        return truth.with_array(volume.array)
+    return onto_axes_of(volume, truth)
 
 
 def _labels(volume: Volume, name: str) -> np.ndarray:
