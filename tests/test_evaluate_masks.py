@@ -149,15 +149,15 @@ def test_each_class_takes_the_map_that_is_named_after_it(tmp_path: Path) -> None
     ).read_bytes()
 
 
-def test_a_map_that_cannot_be_used_makes_its_prediction_missing(tmp_path: Path) -> None:
+def test_a_map_that_cannot_be_used_is_missing_from_the_curves(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / "truth" / f"{name}.nii.gz", marked())
         write(tmp_path / "ours" / f"{name}.nii.gz", marked())
         write(tmp_path / "ours" / f"{name}_probability.nii.gz", marked(0.5, np.float32))
     write(tmp_path / "ours" / "b_probability.nii.gz", marked(1.5, np.float32))
     found = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0)
-    assert "expected 0 to 1" in found.failures["b"]
-    assert [row.values["dice"] for row in found.cases] == [1, 0]
+    assert "expected 0 to 1" in found.map_failures["b"]
+    assert [row.values["dice"] for row in found.cases] == [1, 1]
     assert found.cases[1].curves.missing_cases == 1
 
 
