@@ -89,7 +89,7 @@ def evaluate_masks(
     keeps the other cases from being scored.
 
     Args:
-        truth: a data set of a known layout, or a folder of NIfTI masks.
+        truth: a data set of a known layout, or a folder of masks; see `find_pairs`.
         prediction: likewise; `CASE_probability` beside a mask (of several classes `CASE_CLASS_probability`)
             gives the metrics of ranking and calibration, and the curves.
         out: a new folder for the tables.
