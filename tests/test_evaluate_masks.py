@@ -91,6 +91,14 @@ def test_every_label_is_a_class_unless_declared(tmp_path: Path) -> None:
     assert {row.label: row.values["dice"] for row in found.cases} == {"whole": pytest.approx(2 / 3)}
 
 
+def test_tables_without_images_are_scored_and_their_1_and_255_are_one_class(tmp_path: Path) -> None:
+    for folder, value in (("truth", 255), ("ours", 1)):
+        write(tmp_path / folder / "x.nii.gz", marked(value))
+        (tmp_path / folder / "cases.csv").write_text("case,patient,label\na,P,x.nii.gz\n")
+    (row,) = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0).cases
+    assert (row.case, row.patient, row.label, row.values["dice"]) == ("a", "P", "tumour", 1)
+
+
 def test_a_probability_map_adds_ranking_and_calibration(tmp_path: Path) -> None:
     write(tmp_path / "truth" / "a.nii.gz", marked())
     write(tmp_path / "ours" / "a.nii.gz", marked())

@@ -133,6 +133,23 @@ def test_2d_masks_of_another_size_are_refused(tmp_path: Path) -> None:
         load(pair, 0.5, False)
 
 
+def test_tables_of_masks_need_no_images(tmp_path: Path) -> None:
+    for folder in ("truth", "ours"):
+        write(tmp_path / folder / "x1.nii.gz", marked())
+        write(tmp_path / folder / "x2.nii.gz", marked())
+        lines = "case,patient,label\na,P,x1.nii.gz\nb,P,x2.nii.gz\n"
+        (tmp_path / folder / "cases.csv").write_text(lines)
+    pairs, without, _ = find_pairs(tmp_path / "truth", tmp_path / "ours" / "cases.csv")
+    assert [(pair.case, pair.patient, pair.images) for pair in pairs] == [("a", "P", None), ("b", "P", None)]
+    assert without == []
+    assert np.array_equal(load(pairs[1], 0.5, False).prediction, marked())
+    with pytest.raises(DataError, match="no column of images"):
+        open_dataset(tmp_path / "truth")
+    (tmp_path / "truth" / "cases.csv").write_text("case,patient,CT,label\na,P,gone.nii.gz,x1.nii.gz\n")
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    assert pair.case == "a"
+
+
 def test_a_data_set_may_be_the_prediction(tmp_path: Path) -> None:
     brats_case(tmp_path / "mri", 1)
     ((pair,), *_) = find_pairs(tmp_path / "mri", tmp_path / "mri")

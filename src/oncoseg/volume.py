@@ -115,7 +115,7 @@ def onto_axes_of(volume: Volume, like: Volume) -> Volume:
         return volume
     source = np.abs(turn).argmax(axis=0)  # the volume's axis that becomes i, j or k
     backwards = [axis for axis in range(3) if turn[source[axis], axis] < 0]
-    array = np.flip(volume.array.transpose(0, *(source + 1)), [axis + 1 for axis in backwards])
+    array = np.flip(volume.array.transpose(0, *(source + 1)), tuple(axis + 1 for axis in backwards))
     index = np.eye(4)  # from the new voxel indices to the volume's
     index[:3, :3] = turn
     index[source[backwards], 3] = [array.shape[axis + 1] - 1 for axis in backwards]

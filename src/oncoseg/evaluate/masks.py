@@ -238,8 +238,9 @@ def _maps_of_classes(pairs: Sequence[Pair], classes: Sequence[str]) -> tuple[lis
 def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tuple[int, ...]]:
     """Every label of the truth as a class of its own: as declared, else as found."""
     declared = {value: name for pair in pairs for value, name in pair.labels.items()}
-    if declared:
-        return {name: (value,) for value, name in sorted(declared.items())}
+    if declared:  # a table's 1 and 255 are one class
+        names = dict.fromkeys(name for _, name in sorted(declared.items()))
+        return {name: tuple(sorted(v for v, called in declared.items() if called == name)) for name in names}
     found = {
         value for values in run_each(partial(_values_in, share), pairs, count, "scoring") for value in values
     }

@@ -224,14 +224,14 @@ def label_values(mask: np.ndarray) -> list[int]:
 
 def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
     try:
-        cases = open_dataset(folder).cases
+        cases = open_dataset(folder, need_images=False).cases
     except DataError:
         if not (files := _files(folder)):
             raise
         return {name: Pair(name, patients.get(name, name), (ref,), {}) for name, ref in files.items()}
     found = {
         case.id: Pair(
-            case.id, patients.get(case.id, case.patient), case.masks, case.labels, images=case.images
+            case.id, patients.get(case.id, case.patient), case.masks, case.labels, images=case.images or None
         )
         for case in cases
         if case.masks
@@ -243,7 +243,7 @@ def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
 
 def _predictions(folder: Path) -> dict[str, ImageRef]:
     try:
-        cases = open_dataset(folder).cases
+        cases = open_dataset(folder, need_images=False).cases
     except DataError:
         if not (files := _files(folder)):
             raise
