@@ -1,7 +1,7 @@
 # make demo        install, then the whole pipeline on phantoms, ending with a report
 # make test        install, then checks and tests (about two minutes)
 # make test-all    also the slow tests; ends with the names of absent programs that tests would have asked
-# make fuzz        a minute of damaged NIfTI files, others each time (FUZZ_SECONDS=600 for longer)
+# make fuzz        a minute of damaged files (NIfTI, DICOM, XML), others each time (FUZZ_SECONDS=600 for longer)
 # make benchmark   speed and memory; run it on a quiet machine
 # make clean       remove what these made, the environment included
 # PYTHON=python3.12 make demo    chooses the interpreter (3.11 or newer)
@@ -33,7 +33,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 fuzz: $(VENV)/.installed-dev
-	$(BIN)/python tests/fuzz_nifti.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz_nifti.py --seconds $$(($(FUZZ_SECONDS) / 2))
+	$(BIN)/python tests/fuzz_dicom.py --seconds $$(($(FUZZ_SECONDS) / 2))
 
 benchmark: $(VENV)/.installed-dev
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

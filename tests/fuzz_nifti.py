@@ -188,12 +188,17 @@ def seeds(runs: int | None, seconds: float | None) -> Iterator[int]:
         yield int(np.random.default_rng().integers(2**40))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def options(description: str | None) -> argparse.Namespace:
+    """What the command line asks for: `runs`, `seconds` and `keep`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=3000)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = options(__doc__)
     warnings.simplefilter("error")
     with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
         resource.setrlimit(resource.RLIMIT_AS, (LARGEST_MEMORY, LARGEST_MEMORY))

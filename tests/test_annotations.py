@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from oncoseg import io
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.io import ImageRef, annotations, read
 from oncoseg.io.annotations import list_structures, read_labels, read_structures, series_of_files
@@ -68,20 +69,22 @@ def test_a_pattern_joins_structures_and_large_labels_have_room(
     assert (volume.array == 300).sum() == 9 + 9 - 4
 
 
-def test_remarks_name_the_structure(files: tuple[Path, ...], rtstruct: Path) -> None:
-    labels = read_labels(ImageRef((rtstruct,), grid_of=files, structures=(("Lung [left]", 1),)))
+def test_remarks_say_what_was_asked_for(files: tuple[Path, ...], rtstruct: Path) -> None:
+    ref = ImageRef((rtstruct,), grid_of=files, structures=(("lung*", 1),))
+    labels = read_labels(ref)
     assert labels.volume.array.sum() == 4
     assert any(
-        remark.startswith("Lung [left]: 1 contour(s) lie before the first or after the last slice")
+        remark.startswith("lung*: 1 contour(s) lie before the first or after the last slice")
         for remark in labels.remarks
     )
+    assert io.remarks(ref) == labels.remarks
 
 
 def test_a_structure_that_is_not_there_is_answered_with_those_that_are(
     files: tuple[Path, ...], rtstruct: Path
 ) -> None:
     with pytest.raises(
-        DataError, match=r"No structure is called 'GTV-3'; there is 'GTV-1', 'GTV-2', 'Lung \[left\]'"
+        DataError, match=r"No structure is called 'GTV-3'; there is 'GTV-1', 'GTV-2' and 1 with words that"
     ):
         read(ImageRef((rtstruct,), grid_of=files, structures=(("GTV-3", 1),)))
     with pytest.raises(DataError, match=r"Expected names of structures .* it has 'GTV-1', 'GTV-2'"):

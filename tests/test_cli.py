@@ -325,12 +325,19 @@ def test_an_existing_folder_is_not_written_into(tmp_path: Path, capsys: Capture)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "agreement"])
-def test_an_interrupted_scoring_does_not_claim_to_have_kept_anything(
-    command: str, monkeypatch: Patch, capsys: Capture
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        (["evaluate", "x"], "evaluate.run.evaluate_run"),
+        (["agreement", "x", "--out", "y"], "evaluate.agreement.reader_agreement"),
+        (["compare", "x", "y", "--out", "z"], "evaluate.compare.compare"),
+        (["leaks", "x"], "evaluate.leaks.sides_of_run"),
+        (["inspect", "x"], "datasets.open_dataset"),
+    ],
+)
+def test_an_interrupted_command_claims_to_have_kept_something_only_where_it_has(
+    command: list[str], function: str, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    stop = failing(KeyboardInterrupt())
-    monkeypatch.setattr("oncoseg.evaluate.run.evaluate_run", stop)
-    monkeypatch.setattr("oncoseg.evaluate.agreement.reader_agreement", stop)
-    assert main([command, "x", *(["--out", "y"] if command == "agreement" else [])]) == 130
+    monkeypatch.setattr(f"oncoseg.{function}", failing(KeyboardInterrupt()))
+    assert main(command) == 130
     assert "Interrupted; there is no complete result." in capsys.readouterr().err

@@ -146,6 +146,32 @@ def test_trainings_of_one_system_are_averaged_and_their_spread_is_told(
         compare({"good": folders["good"], "several": [worse, few]})
 
 
+def test_copies_of_a_training_are_called_copies(folders: dict[str, Path]) -> None:
+    contest = compare({"twice": [folders["good"], folders["same"]], "bad": folders["bad"]})
+    (remark,) = [remark for remark in contest.remarks if "identical" in remark]
+    assert remark.startswith("Trainings of twice are identical: the same predictions under several names.")
+    assert remark in markdown(contest)
+    assert contest.parts[0].variation["twice"].seed_sd == 0
+    other = compare({"two": [folders["good"], folders["bad"]], "same": folders["same"]})
+    assert not [remark for remark in other.remarks if "identical" in remark]
+
+
+def test_where_no_test_could_show_a_difference_no_shares_of_first_places_are_given(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        evaluation(tmp_path / name, {f"p{n}": 0.5 + 0.1 * number + 0.01 * n for n in range(5)})
+    contest = compare({name: tmp_path / name for name in ("a", "b")})
+    for part in contest.parts:
+        assert all(place.first_share is None for place in part.ranking.systems)
+        assert part.ranking.note == "no intervals: 5 patients are too few for any test to show a difference"
+
+
+def test_intervals_are_said_to_be_rough_and_not_adjusted(folders: dict[str, Path]) -> None:
+    text = markdown(compare(folders))
+    assert "Intervals from fewer than 10 patients are rough (here from 8)" in text
+    assert "not adjusted for many; p-values are (Holm)" in text
+    assert "rough (here from 8)" in latex(compare(folders))
+
+
 def test_a_class_or_metric_that_somebody_lacks_is_said_to_be_left_out(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from oncoseg.comparisons import across_seeds, rank_stability
 from oncoseg.comparisons.rank_stability import _interval, _kendall_tau
-from oncoseg.statistics import ALL_EQUAL, RESAMPLES, percentiles, resampled_means
+from oncoseg.statistics import RESAMPLES, all_equal, percentiles, resampled_means
 
 
 def table_of(**values) -> dict[str, dict[str, float]]:
@@ -146,9 +146,14 @@ def test_one_training_has_the_percentile_interval_of_its_patients():
     assert found.note == "percentile bootstrap of patients, of one training"
 
 
+def test_trainings_that_are_copies_do_not_vary_at_all():
+    one = np.random.default_rng(0).random(9)
+    assert across_seeds(np.stack([one] * 3, axis=1)).seed_sd == 0
+
+
 def test_where_every_score_is_the_same_nothing_tells_how_they_vary():
     found = across_seeds(np.full((6, 3), 0.5))
-    assert (found.mean, found.low, found.high, found.note) == (0.5, None, None, ALL_EQUAL)
+    assert (found.mean, found.low, found.high, found.note) == (0.5, None, None, all_equal(6))
 
 
 def test_two_trainings_are_too_few_to_say_how_they_vary():

@@ -372,6 +372,23 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
         convert(root, "nifti", tmp_path / "other", names="keep", consensus=0.7, workers=0)
 
 
+def test_the_result_lies_outside_of_its_source(tmp_path: Path) -> None:
+    root = clinic(tmp_path / "in" / "deep", 1)
+    for out in (root, root / "out", tmp_path / "in"):
+        with pytest.raises(DataError, match="overlap"):
+            convert(root, "nifti", out, names="keep", workers=0)
+    convert(root / "cases.csv", "nifti", root / "out", names="keep", workers=0)  # a table finds nothing else
+
+
+def test_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "x.nii.gz")
+    lines = "case,patient,late,b_late\na_b,A,x.nii.gz,\na,B,,x.nii.gz\n"
+    (tmp_path / "in" / "cases.csv").write_text(lines)
+    with pytest.raises(DataError, match=r"2 images would be written as .*a_b_late\.nii\.gz"):
+        convert(tmp_path / "in", "nifti", tmp_path / "out", names="keep", workers=0)
+    assert convert(tmp_path / "in", "nifti", tmp_path / "out", salt=SALT, workers=0).cases == 2
+
+
 def test_grids_that_differ_and_undeclared_labels_are_refused(tmp_path: Path) -> None:
     root = clinic(tmp_path / "in", 1)
     nib.Nifti1Image(np.full(GRID, 9, np.uint8), np.diag([-1.0, -1, 2, 1])).to_filename(

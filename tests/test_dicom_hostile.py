@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fuzz_dicom
 from dicom_files import element, multi_frame, numbered, put_element, slices, write
 from oncoseg.errors import DataError
 from oncoseg.io.dicom import headers
@@ -244,3 +245,10 @@ def test_nothing_of_a_patient_is_in_any_reason(tmp_path: Path) -> None:
     for left_out in found.left_out:
         assert "secret" not in left_out.reason.lower()
         assert "description" not in left_out.reason
+
+
+def test_damaged_images_and_annotations_are_read_or_refused(tmp_path: Path) -> None:
+    series, sound = fuzz_dicom.series(tmp_path / "sound"), fuzz_dicom.valid_files(tmp_path / "sound")
+    results = [fuzz_dicom.check(fuzz_dicom.make_file(tmp_path, sound, seed), series) for seed in range(400)]
+    assert results.count("read") > 50
+    assert results.count("refused") > 100

@@ -88,7 +88,8 @@ def test_every_modality_and_all_together_have_rows_curves_and_intervals():
     assert mri.mean == pytest.approx((1 + 2 / 3) / 2)
     assert mri.low < mri.mean < mri.high
     assert evaluation.row("ct").scores["dice"].low is None
-    assert (together.n, together.mean) == (8, pytest.approx(5 / 8))
+    # each of the first two patients has a Dice of 0 in CT besides
+    assert (together.n, together.mean) == (6, pytest.approx((1 / 2 + 1 / 3 + 1 + 2 / 3 + 1 + 2 / 3) / 6))
     voxels = evaluation.curves_of("all")["voxels"]
     assert [voxels[name] for name in ("tp", "fp", "fn", "tn")] == [9, 4, 7, 12]
     assert evaluation.curves_of("ct")["roc"]["auc"]["value"] == 0
@@ -131,6 +132,14 @@ def test_a_class_called_tumour_is_not_all_tumour_together():
     named = case._replace(classes=case.classes._replace(names=("tumour", "core")))
     labels = [row.label for row in evaluate_predictions([named], 0.5).cases]
     assert labels == ["all classes", "tumour", "core"]
+
+
+def test_a_patient_with_several_modalities_is_one_unit_of_all_together():
+    cases = [case(f"p{i}", ["1100 1100"], modality="mri") for i in range(4)]
+    cases += [case("p0", ["1100 0011"], modality="ct"), case("p9", ["1100 0011"], modality="ct")]
+    together = evaluate_predictions(cases, 0.5).row("all").scores["dice"]
+    # p0 has 1 in MRI and 0 in CT; six values taken for six patients would give a narrower interval
+    assert (together.n, together.mean) == (5, pytest.approx((0.5 + 3 * 1 + 0) / 5))
 
 
 def test_one_modality_alone_has_no_row_for_all():
@@ -418,7 +427,10 @@ def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
     with pytest.raises(RunError, match="not empty"):
         evaluate_run(folder.path, out=tmp_path / "mine")
     (tmp_path / "mine" / "summary.json").write_text('{"format_version": 1, "classes": {}}')
-    with pytest.raises(RunError, match="made by another version of oncoseg, or of masks"):
+    with pytest.raises(RunError, match="it is one of masks"):
+        evaluate_run(folder.path, out=tmp_path / "mine")
+    (tmp_path / "mine" / "summary.json").write_text('{"format_version": 1, "weights": "x"}')
+    with pytest.raises(RunError, match="made by another version of oncoseg"):
         evaluate_run(folder.path, out=tmp_path / "mine")
 
 

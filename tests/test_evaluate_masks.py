@@ -10,7 +10,7 @@ import pytest
 
 from oncoseg.cli import main
 from oncoseg.cli.evaluation import MaskOptions
-from oncoseg.cli.scores import print_mask_scores
+from oncoseg.cli.scores import faults, print_mask_scores
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import curves, long_table
 from oncoseg.evaluate.masks import evaluate_masks
@@ -91,6 +91,14 @@ def test_every_label_is_a_class_unless_declared(tmp_path: Path) -> None:
     assert {row.label: row.values["dice"] for row in found.cases} == {"whole": pytest.approx(2 / 3)}
 
 
+def test_tables_without_images_are_scored_and_their_1_and_255_are_one_class(tmp_path: Path) -> None:
+    for folder, value in (("truth", 255), ("ours", 1)):
+        write(tmp_path / folder / "x.nii.gz", marked(value))
+        (tmp_path / folder / "cases.csv").write_text("case,patient,label\na,P,x.nii.gz\n")
+    (row,) = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0).cases
+    assert (row.case, row.patient, row.label, row.values["dice"]) == ("a", "P", "tumour", 1)
+
+
 def test_a_probability_map_adds_ranking_and_calibration(tmp_path: Path) -> None:
     write(tmp_path / "truth" / "a.nii.gz", marked())
     write(tmp_path / "ours" / "a.nii.gz", marked())
@@ -149,15 +157,15 @@ def test_each_class_takes_the_map_that_is_named_after_it(tmp_path: Path) -> None
     ).read_bytes()
 
 
-def test_a_map_that_cannot_be_used_makes_its_prediction_missing(tmp_path: Path) -> None:
+def test_a_map_that_cannot_be_used_is_missing_from_the_curves(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / "truth" / f"{name}.nii.gz", marked())
         write(tmp_path / "ours" / f"{name}.nii.gz", marked())
         write(tmp_path / "ours" / f"{name}_probability.nii.gz", marked(0.5, np.float32))
     write(tmp_path / "ours" / "b_probability.nii.gz", marked(1.5, np.float32))
     found = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0)
-    assert "expected 0 to 1" in found.failures["b"]
-    assert [row.values["dice"] for row in found.cases] == [1, 0]
+    assert "expected 0 to 1" in found.map_failures["b"]
+    assert [row.values["dice"] for row in found.cases] == [1, 1]
     assert found.cases[1].curves.missing_cases == 1
 
 
@@ -207,6 +215,7 @@ def test_a_bad_probability_map_costs_only_what_needs_it(tmp_path: Path) -> None:
     }
     assert found.failures == {}
     assert "expected 0 to 1" in found.map_failures["b"]
+    assert [row.curves.missing_cases for row in found.cases] == [0, 1]
     write(tmp_path / "ours" / "b.nii.gz", marked(9))  # now the mask is unusable, too
     found = evaluate_masks(*folders, tmp_path / "again", workers=0)
     assert "label values [9]" in found.failures["b"]
@@ -256,10 +265,14 @@ def test_missing_and_unlisted_cases_and_bad_maps_are_said(
     assert main(["evaluate", "--prediction", ours, "--truth", truth, *options]) == 2
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == [
-        "1 case without a prediction, the first is c",
         "2 cases not in the list of patients and therefore taken for a patient each, the first is b",
+        "1 case without a prediction, which must count as missing:",
     ]
-    assert said[2].startswith("1 probability map could not be used and must count as missing, but the masks")
+    assert said[2:4] == [
+        "  c",
+        "1 probability map could not be used and must count as missing, but the masks beside do not:",
+    ]
+    assert said[4].startswith("  b: The probability map holds values from 0.0 to 80.0")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["missing"], summary["unlisted"]) == (["c"], ["b", "c"])
 
@@ -273,11 +286,15 @@ def test_the_command_scores_masks_and_ends_with_2_where_one_was_unusable(
     captured = capsys.readouterr()
     assert re.search(r"label-1 +\n.*\n +metric +mean over patients", captured.out)
     assert "prediction_empty 1, prediction_missing 1" in captured.out
-    assert "1 prediction could not be used and must count as missing" in captured.err
+    assert "1 prediction could not be used and must count as missing:\n  c: " in captured.err
     assert "1 prediction without a truth, left out, the first is d" in captured.err
-    (folders[1] / "c.nii.gz").unlink()
+    (folders[1] / "c.nii.gz").rename(folders[1] / "C.nii.gz")
     options = ["--class", "tumour=1,2", "--outcome", "dice.prediction_missing=0.5", "--policy", "drop"]
-    assert main([*command, str(tmp_path / "again"), *options]) == 0
+    assert main([*command, str(tmp_path / "again"), *options]) == 2
+    assert (
+        "1 case without a prediction, which must count as missing:\n"
+        "  c (the nearest name without a truth is C; rename it if it is this case)"
+    ) in capsys.readouterr().err
     scoring = json.loads((tmp_path / "again" / "summary.json").read_text())["scoring"]
     assert scoring == {
         "tolerance_mm": 2.0,
@@ -288,6 +305,20 @@ def test_the_command_scores_masks_and_ends_with_2_where_one_was_unusable(
         "outcomes": {"dice.prediction_missing": 0.5},
     }
     assert Scoring(policy="drop").tolerance_mm == scoring["tolerance_mm"]
+
+
+def test_five_bad_predictions_are_named_and_the_others_counted() -> None:
+    failures = {f"case{number}": f"reason {number}" for number in range(7)}
+    summary = {"failures": failures, "map_failures": {}, "missing": ["x_9", "y"], "without_truth": ["X-9"]}
+    assert faults(summary).splitlines() == [
+        "7 predictions could not be used and must count as missing:",
+        *(f"  case{number}: reason {number}" for number in range(5)),
+        "  and 2 more; all are in summary.json",
+        "2 cases without a prediction, which must count as missing:",
+        "  x_9 (the nearest name without a truth is X-9; rename it if it is this case)",
+        "  y",
+    ]
+    assert faults({"failures": {}, "map_failures": {}, "missing": [], "without_truth": ["a"]}) == ""
 
 
 def test_the_flags_offer_every_policy_and_challenge() -> None:

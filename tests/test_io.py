@@ -107,6 +107,20 @@ def test_four_dimensions_with_one_volume_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume_of(save(tmp_path / "a.nii", VALUES[..., None])).array[0], VALUES)
 
 
+def test_two_dimensions_are_one_slice(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti1Image(VALUES[..., 2], np.diag([0.5, 0.7, 3.0, 1.0])), path)
+    assert nib.load(path).shape == (4, 5)
+    source = volume_of(path)
+    np.testing.assert_array_equal(source.array[0, ..., 0], VALUES[..., 2])
+    assert source.array.shape == (1, 4, 5, 1)
+    assert source.spacing_known
+    np.testing.assert_allclose(source.spacing_mm, (0.5, 0.7, 3.0), rtol=1e-6)
+    write_labels(tmp_path / "mask.nii", np.ones((4, 5, 1), np.uint8), source)
+    assert nib.load(tmp_path / "mask.nii").shape == (4, 5, 1)
+    np.testing.assert_allclose(volume_of(tmp_path / "mask.nii").affine_ras, source.affine_ras)
+
+
 def test_a_result_keeps_a_fourth_axis_of_one(tmp_path: Path) -> None:
     source = volume_of(save(tmp_path / "a.nii", VALUES[..., None]))
     write_labels(tmp_path / "mask.nii", (VALUES > 60).astype(np.uint8), source)
@@ -117,7 +131,7 @@ def test_a_result_keeps_a_fourth_axis_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((2, 3)), "2 dimensions"),
+        (np.zeros(6), "1 dimensions of size 6; expected a 2D or 3D image"),
         (np.zeros((2, 3, 4, 2)), "4D and holds 2 volumes"),
         (np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colour"),
         (np.zeros((2, 3, 4), np.complex64), "complex"),

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oncoseg.datasets.lidc_nodules import Nodule, find_nodules, nodule_rows
+from oncoseg.datasets import Case, open_dataset
+from oncoseg.datasets.lidc_nodules import Nodule, find_nodules, nodule_rows, nodules_of
 from oncoseg.errors import GeometryError
 from oncoseg.io.annotations import read_structures, series_of_files
 from oncoseg.io.dicom.series import Series
-from oncoseg.io.lidc_masks import mark_voxels
+from oncoseg.io.lidc_masks import mark_voxels, outlined
 from oncoseg.io.lidc_xml import LidcRead, NoduleMark, Outline, read_lidc_xml
 from oncoseg.labels import consensus
+from oncoseg.phantom import PHANTOMS
 from tiny_dicom import Geometry, image_uid, write_ct
 from tiny_lidc import RATED, Marked, Roi, Session, around, border, write_lidc_xml
 
@@ -353,6 +355,31 @@ def test_the_readers_masks_agree_on_the_phantom_as_the_nodules_do(
     union, counts = np.unique(np.concatenate(parts), axis=0, return_counts=True)
     expected[tuple(union[counts >= 2].T)] = True
     np.testing.assert_array_equal(consensus(masks, 0.5) > 0, expected)
+
+
+def described_by(case: Case) -> dict[str, Any]:
+    """A case's reading as `pylidc_reference.py` takes it."""
+    read, series = read_lidc_xml(case.masks[0].files[0]), series_of_files(case.masks[0].grid_of)
+    return {
+        "thickness_mm": series.spacing_mm[2],
+        "pixel_mm": series.spacing_mm[0],
+        "z_mm": [each.position_lps_mm[2] for each in series.slices],
+        "marks": [
+            [{"z_mm": o.z_mm, "included": o.included, "points": o.points.tolist()} for o in mark.outlines]
+            for mark in outlined(read)
+        ],
+    }
+
+
+@pytest.mark.slow
+def test_the_synthetic_patients_nodules_are_pylidcs(tmp_path: Path) -> None:
+    PHANTOMS["lung-ct-dicom"](tmp_path / "out", 1, 0)
+    (case,) = open_dataset(tmp_path / "out").cases
+    for nodule, said in zip(nodules_of(case), say(scan=described_by(case)), strict=True):
+        assert [len(each) for each in nodule.voxels] == said["mark_voxels"]
+        assert list(nodule.diameters_mm) == pytest.approx(said["diameters_mm"], rel=1e-9)
+        for share, count in said["consensus"].items():
+            assert len(nodule.consensus(float(share))) == count
 
 
 def say(*arguments: str, scan: object = None) -> list[dict[str, Any]]:

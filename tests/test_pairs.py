@@ -3,6 +3,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel import orientations
+from PIL import Image
 
 from oncoseg import io
 from oncoseg.datasets import open_dataset
@@ -89,6 +91,63 @@ def test_masks_of_pictures_without_a_place_are_compared_voxel_by_voxel(tmp_path:
     write(tmp_path / "ours" / f"{case.id}.nii.gz", marked())
     with pytest.raises(GeometryError, match="Expected voxels on the grid"):
         load(pair, 0.5, False)
+
+
+def picture(path: Path, mask: np.ndarray) -> None:
+    """Write the one slice of a mask `i j` as rows (j) of columns (i)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask.T).save(path)
+
+
+@pytest.mark.parametrize("truth", ["png", "tif", "nii.gz"])
+@pytest.mark.parametrize("ours", ["png", "tif", "nii.gz"])
+def test_2d_masks_of_any_format_are_compared_pixel_by_pixel(tmp_path: Path, truth: str, ours: str) -> None:
+    mask = np.zeros((4, 5), np.uint8)
+    mask[1, 2:] = 255
+    for folder, suffix in (("truth", truth), ("ours", ours)):
+        put = write if suffix == "nii.gz" else picture
+        put(tmp_path / folder / f"a.{suffix}", mask)
+        put(tmp_path / folder / f"b_c.{suffix}", mask)
+    pairs, without, _ = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    assert ([pair.case for pair in pairs], without) == (["a", "b_c"], [])
+    for pair in pairs:
+        found = load(pair, 0.5, False)
+        assert np.array_equal(found.truth[..., 0], mask)
+        assert np.array_equal(found.prediction[..., 0], mask)
+        assert (found.spacing_mm is None) == (truth != "nii.gz")
+
+
+def test_pictures_beside_volumes_are_no_masks(tmp_path: Path) -> None:
+    write(tmp_path / "truth" / "a.nii.gz", marked())
+    picture(tmp_path / "truth" / "a.png", marked()[..., 1])
+    picture(tmp_path / "truth" / "b.png", marked()[..., 1])
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "truth")
+    assert pair.truth[0].files[0].name == "a.nii.gz"
+
+
+def test_2d_masks_of_another_size_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "truth" / "a.nii.gz", np.ones((4, 5), np.uint8))
+    picture(tmp_path / "ours" / "a.png", np.ones((5, 4), np.uint8))
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    with pytest.raises(GeometryError, match=r"on the grid \(4, 5, 1\), got \(5, 4, 1\)"):
+        load(pair, 0.5, False)
+
+
+def test_tables_of_masks_need_no_images(tmp_path: Path) -> None:
+    for folder in ("truth", "ours"):
+        write(tmp_path / folder / "x1.nii.gz", marked())
+        write(tmp_path / folder / "x2.nii.gz", marked())
+        lines = "case,patient,label\na,P,x1.nii.gz\nb,P,x2.nii.gz\n"
+        (tmp_path / folder / "cases.csv").write_text(lines)
+    pairs, without, _ = find_pairs(tmp_path / "truth", tmp_path / "ours" / "cases.csv")
+    assert [(pair.case, pair.patient, pair.images) for pair in pairs] == [("a", "P", None), ("b", "P", None)]
+    assert without == []
+    assert np.array_equal(load(pairs[1], 0.5, False).prediction, marked())
+    with pytest.raises(DataError, match="no column of images"):
+        open_dataset(tmp_path / "truth")
+    (tmp_path / "truth" / "cases.csv").write_text("case,patient,CT,label\na,P,gone.nii.gz,x1.nii.gz\n")
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    assert pair.case == "a"
 
 
 def test_a_data_set_may_be_the_prediction(tmp_path: Path) -> None:
@@ -202,6 +261,37 @@ def test_another_grid_is_refused_or_resampled_where_allowed(tmp_path: Path) -> N
         loaded(tmp_path, prediction, fine)
     found = loaded(tmp_path, prediction, fine, resample=True)
     assert np.array_equal(found.prediction, found.truth)
+
+
+@pytest.mark.parametrize("ends", ["RAS", "LPI", "SAR", "IPL", "ASL"])
+def test_a_prediction_with_its_axes_in_another_order_is_brought_onto_the_truths(
+    tmp_path: Path, ends: str
+) -> None:
+    truth = np.arange(np.prod(GRID)).reshape(GRID).astype(np.uint8)
+    tilted = AFFINE @ np.array([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
+    image = nib.Nifti1Image(truth, tilted)
+    turn = orientations.ornt_transform(
+        orientations.axcodes2ornt("RAS"), orientations.axcodes2ornt(tuple(ends))
+    )
+    turned = image.as_reoriented(turn)
+    assert turned.shape == tuple(GRID["RAS".index(end) if end in "RAS" else "LPI".index(end)] for end in ends)
+    write(tmp_path / "truth" / "a.nii.gz", truth, tilted)
+    write(tmp_path / "ours" / "a.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    write(tmp_path / "ours" / "a_probability.nii.gz", np.asarray(turned.dataobj) / 255, turned.affine)
+    ((pair,), *_) = find_pairs(tmp_path / "truth", tmp_path / "ours")
+    found = load(pair, 0.5, False)
+    assert np.array_equal(found.prediction, truth)
+    ((_, ref),) = pair.maps
+    np.testing.assert_allclose(load_map(ref, found.like, False), truth / 255, rtol=1e-6)
+
+
+def test_a_flipped_prediction_half_a_voxel_off_is_still_refused(tmp_path: Path) -> None:
+    flipped = np.diag([-1.0, 1.0, 2.0, 1.0])
+    flipped[0, 3] = GRID[0] - 1
+    assert np.array_equal(loaded(tmp_path, marked()[::-1], flipped).prediction, marked())
+    flipped[0, 3] += 0.5
+    with pytest.raises(GeometryError, match=r"must lie on one grid.*Or add --resample"):
+        loaded(tmp_path, marked()[::-1], flipped)
 
 
 def test_undeclared_labels_are_named(tmp_path: Path) -> None:

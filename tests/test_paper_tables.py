@@ -67,16 +67,32 @@ def test_an_evaluation_of_masks_has_its_summary_as_tables(tmp_path: Path) -> Non
     folders = tmp_path / "truth", tmp_path / "ours"
     out = evaluate_masks(*folders, tmp_path / "out", classes=classes, scoring=scoring, workers=0).folder
     lines = (out / "summary.md").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "| class | metric | mean | median | n | undefined |"
+    assert lines[0] == "| class | metric | mean | median | n | undefined | by rule |"
     (row,) = [
         row for row in json.loads((out / "summary.json").read_text())["table"] if row["metric"] == "dice"
     ]
     interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
     assert any(line.startswith(f"| core_1 | dice | 0.833 {interval} | 1.000 [") for line in lines)
     assert any("policy strict, dice.both_empty = 1.0" in line for line in lines)
+    (dice,) = [line for line in lines if line.startswith("| core_1 | dice |")]
+    assert dice.endswith("| 6 | 0 | prediction_empty 1 |")
+    assert any("6 patients; 0 of 6 predictions missing, 0 unusable." in line for line in lines)
+    assert any("Intervals from fewer than 10 patients are rough (here from 6)" in line for line in lines)
     latex = (out / "summary.tex").read_text(encoding="utf-8")
     assert f"core\\_1 & dice & 0.833 {interval} & 1.000" in latex
-    assert sum(line.count("&") == 5 for line in latex.splitlines()) == 1 + len(METRICS) - len(OF_PROBABILITY)
+    assert sum(line.count("&") == 6 for line in latex.splitlines()) == 1 + len(METRICS) - len(OF_PROBABILITY)
+
+
+def test_the_tables_say_how_many_predictions_are_missing_and_whom_a_rule_decided(tmp_path: Path) -> None:
+    for number in range(9):
+        write(tmp_path / "truth" / f"p{number}.nii.gz", marked())
+        if number:
+            write(tmp_path / "ours" / f"p{number}.nii.gz", marked())
+    out = evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", workers=0).folder
+    text = (out / "summary.md").read_text(encoding="utf-8")
+    assert "9 patients; 1 of 9 predictions missing, 0 unusable." in text
+    assert "| 9 | 0 | prediction_missing 1 |" in text
+    assert "prediction\\_missing 1" in (out / "summary.tex").read_text(encoding="utf-8")
 
 
 def test_an_evaluation_of_a_run_has_its_summary_and_the_papers_as_tables(tmp_path: Path) -> None:
@@ -86,7 +102,7 @@ def test_an_evaluation_of_a_run_has_its_summary_and_the_papers_as_tables(tmp_pat
     lines = (tmp_path / "summary.md").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "| modality | averaging | n | dice | iou | precision | recall | f1 | auc |"
     assert lines[2].startswith("| mri | patient | 6 | 0.556 [0.222, 0.667] | ")
-    assert "| 0.500 [0.500, 0.500] (n=5) |" in lines[2]  # recall needs tumour
+    assert "| 0.500 (n=5) |" in lines[2]  # recall needs tumour
     assert lines[6] == "| mri | paper, other data | – | 0.83 | – | – | – | – | – |"
     assert any(line.startswith("- Empty masks: ") for line in lines)
     assert "mri & patient & 6 & 0.556 [0.222, 0.667]" in (tmp_path / "summary.tex").read_text(

@@ -11,7 +11,7 @@ from oncoseg.evaluate.compare import compare
 from oncoseg.evaluate.contest_files import write
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.report import write_comparison, write_evaluation
-from oncoseg.report.distributions import bland_altman, histogram
+from oncoseg.report.distributions import bland_altman, histogram, volumes_in_words
 from test_pairs import GRID, marked
 from test_pairs import write as write_mask
 
@@ -89,3 +89,15 @@ def test_limits_of_agreement_by_hand_and_only_with_enough_cases() -> None:
     )
     few = bland_altman("b", true[:9], predicted[:9]).alt
     assert "limit" not in few
+
+
+def test_volumes_have_limits_with_intervals_or_a_reason_why_not() -> None:
+    true, predicted = [10.0] * 10, [9.0, 11.0] * 5
+    # s = √(10/9), t(0.975, 9) = 2.262: ± 2.262 · s / √10 = 0.754, √3 times that for a limit
+    assert volumes_in_words(true, predicted) == (
+        "Volumes: predicted minus true is +0.00 [-0.75, +0.75] ml in the mean of 10 cases, limits of "
+        "agreement -2.07 [-3.37, -0.76] and +2.07 [+0.76, +3.37]."
+    )
+    few = volumes_in_words(true[:8], predicted[:8])
+    assert "+0.00 ml in the mean of 8 cases" in few
+    assert "not given of fewer than 10" in few

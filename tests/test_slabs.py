@@ -52,6 +52,17 @@ def test_slabs_join_to_the_whole(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(joined, numbered(2, GRID))
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_channels_that_are_volumes_of_one_file(tmp_path: Path, suffix: str) -> None:
+    voxels = numbered(3, GRID).astype(np.int16)
+    path = tmp_path / f"all{suffix}"
+    nib.Nifti1Image(np.moveaxis(voxels, 0, -1), np.eye(4)).to_filename(path)
+    of_volumes = Case("a", "A", {name: ImageRef((path,), n) for n, name in enumerate(("T1", "T2", "CT"))})
+    with open_source(of_volumes, ["CT", "T1"]) as source:
+        joined = np.concatenate([source.slab(0, 2), source.slab(2, 5)], axis=3)
+    np.testing.assert_array_equal(joined, voxels[[2, 0]])
+
+
 def asked_of_readers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int, int]]:
     """File, axis, start and stop of everything that is read from NIfTI files from now on."""
     asked: list[tuple[str, int, int, int]] = []

@@ -5,15 +5,17 @@ import pytest
 
 from oncoseg import statistics
 from oncoseg.statistics import (
-    ALL_EQUAL,
     SMALLEST_SAMPLE,
+    all_equal,
     band,
     common_patients,
     estimate,
     plain_summary,
     proportion,
     resampled_means,
+    rough_sentence,
     summarise,
+    summarise_shares,
 )
 
 
@@ -49,7 +51,35 @@ def test_equal_values_have_no_interval_rather_than_one_without_width():
     summary = summarise([0.7] * 6)
     assert (summary.mean, summary.n) == (pytest.approx(0.7), 6)
     assert (summary.low, summary.high, summary.median_low, summary.median_high) == (None,) * 4
-    assert summary.note == ALL_EQUAL
+    assert summary.note == all_equal(summary.n)
+
+
+def test_a_median_that_hardly_a_sample_moves_has_no_interval():
+    summary = summarise([1.0] * 19 + [0.5])
+    assert summary.median == 1
+    assert (summary.median_low, summary.median_high) == (None, None)
+    assert summary.low < summary.mean < summary.high
+    assert "of the median: no interval" in summary.note
+
+
+def test_an_estimate_that_no_drawing_moves_has_no_interval():
+    (found,) = estimate(lambda weights: weights.sum(axis=1, keepdims=True) / 8, 8)
+    assert (found.value, found.low, found.high) == (1, None, None)
+    assert found.note == "no interval: all 8 patients are alike"
+
+
+def test_a_yes_or_no_per_patient_has_wilsons_interval():
+    # 0 of 10: the upper end is z² / (n + z²)
+    found = summarise_shares([0.0] * 10)
+    assert (found.mean, found.low) == (0, 0)
+    assert found.high == pytest.approx(1.959964**2 / (10 + 1.959964**2), rel=1e-6)
+    halves = [0.5, 0, 1, 1, 0, 0, 1]
+    assert summarise_shares(halves) == summarise(halves)
+
+
+def test_rough_intervals_are_announced_with_the_fewest_patients():
+    assert "(here from 7)" in rough_sentence([4, 12, 9, 7])
+    assert rough_sentence([4, 10, 12]) == ""
 
 
 def test_the_seed_decides():

@@ -13,10 +13,12 @@ from oncoseg.cli import main
 from oncoseg.errors import DataError
 from oncoseg.evaluate.compare import TESTED, compare
 from oncoseg.evaluate.contest_files import as_json, markdown
+from oncoseg.evaluate.curves import describe
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.scoring import FORFEITED, CaseScores, Scoring, of_patients, score_case
 from oncoseg.evaluate.summary import summarise
 from oncoseg.metrics.catalogue import METRICS
+from oncoseg.report import captions, matrices, operating
 from oncoseg.statistics import ROUNDING
 from test_pairs import write
 
@@ -102,6 +104,49 @@ def test_a_system_that_withholds_has_no_mean_of_what_has_no_bound() -> None:
         assert table[name]["note"] == "no mean: 1 patients lack a file"
     assert table["false_alarm"]["mean"] == pytest.approx(1 / 6)  # the large mask touches the tumour
     assert table["dice"]["n"] == 6
+
+
+def scored_map(name: str, truth: np.ndarray, probability: np.ndarray | None) -> CaseScores:
+    maps = {"tumour": None if probability is None else lambda: probability}
+    mask = None if probability is None else (probability >= 0.5).astype(np.uint8)
+    (row,) = score_case(name, name, truth, mask, SPACING, {"tumour": (1,)}, Scoring(), maps)
+    return row
+
+
+def test_who_withholds_a_map_full_of_false_positives_has_no_number_of_all_voxels_together() -> None:
+    """Five good maps; the sixth marks everything but the tumour."""
+    good, full = np.where(TUMOUR, 0.9, 0.05).astype(np.float32), np.where(TUMOUR, 0.1, 0.9)
+    rows = [scored_map(str(n), TUMOUR, good) for n in range(5)]
+    honest = describe([*rows, scored_map("5", TUMOUR, full.astype(np.float32))], Scoring())
+    sly = describe([*rows, scored_map("5", TUMOUR, None)], Scoring())
+    # left out, the sixth map would have raised all of these
+    alone = describe(rows, Scoring())
+    assert honest["precision_recall"]["average_precision"]["value"] < 0.5
+    assert alone["precision_recall"]["average_precision"]["value"] == pytest.approx(1)
+    assert honest["reliability"]["brier"]["value"] > alone["reliability"]["brier"]["value"]
+    numbers = [
+        *(sly["voxels"][name] for name in ("specificity", "precision")),
+        *(sly["roc"]["auc"], sly["precision_recall"]["average_precision"], sly["froc"]["score"]),
+        *(sly["reliability"][name] for name in ("brier", "calibration_error")),
+        *sly["froc"]["points"],
+    ]
+    for number in numbers:
+        assert (number["value"], number["low"], number["high"]) == (None, None, None)
+    assert sly["roc"]["auc"]["note"] == "not given: 1 of 6 probability maps missing: not comparable"
+    assert sly["voxels"]["precision"]["note"] == "not given: 1 of 6 patients' masks missing: not comparable"
+    assert sly["voxels"]["recall"]["value"] == honest["voxels"]["recall"]["value"] == pytest.approx(5 / 6)
+    said = " ".join([*captions.of_voxels(sly), *captions.of_lesions(sly)])
+    assert said.count("No number is read off these curves") == 2
+    assert "Specificity and precision of the masks are not given" in said
+    for plot in (
+        operating.roc("roc", {"tumour": sly}),
+        operating.precision_recall("pr", {"tumour": sly}),
+        operating.reliability("reliability", sly),
+        operating.froc("froc", sly),
+        matrices.of_voxels("matrix", sly["voxels"]),
+    ):
+        assert plot is not None
+        assert b"missing: not comparable" in plot.svg
 
 
 @pytest.fixture

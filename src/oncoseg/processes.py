@@ -86,7 +86,7 @@ def run_each(
     except BrokenProcessPool as error:
         raise RunError(
             f"A {what} process was ended from outside, probably for want of memory; expected room for "
-            f"{count} of them. Run the same command again with fewer workers: what is done is kept."
+            f"{count} of them. Run the same command again with fewer workers."
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

@@ -1,7 +1,7 @@
 """Means and medians with intervals. The patient is the unit: slices of one patient are not independent."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,9 +18,6 @@ SMALLEST_SAMPLE = 5
 
 ROUGH_SAMPLE = 10
 """With fewer patients an interval is called rough: it covers the truth less often than it says."""
-
-ALL_EQUAL = "no interval: all values are equal"
-"""The note where a bootstrap cannot tell how values vary."""
 
 ROUNDING = 1e-12
 """Sums that differ by less, relative to what is summed, are equal: floats depend on the order of adding."""
@@ -135,16 +132,40 @@ def summarise(values: Sequence[float] | np.ndarray, seed: int = 0) -> Summary:
     if plain.n < SMALLEST_SAMPLE:
         return plain._replace(note=_too_few(plain.n))
     if np.ptp(defined) == 0:
-        return plain._replace(note=ALL_EQUAL)
+        return plain._replace(note=all_equal(plain.n))
     mean, median = _mean_interval(defined, seed), _median_interval(np.sort(defined), seed)
-    note = mean.method if mean.method == median.method else f"{mean.method}; of the median: {median.method}"
+    one_value = median.low == median.high
+    method = "no interval: nearly all samples have the same one" if one_value else median.method
+    note = mean.method if mean.method == method else f"{mean.method}; of the median: {method}"
     return plain._replace(
         low=mean.low,
         high=mean.high,
         note=note + rough(plain.n),
-        median_low=median.low,
-        median_high=median.high,
+        median_low=None if one_value else median.low,
+        median_high=None if one_value else median.high,
     )
+
+
+def summarise_shares(values: Sequence[float] | np.ndarray, seed: int = 0) -> Summary:
+    """As `summarise`, of what is yes (1) or no (0) in each patient: a share, with Wilson's interval.
+
+    Patients of whom it is true in part, as of some of their cases, leave it to the bootstrap.
+
+    Args:
+        values: in [0, 1], one per patient; NaN where undefined.
+        seed: of the resampling.
+    """
+    plain, every = plain_summary(values), np.asarray(values, dtype=float)
+    if plain.n < SMALLEST_SAMPLE or not np.isin(every[~np.isnan(every)], (0, 1)).all():
+        return summarise(values, seed)
+    share = proportion(int(np.nansum(every)), plain.n)
+    note = f"{share.note}; of the median: no interval, each is yes or no{rough(plain.n)}"
+    return plain._replace(low=share.low, high=share.high, note=note)
+
+
+def all_equal(n: int) -> str:
+    """The note where a bootstrap cannot tell how values vary."""
+    return f"no interval: all {n} values are equal"
 
 
 def plain_summary(values: Sequence[float] | np.ndarray, note: str = "") -> Summary:
@@ -164,6 +185,21 @@ def plain_summary(values: Sequence[float] | np.ndarray, note: str = "") -> Summa
 def rough(n: int) -> str:
     """What to add to a note on an interval from n patients: a warning, or nothing from ROUGH_SAMPLE on."""
     return f"; rough: {n} patients, fewer than {ROUGH_SAMPLE}" if n < ROUGH_SAMPLE else ""
+
+
+def rough_sentence(numbers: Iterable[int]) -> str:
+    """What stands beside intervals some of which are rough; empty where none is.
+
+    Args:
+        numbers: of patients, from each of which there is an interval.
+    """
+    few = [n for n in numbers if SMALLEST_SAMPLE <= n < ROUGH_SAMPLE]
+    if not few:
+        return ""
+    return (
+        f"Intervals from fewer than {ROUGH_SAMPLE} patients are rough (here from {min(few)}): they hold the "
+        "truth less often than they say."
+    )
 
 
 def percentiles(distribution: np.ndarray) -> tuple[float, float]:
@@ -323,7 +359,7 @@ def _estimate(value: float, samples: np.ndarray, without: np.ndarray, n: int) ->
     if math.isnan(value) or not defined.size:
         return Estimate(value, None, None, n, "no interval: not defined")
     if np.ptp(defined) <= ROUNDING * np.abs(defined).max():
-        return Estimate(value, value, value, n, "percentile bootstrap; all samples are equal")
+        return Estimate(value, None, None, n, f"no interval: all {n} patients are alike")
     influence = without.mean() - without
     levels = _bca_levels(defined, value, influence, ROUNDING * float(np.abs(defined).max()))
     if np.isnan(levels).any():

@@ -106,6 +106,27 @@ def stack_channels(volumes: Mapping[str, Volume]) -> Volume:
     return first.with_array(np.concatenate([volume.array for volume in volumes.values()]))
 
 
+def onto_axes_of(volume: Volume, like: Volume) -> Volume:
+    """Permute and flip axes so that the grid becomes that of `like`, where both have the same voxel centres.
+
+    No voxel is interpolated.
+
+    Returns:
+        The volume on the grid of `like` within `AFFINE_TOLERANCE_MM`; as it was where that cannot be.
+    """
+    turn = np.rint(np.linalg.inv(volume.affine_ras[:3, :3]) @ like.affine_ras[:3, :3])
+    if not (np.abs(turn).sum(axis=0) == 1).all() or not (np.abs(turn).sum(axis=1) == 1).all():
+        return volume
+    source = np.abs(turn).argmax(axis=0)  # the volume's axis that becomes i, j or k
+    backwards = [axis for axis in range(3) if turn[source[axis], axis] < 0]
+    array = np.flip(volume.array.transpose(0, *(source + 1)), tuple(axis + 1 for axis in backwards))
+    index = np.eye(4)  # from the new voxel indices to the volume's
+    index[:3, :3] = turn
+    index[source[backwards], 3] = [array.shape[axis + 1] - 1 for axis in backwards]
+    turned = replace(volume, array=array, affine_ras=volume.affine_ras @ index)
+    return turned if same_grid(turned, like) else volume
+
+
 def to_canonical(volume: Volume) -> tuple[Volume, np.ndarray]:
     """Permute and flip axes so that i, j, k point nearest to Right, Anterior, Superior.
 

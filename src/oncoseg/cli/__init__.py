@@ -23,8 +23,8 @@ FIELD_COMMANDS = {"train": runs.TRAIN_FLAGS, "prepare": data.PREPARE_FLAGS}
 """Commands that take a recipe's fields as flags and list them in their help → their other flags."""
 
 
-ALL_OR_NOTHING = ("evaluate", "compare", "agreement")
-"""Commands that write their result at the end, or not at all."""
+GO_ON = ("convert", "demo", "predict", "prepare", "train")
+"""Commands that keep what was finished, and go on from there when they are called again."""
 
 
 def _example(*lines: str) -> str:
@@ -155,7 +155,7 @@ def _check_plain_flags(tokens: Sequence[str]) -> None:
 
 
 def _kept(tokens: Sequence[str]) -> str:
-    return "there is no complete result" if tokens[0] in ALL_OR_NOTHING else "what was finished is kept"
+    return "what was finished is kept" if set(tokens[:1]) & set(GO_ON) else "there is no complete result"
 
 
 def _failed(message: str, code: int, debug: bool) -> int:

@@ -95,6 +95,8 @@ def _check_flags(to: str | None, deidentify: bool, plain: bool, both: bool) -> N
 
 
 def _print(done: "Converted", dataset: Path, out: Path) -> None:
+    for remark in done.scan.remarks:
+        terminal.note(remark)
     terminal.note_problems(str(dataset), done.scan.problems)
     if done.left_out:
         some = f"{', '.join(done.left_out[:3])}{' …' if len(done.left_out) > 3 else ''}"

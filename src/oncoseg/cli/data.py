@@ -123,6 +123,8 @@ def prepare(
         modality = chosen.modalities[name]
         settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
         scan = open_dataset(folder)
+        for remark in scan.remarks:
+            terminal.note(f"{name}: {remark}")
         terminal.note_problems(name, scan.problems)
         cases = [case for case in scan.cases if case.masks]
         if without := len(scan.cases) - len(cases):

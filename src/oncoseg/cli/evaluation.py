@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from oncoseg.cli import terminal
 from oncoseg.cli.data import parse_data
 from oncoseg.cli.runs import kept, prediction_changes
-from oncoseg.cli.scores import counted, print_contest, print_mask_scores, print_scores
+from oncoseg.cli.scores import faults, print_contest, print_mask_scores, print_scores
 from oncoseg.errors import DataError, RunError
 
 NAMED_OUTCOMES = ("undefined", "computed", "forfeit", "diagonal")
@@ -23,9 +23,9 @@ class MaskOptions:
     """Flags for masks of any origin; a run needs none of them."""
 
     prediction: Path | None = None
-    """A folder of predicted masks (NIfTI named as the truth's cases), or a data set."""
+    """A folder of predicted masks (NIfTI, PNG or TIFF named as the truth's cases), or a data set."""
     truth: Path | None = None
-    """A data set, or a folder of true masks (NIfTI)."""
+    """A data set, or a folder of true masks (NIfTI; PNG or TIFF of one slice each)."""
     images: Path | None = None
     """A data set, or a folder of images named as the cases, for the pictures; the truth's when left out."""
     classes: Annotated[list[str] | None, Parameter(name="--class")] = None
@@ -67,6 +67,9 @@ def evaluate(
     masks: Annotated[MaskOptions | None, Parameter(name="*")] = None,
 ) -> None:
     """Compare predictions with the truth: a run's, on patients it was not trained on, or any masks.
+
+    Predictions that are missing or cannot be used count as missing; the exit code is then 2, after all
+    scores are written.
 
     With a RUN, --split, --data, --threshold, --flips and --replace are used; with masks of any origin
     --prediction, --truth and everything after it.
@@ -133,18 +136,8 @@ def _evaluate_masks(prediction: Path, truth: Path, out: Path, masks: MaskOptions
         )
     print_mask_scores(result.summary)
     terminal.say(f"Evaluation: {write_evaluation(result.folder)}")
-    if result.failures:
-        case, why = next(iter(result.failures.items()))
-        raise DataError(
-            f"{counted(len(result.failures), 'prediction')} could not be used and must count as missing "
-            f"(summary.json lists all), the first: {case}: {why}"
-        )
-    if result.map_failures:
-        case, why = next(iter(result.map_failures.items()))
-        raise DataError(
-            f"{counted(len(result.map_failures), 'probability map')} could not be used and must count as "
-            f"missing, but the masks beside do not (summary.json lists all), the first: {case}: {why}"
-        )
+    if wrong := faults(result.summary):
+        raise DataError(wrong)
 
 
 def _evaluate_run(

@@ -1,11 +1,13 @@
 """An evaluation's table on the terminal, with what its figures mean."""
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncoseg.cli import terminal
+from oncoseg.errors import SHOWN_FAILURES
 from oncoseg.files import SYNTHETIC_SENTENCE
 
 if TYPE_CHECKING:
@@ -15,7 +17,6 @@ FORFEITED = "forfeited"
 """The rule of a metric without a mean; see oncoseg.evaluate.scoring.FORFEITED."""
 
 NOTES = {
-    "missing": ("case", "without a prediction"),
     "unlisted": ("case", "not in the list of patients and therefore taken for a patient each"),
     "without_truth": ("prediction", "without a truth, left out"),
 }
@@ -133,9 +134,55 @@ def _in_words(name: str) -> str:
 
 
 def _intervals(scores: Sequence[Mapping[str, Any]], confidence: float) -> str:
-    if any(score["low"] is not None for score in scores):
-        return f"In brackets: {confidence:.0%} interval over patients."
+    from oncoseg.statistics import rough_sentence
+
+    numbers = [score["n"] for score in scores if score["low"] is not None]
+    if numbers:
+        return " ".join(
+            filter(None, [f"In brackets: {confidence:.0%} interval over patients.", rough_sentence(numbers)])
+        )
     return "No intervals: there are too few patients, or all have the same value."
+
+
+def faults(summary: Mapping[str, Any]) -> str:
+    """What there is to mend in the predictions of an evaluation of masks; empty where all were used."""
+    failures, maps, missing = (summary[name] for name in ("failures", "map_failures", "missing"))
+    parts = []
+    if failures:
+        title = f"{counted(len(failures), 'prediction')} could not be used and must count as missing:"
+        parts.append(_listed(title, [f"{case}: {why}" for case, why in failures.items()]))
+    if missing:
+        title = f"{counted(len(missing), 'case')} without a prediction, which must count as missing:"
+        known = {_plain(name): name for name in summary["without_truth"]}
+        parts.append(_listed(title, [case + _renamed(case, known) for case in missing]))
+    if maps:
+        title = (
+            f"{counted(len(maps), 'probability map')} could not be used and must count as missing, but the "
+            "masks beside do not:"
+        )
+        parts.append(_listed(title, [f"{case}: {why}" for case, why in maps.items()]))
+    return "\n".join(parts)
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    more = len(lines) - SHOWN_FAILURES
+    rest = [f"and {more} more; all are in summary.json"] if more > 0 else []
+    return "\n  ".join([title, *lines[:SHOWN_FAILURES], *rest])
+
+
+def _plain(name: str) -> str:
+    """A name without what is often written in two ways."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def _renamed(case: str, known: Mapping[str, str]) -> str:
+    """The prediction without a truth that is named most alike, if any is."""
+    near = difflib.get_close_matches(_plain(case), known, n=1)
+    return (
+        f" (the nearest name without a truth is {known[near[0]]}; rename it if it is this case)"
+        if near
+        else ""
+    )
 
 
 def counted(number: int, noun: str) -> str:
@@ -185,6 +232,8 @@ def print_contest(contest: "Contest") -> None:
         "In brackets: 95 % interval over patients. First in: share of bootstrap samples of the patients in "
         "which the system is first."
     )
+    for sentence in contest.cautions:
+        terminal.say(sentence)
 
 
 def _share(value: float | None) -> str | None:

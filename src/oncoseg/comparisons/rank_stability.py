@@ -102,6 +102,19 @@ def rank_stability(
     return _with_intervals(ranking, values[:, order], higher_is_better, seed)
 
 
+def without_stability(ranking: RankStability) -> RankStability:
+    """The ranking alone: of patients too few for any test a bootstrap would tell more than they know."""
+    if ranking.n < SMALLEST_SAMPLE:
+        return ranking
+    return ranking._replace(
+        systems=tuple(place._replace(low=None, high=None, first_share=None) for place in ranking.systems),
+        tau_mean=None,
+        tau_low=None,
+        tau_high=None,
+        note=f"no intervals: {ranking.n} patients are too few for any test to show a difference",
+    )
+
+
 def _ranking(
     table: Mapping[str, Mapping[str, float]], values: np.ndarray, higher_is_better: bool
 ) -> RankStability:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg.statistics import (
-    ALL_EQUAL,
+    ROUNDING,
     SMALLEST_SAMPLE,
+    all_equal,
     draws,
     percentiles,
     plain_summary,
@@ -98,7 +99,7 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float | None, float | None
     if n < SMALLEST_SAMPLE:
         return None, None, f"no interval: {n} patients, fewer than {SMALLEST_SAMPLE}"
     if np.ptp(values) == 0:
-        return None, None, ALL_EQUAL
+        return None, None, all_equal(n)
     of_training = resampled_means(values, seed)
     weights = draws(seeds, (seed, TRAININGS)).counts / seeds
     low, high = percentiles(np.sum(of_training * weights, axis=1))
@@ -107,4 +108,7 @@ def _interval(values: np.ndarray, seed: int) -> tuple[float | None, float | None
 
 
 def _sd(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    if len(values) < 2:
+        return math.nan
+    alike = np.ptp(values) <= ROUNDING * np.abs(values).max()
+    return 0.0 if alike else float(values.std(ddof=1))

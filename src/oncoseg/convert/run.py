@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,7 @@ def convert(
         RunError: `out` holds something else, or cannot be written.
     """
     form = _checked_format(to, consensus, all_readers)
+    _check_apart(path, out)
     scan = open_dataset(path, layout)
     chosen, wanted = choose(scan.cases, channels, form.alike)
     names, salt = _names(scan.layout, names, salt, key_file)
@@ -112,6 +114,7 @@ def convert(
     most = max(len(case.masks) for case in chosen)
     plan = Plan(wanted, join_labels(chosen), consensus, most if all_readers else min(most, 1))
     writer = Writer(out, to, plan)
+    _check_distinct(writer, items)
     todo = _claim(writer, items, scan.layout, names, salt)
     if key_file is not None:
         write_key(key_file, out, chosen, renamed)
@@ -127,6 +130,29 @@ def convert(
     return Converted(
         scan, len(written), len({item.patient for item in written}), plan, tuple(left_out), names
     )
+
+
+def _check_apart(path: Path, out: Path) -> None:
+    """Check that what is written is not found again as part of the source.
+
+    Raises:
+        DataError: one folder lies in the other.
+    """
+    here, there = out.resolve(), path.resolve()
+    if path.is_dir() and (here == there or here in there.parents or there in here.parents):
+        raise DataError(f"{out} and {path} overlap; expected a folder of its own. Choose another with --out.")
+
+
+def _check_distinct(writer: Writer, items: Sequence[Item]) -> None:
+    """Check that every file has a name of its own.
+
+    Raises:
+        DataError: two have one.
+    """
+    counts = Counter(path for item in items for path in writer.paths(item))
+    path, count = counts.most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{count} images would be written as {path}. Rename the cases, or use --pseudonyms.")
 
 
 def _names(

@@ -40,13 +40,14 @@ SHOWN_PROBLEMS = 5
 """How many problems are told of a data set without any case."""
 
 
-def open_dataset(path: Path, layout: str | None = None) -> Scan:
+def open_dataset(path: Path, layout: str | None = None, *, need_images: bool = True) -> Scan:
     """Describe the cases below a folder, without reading voxels.
 
     Args:
         path: the data set's folder; a folder above or, for a single case, the case's own also serve. Or a
             table of cases (CSV, TSV).
         layout: a name in DATASETS; None recognises it.
+        need_images: False also takes a table's cases that have masks and no images, as for scores.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout, or the layout is unknown.
@@ -55,7 +56,8 @@ def open_dataset(path: Path, layout: str | None = None) -> Scan:
         raise DataError(f"Unknown data set layout {layout!r}; {nearest(layout, DATASETS)}")
     _check_folder(path)
     name = layout or _recognised(path)
-    scan = DATASETS[name].scan(path)
+    only_masks = name == "table" and not need_images
+    scan = table.scan_masks(path) if only_masks else DATASETS[name].scan(path)
     if not scan.cases:
         reasons = "".join(f"\n  {problem.message}" for problem in scan.problems[:SHOWN_PROBLEMS])
         expected = f"Expected the layout {name}: {DATASETS[name].title}."

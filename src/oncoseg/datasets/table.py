@@ -68,15 +68,29 @@ def scan(path: Path) -> Scan:
     Raises:
         DataError: no table or several, or one that cannot be used at all.
     """
+    return _scan(path, need_images=True)
+
+
+def scan_masks(path: Path) -> Scan:
+    """Describe every line, also those that name masks and no images.
+
+    Raises:
+        DataError: no table or several, or one that cannot be used at all.
+    """
+    return _scan(path, need_images=False)
+
+
+def _scan(path: Path, need_images: bool) -> Scan:
     tables = _tables(path)
     if len(tables) != 1:
         names = ", ".join(str(file) for file in tables) or "none"
         raise DataError(f"{path}: expected one table named {INDEX}, found {names}. Give the file itself.")
     table = read_table(tables[0], (CASE, PATIENT))
-    columns = _columns(table)
+    columns = _columns(table, need_images)
     labels = read_labels(table.path.parent / LABELS)
     files = _Files(table, columns, labels)
-    found = collect("table", [_describe(table, row, columns, files) for row in range(len(table.rows))])
+    rows = range(len(table.rows))
+    found = collect("table", [_describe(table, row, columns, files, need_images) for row in rows])
     remarks = list(table.remarks)
     if columns.ignored:
         remarks.append(
@@ -117,7 +131,7 @@ def _tables(path: Path) -> list[Path]:
     return [path / name / INDEX for name in folders if (path / name / INDEX).is_file()]
 
 
-def _columns(table: Table) -> Columns:
+def _columns(table: Table, need_images: bool) -> Columns:
     images: dict[str, Sequence[str]] = {}
     masks: dict[str, Sequence[str]] = {}
     ignored = []
@@ -131,7 +145,7 @@ def _columns(table: Table) -> Columns:
             images[_new_channel(table, heading, images)] = cells
         else:
             ignored.append(heading)
-    if not images:
+    if not images and (need_images or not masks):
         known, given = ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)), ", ".join(table.columns)
         raise DataError(
             f"{table.path} has no column of images: expected one per channel, such as CT or T1, with paths "
@@ -200,16 +214,21 @@ class _Files:
             raise DataError(f"{series} is a folder without DICOM files; expected a series, or name a file.")
         return ImageRef(tuple(file for file in files if is_dicom(file)))
 
-    def mask(self, cell: str, image: ImageRef) -> ImageRef:
+    def mask(self, cell: str, image: ImageRef | None) -> ImageRef:
         """The mask that a cell names, on the grid of an image.
 
         Raises:
-            DataError: see `reference`; or an annotation that cannot be used, or of which nothing has a label.
+            DataError: see `reference`; or an annotation that cannot be used, of which nothing has a label, or
+                without an image.
         """
         ref = self.reference(cell)
         file = ref.files[0]
         if not is_annotation(file):
             return ref
+        if image is None:
+            raise DataError(
+                f"{file} is drawn on an image, which the line does not name. Add it to the table."
+            )
         names = self._names[file] if file in self._names else structure_names(file)
         values = {name: value for value, name in self.labels.items()}
         structures = structures_of(names, self._structures, values)
@@ -218,7 +237,7 @@ class _Files:
         return ImageRef(ref.files, grid_of=image.files, structures=structures)
 
 
-def _describe(table: Table, row: int, columns: Columns, files: _Files) -> Described:
+def _describe(table: Table, row: int, columns: Columns, files: _Files, need_images: bool) -> Described:
     texts = {name: (table.column(name) or [""] * (row + 1))[row] for name in (CASE, PATIENT, CLASS, SITE)}
     where = f"{table.path.name}, line {table.lines[row]}"
     if not texts[CASE] or not texts[PATIENT]:
@@ -231,16 +250,16 @@ def _describe(table: Table, row: int, columns: Columns, files: _Files) -> Descri
     images: dict[str, ImageRef] = {}
     masks: list[ImageRef] = []
     for heading, cells in (*columns.images.items(), *columns.masks.items()):
-        if not cells[row] or (heading in columns.masks and not images):
+        if not cells[row] or (heading in columns.masks and need_images and not images):
             continue
         try:
             if heading in columns.images:
                 images[heading] = files.reference(cells[row])
             else:
-                masks.append(files.mask(cells[row], next(iter(images.values()))))
+                masks.append(files.mask(cells[row], next(iter(images.values()), None)))
         except DataError as error:
             problems.append(Problem("missing-file", case_id, f"{case_id} ({where}), {heading}: {error}"))
-    if not images:
+    if not images and (need_images or not masks):
         text = f"{case_id} ({where}): no image can be found; the case is left out. Mend its paths."
         return None, [*problems, Problem("no-case", case_id, text)]
     site, target = texts[SITE] or None, texts[CLASS] or None

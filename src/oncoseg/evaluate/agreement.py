@@ -1,6 +1,6 @@
 """Readers against each other: the ceiling that any system's scores should be read against."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -59,7 +59,7 @@ def reader_agreement(
     """
     chosen = scoring or Scoring()
     check_share(share)
-    scan = open_dataset(data)
+    scan = open_dataset(data, need_images=False)
     cases = [case for case in scan.cases if len(case.masks) > 1]
     if not cases:
         raise DataError(f"No case in {data} has the masks of several readers; expected two or more.")
@@ -92,21 +92,22 @@ def _score_readers(scoring: Scoring, share: float, case: Case) -> tuple[str, lis
     first = next(iter(volumes.values()))
     spacing = first.spacing_mm if first.spacing_known else None
     classes = {TUMOUR: (1,)}
-    return case.id, [
-        row._replace(truth=fingerprints(in_canonical(truth, first), classes)[row.label])
-        for group, name, truth, reader in _matches(readers, share)
-        for row in score_case(
-            f"{case.id}:{name}", case.patient, truth, reader, spacing, classes, scoring, group=group
-        )
-    ]
+    found = []
+    for groups, name, truth, reader in _matches(readers, share):
+        rows = score_case(f"{case.id}:{name}", case.patient, truth, reader, spacing, classes, scoring)
+        marks = fingerprints(in_canonical(truth, first), classes)
+        found += [row._replace(group=group, truth=marks[row.label]) for group in groups for row in rows]
+    return case.id, found
 
 
-def _matches(readers: list[np.ndarray], share: float) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Group, name, truth and prediction of every comparison within a case."""
+def _matches(
+    readers: list[np.ndarray], share: float
+) -> Iterator[tuple[Sequence[str], str, np.ndarray, np.ndarray]]:
+    """Groups, name, truth and prediction of every comparison within a case."""
+    marked = [reader.any() for reader in readers]
     for one, other in permutations(range(len(readers)), 2):
-        yield PAIRS, f"{one + 1}-{other + 1}", readers[one], readers[other]
-        if readers[one].any() and readers[other].any():
-            yield BOTH_MARKED, f"{one + 1}-{other + 1}", readers[one], readers[other]
+        groups = (PAIRS, BOTH_MARKED) if marked[one] and marked[other] else (PAIRS,)
+        yield groups, f"{one + 1}-{other + 1}", readers[one], readers[other]
     for one, reader in enumerate(readers):
         others = [mask for number, mask in enumerate(readers) if number != one]
-        yield ONE_AGAINST_OTHERS, f"{one + 1}-others", consensus(others, share), reader
+        yield (ONE_AGAINST_OTHERS,), f"{one + 1}-others", consensus(others, share), reader

@@ -17,16 +17,24 @@ from oncoseg.comparisons import (
     compare_systems,
     rank_stability,
 )
+from oncoseg.comparisons.rank_stability import without_stability
+from oncoseg.comparisons.systems import ALPHA
 from oncoseg.errors import DataError, nearest
-from oncoseg.evaluate.entrants import Entrant, Key, check_not_forfeited, read_entrants, remarks_on
+from oncoseg.evaluate.entrants import Entrant, Key, check_not_forfeited, copies, read_entrants, remarks_on
 from oncoseg.evaluate.false_alarms import FALSE_ALARM, FalseAlarms, false_alarms
 from oncoseg.metrics.catalogue import METRICS
-from oncoseg.statistics import Summary, common_patients, summarise
+from oncoseg.statistics import Summary, common_patients, rough_sentence, summarise, summarise_shares
 
 TESTED = ("dice", "surface_dice", "hd95_max_mm", "lesion_f1", "false_alarm")
 """Metrics that are compared unless others are named: overlap, boundary, distance, lesions; and false alarms,
 which alone have a value for every patient, those without tumour included. Every further one makes the
 correction for many tests harsher."""
+
+
+NOT_ADJUSTED = (
+    "Intervals of differences are each for one comparison and not adjusted for many; p-values are (Holm)."
+)
+"""What a reader of many comparisons has to know."""
 
 
 class Part(NamedTuple):
@@ -70,6 +78,14 @@ class Contest(NamedTuple):
     remarks: list[str]
     false_alarms: list[FalseAlarms]
 
+    @property
+    def cautions(self) -> list[str]:
+        """How surely its intervals may be read."""
+        differences = [each.difference for part in self.parts for each in part.comparisons]
+        summaries = [found for part in self.parts for found in part.summaries.values()]
+        rough = rough_sentence(one.n for one in (*summaries, *differences) if one.low is not None)
+        return [*([rough] if rough else []), NOT_ADJUSTED]
+
 
 def compare(
     folders: Mapping[str, Path | Sequence[Path]],
@@ -104,10 +120,10 @@ def compare(
     if not shared:
         raise DataError(_nothing_shared(everyone, metrics))
     classes = list(dict.fromkeys(key[:2] for key in shared))
-    remarks = remarks_on(everyone, classes, metrics)
+    remarks = remarks_on(everyone, classes, metrics) + copies(systems)
     parts = [_part(key, _table(systems, key), reference, common_only, seed) for key in shared]
     family = iter(as_family([one for part in parts for one in part.comparisons]))
-    parts = [part._replace(comparisons=[next(family) for _ in part.comparisons]) for part in parts]
+    parts = [_judged(part, [next(family) for _ in part.comparisons]) for part in parts]
     found = [_alarms(systems, each) for each in classes if (*each, FALSE_ALARM) in keys]
     synthetic = any(entrant.summary.get("synthetic", False) for entrant in everyone)
     return Contest(list(folders), parts, synthetic, remarks, [each for each in found if each])
@@ -169,15 +185,21 @@ def _part(
             "(--common-only)."
         ) from error
     common, _ = common_patients(values, common_only)
-    summaries = {
-        system: summarise([of[patient] for patient in common], seed) for system, of in values.items()
-    }
+    summary = summarise_shares if METRICS[key[2]].yes_or_no else summarise
+    summaries = {system: summary([of[patient] for patient in common], seed) for system, of in values.items()}
     variation = {
         system: across_seeds(np.array([[of[patient] for of in several] for patient in values[system]]), seed)
         for system, several in trainings.items()
         if len(several) > 1
     }
     return Part(*key, values, summaries, comparisons, ranking, variation)
+
+
+def _judged(part: Part, comparisons: list[Comparison]) -> Part:
+    """With its comparisons, and without shares of first places where no test could show any difference."""
+    if any(each.p_smallest <= ALPHA for each in comparisons):
+        return part._replace(comparisons=comparisons)
+    return part._replace(comparisons=comparisons, ranking=without_stability(part.ranking))
 
 
 def _mean_of(system: str, trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -51,6 +51,7 @@ def markdown(contest: Contest) -> str:
     start = f"**{SYNTHETIC_SENTENCE}**\n\n" if contest.synthetic else ""
     sentences = [
         *contest.remarks,
+        *contest.cautions,
         *(f"{heading(part)}: {each.sentence}" for part in contest.parts for each in part.comparisons),
         *(each.sentence for each in contest.false_alarms),
         *(
@@ -66,7 +67,7 @@ def markdown(contest: Contest) -> str:
 def latex(contest: Contest) -> str:
     """The same table as a LaTeX tabular."""
     notes = [SYNTHETIC_SENTENCE] if contest.synthetic else []
-    return latex_table(*_table(contest), notes=[*notes, *contest.remarks, MEANING])
+    return latex_table(*_table(contest), notes=[*notes, *contest.remarks, MEANING, *contest.cautions])
 
 
 def as_json(contest: Contest) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def as_json(contest: Contest) -> dict[str, Any]:
                 "systems": contest.systems,
                 "synthetic": contest.synthetic,
                 "remarks": contest.remarks,
+                "cautions": contest.cautions,
                 "false_alarms": [each._asdict() for each in contest.false_alarms],
                 "parts": [_part_as_json(part) for part in contest.parts],
             }

@@ -17,6 +17,7 @@ from oncoseg.evaluate import curve_sums, pooled
 from oncoseg.evaluate.curve_sums import CANDIDATE_THRESHOLD, CURVE_BINS, CurveSums
 from oncoseg.evaluate.pooled import Patients
 from oncoseg.evaluate.scoring import CaseScores, Scoring
+from oncoseg.evaluate.withheld import forfeited, not_comparable
 from oncoseg.files import without_nan, write_text
 from oncoseg.metrics.calibration import CALIBRATION_BINS, reliability
 from oncoseg.metrics.catalogue import outcome
@@ -27,7 +28,7 @@ from oncoseg.statistics import Band, Estimate, Statistic
 CURVES_FILE = "curves.json"
 """In an evaluation folder."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of that file."""
 
 
@@ -38,7 +39,8 @@ def describe(
 
     A missing map counts as `prediction_missing` says: where the outcome of `auc` is a number its tumour
     voxels are found at no threshold, and where it is `undefined` the case is left out; likewise its
-    lesions, by the outcome of `lesion_sensitivity`. False positives are only counted where there is a map.
+    lesions, by the outcome of `lesion_sensitivity`. What false positives a missing map or mask may hold is
+    not known: unless it is left out, the numbers that they would lower are not given.
 
     Args:
         patients: one row per patient, as from `of_patients`, of one class.
@@ -97,17 +99,23 @@ def _of_maps(sums: Sequence[CurveSums], scoring: Scoring, seed: int) -> dict[str
     together = curve_sums.pool(sums)
     counted = {name: _counts_missing(name, scoring) for name in ("auc", "lesion_sensitivity")}
     stacked = pooled.stack(_as_ruled(one, counted) for one in sums)
+    missing = not_comparable(
+        together.missing_cases, together.cases + together.missing_cases, "probability maps"
+    )
+    of_voxels, of_lesions = (missing if counts else "" for counts in counted.values())
     return {
         "maps": {
             "cases": together.cases,
             "missing": together.missing_cases,
             "missing_counts": counted["auc"],
             "missing_lesions_count": counted["lesion_sensitivity"],
+            "not_comparable": of_voxels,
+            "lesions_not_comparable": of_lesions,
             "without_voxel_size": together.cases - together.froc_cases,
         },
-        **_ranking(stacked, together, counted["auc"], seed),
-        "reliability": _reliability(stacked, together, seed) if together.cases else None,
-        "froc": _froc(stacked, seed),
+        **_ranking(stacked, together, of_voxels, counted["auc"], seed),
+        "reliability": _reliability(stacked, together, of_voxels, seed) if together.cases else None,
+        "froc": _froc(stacked, of_lesions, seed),
     }
 
 
@@ -123,7 +131,9 @@ def _as_ruled(sums: CurveSums, counted: Mapping[str, bool]) -> CurveSums:
     )
 
 
-def _ranking(patients: Patients, together: CurveSums, missing_counts: bool, seed: int) -> dict[str, Any]:
+def _ranking(
+    patients: Patients, together: CurveSums, lost: str, missing_counts: bool, seed: int
+) -> dict[str, Any]:
     """ROC and precision–recall, where there is tumour and background."""
     tumour = patients.tumour.sum(axis=1) + patients.missing_voxels
     if not tumour.sum() or not patients.background.sum():
@@ -139,20 +149,20 @@ def _ranking(patients: Patients, together: CurveSums, missing_counts: bool, seed
         "roc": {
             "false_positive_rate": pooled.FALSE_POSITIVE_RATES.tolist(),
             "recall": _band(roc, n, deciding, seed),
-            "auc": auc._asdict(),
+            "auc": forfeited(auc._asdict(), lost),
             "mask": [_ratio(counts.fp, counts.fp + counts.tn), recall_of_mask],
         },
         "precision_recall": {
             "recall": pooled.RECALLS.tolist(),
             "precision": _band(precision, n, deciding, seed),
-            "average_precision": average._asdict(),
+            "average_precision": forfeited(average._asdict(), lost),
             "chance": float(tumour.sum() / (tumour.sum() + patients.background.sum())),
             "mask": [recall_of_mask, _ratio(counts.tp, counts.tp + counts.fp)],
         },
     }
 
 
-def _reliability(patients: Patients, together: CurveSums, seed: int) -> dict[str, Any]:
+def _reliability(patients: Patients, together: CurveSums, lost: str, seed: int) -> dict[str, Any]:
     curve, n = reliability(together.calibration), len(patients.voxels)
     with_map = int(patients.voxels.any(axis=1).sum())
     scores = statistics.estimate(partial(pooled.calibration_scores, patients), n, with_map, seed)
@@ -160,12 +170,12 @@ def _reliability(patients: Patients, together: CurveSums, seed: int) -> dict[str
         "mean_probability": curve.mean_probability.tolist(),
         "observed_share": _band(partial(pooled.observed_share, patients), n, with_map, seed),
         "voxels": curve.voxels.tolist(),
-        "brier": scores[0]._asdict(),
-        "calibration_error": scores[1]._asdict(),
+        "brier": forfeited(scores[0]._asdict(), lost),
+        "calibration_error": forfeited(scores[1]._asdict(), lost),
     }
 
 
-def _froc(patients: Patients, seed: int) -> dict[str, Any] | None:
+def _froc(patients: Patients, lost: str, seed: int) -> dict[str, Any] | None:
     lesions = patients.lesions + patients.missing_lesions
     if not lesions.sum() or not patients.cases.sum():
         return None
@@ -179,10 +189,10 @@ def _froc(patients: Patients, seed: int) -> dict[str, Any] | None:
         "false_positives_per_case": pooled.FROC_RATES.tolist(),
         "sensitivity": _band(curve, n, deciding, seed),
         "points": [
-            {"false_positives_per_case": rate} | point._asdict()
+            {"false_positives_per_case": rate} | forfeited(point._asdict(), lost)
             for rate, point in zip(LUNA16_FALSE_POSITIVES, points, strict=True)
         ],
-        "score": score._asdict(),
+        "score": forfeited(score._asdict(), lost),
         "lesions": int(lesions.sum()),
         "candidates": int(patients.false.sum()),
         "cases": int(patients.cases.sum()),
@@ -190,16 +200,24 @@ def _froc(patients: Patients, seed: int) -> dict[str, Any] | None:
 
 
 def _voxels(patients: Sequence[CaseScores], seed: int) -> dict[str, Any]:
-    """The confusion matrix over voxels, with rates that each rest on the patients who can move them."""
+    """The confusion matrix over voxels, with rates that each rest on the patients who can move them.
+
+    Recall can only fall where a mask is missing and counts as empty; the other two are then not given.
+    """
+    missing = sum(row.missing for row in patients)
+    lost = not_comparable(missing, len(patients), "patients' masks")
     counts = [row.counts for row in patients]
     rates = {
         "recall": (0, [row for row in counts if not row.truth_empty]),
         "specificity": (1, [row for row in counts if row.tn + row.fp]),
         "precision": (2, [row for row in counts if not row.prediction_empty]),
     }
-    return metrics.pool(counts)._asdict() | {
-        name: _rate(column, deciding, seed)._asdict() for name, (column, deciding) in rates.items()
-    }
+    found = {name: _rate(column, deciding, seed)._asdict() for name, (column, deciding) in rates.items()}
+    return (
+        metrics.pool(counts)._asdict()
+        | {name: forfeited(one, "" if name == "recall" else lost) for name, one in found.items()}
+        | {"not_comparable": lost}
+    )
 
 
 def _rate(column: int, counts: Sequence[metrics.Confusion], seed: int) -> Estimate:

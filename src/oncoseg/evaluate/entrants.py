@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +100,27 @@ def remarks_on(entrants: Sequence[Entrant], parts: Sequence[Part], metrics: Sequ
             "so that it was not checked that it is the same one. Evaluate again to have it checked."
         )
     return remarks
+
+
+def copies(systems: Mapping[str, Sequence[Entrant]]) -> list[str]:
+    """Remarks on systems two of whose trainings have the same values throughout."""
+    return [
+        f"Trainings of {system} are identical: the same predictions under several names. They say nothing of "
+        "how results vary between trainings."
+        for system, several in systems.items()
+        if any(_alike(a, b) for a, b in combinations(several, 2))
+    ]
+
+
+def _alike(a: Entrant, b: Entrant) -> bool:
+    return a.values.keys() == b.values.keys() and all(
+        a.values[key].keys() == b.values[key].keys()
+        and all(
+            x == b.values[key][patient] or (x != x and b.values[key][patient] != b.values[key][patient])
+            for patient, x in a.values[key].items()
+        )
+        for key in a.values
+    )
 
 
 def _read(name: str, folder: Path) -> Entrant:

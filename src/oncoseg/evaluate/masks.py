@@ -89,7 +89,7 @@ def evaluate_masks(
     keeps the other cases from being scored.
 
     Args:
-        truth: a data set of a known layout, or a folder of NIfTI masks.
+        truth: a data set of a known layout, or a folder of masks; see `find_pairs`.
         prediction: likewise; `CASE_probability` beside a mask (of several classes `CASE_CLASS_probability`)
             gives the metrics of ranking and calibration, and the curves.
         out: a new folder for the tables.
@@ -238,8 +238,9 @@ def _maps_of_classes(pairs: Sequence[Pair], classes: Sequence[str]) -> tuple[lis
 def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tuple[int, ...]]:
     """Every label of the truth as a class of its own: as declared, else as found."""
     declared = {value: name for pair in pairs for value, name in pair.labels.items()}
-    if declared:
-        return {name: (value,) for value, name in sorted(declared.items())}
+    if declared:  # a table's 1 and 255 are one class
+        names = dict.fromkeys(name for _, name in sorted(declared.items()))
+        return {name: tuple(sorted(v for v, called in declared.items() if called == name)) for name in names}
     found = {
         value for values in run_each(partial(_values_in, share), pairs, count, "scoring") for value in values
     }

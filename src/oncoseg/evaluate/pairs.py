@@ -12,10 +12,10 @@ import numpy as np
 from oncoseg import io
 from oncoseg.datasets import has_synthetic_note, open_dataset
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.io import VOLUME_SUFFIXES, ImageRef
+from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, ImageRef
 from oncoseg.labels import consensus, resample_labels
 from oncoseg.metrics.boxes import bounding_box
-from oncoseg.volume import Volume, check_same_grid
+from oncoseg.volume import Volume, check_same_grid, onto_axes_of
 
 TRUTH_ENDS = ("_seg", "-seg", "_mask", "_labels", "_label", "_segmentation", "_gt")
 """Ends of a mask's name that are not part of the case's id."""
@@ -87,8 +87,8 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
     """Pair the masks of two folders by their names.
 
     Args:
-        truth: a data set of a known layout, or a folder of NIfTI masks; ends such as `_seg` are not part
-            of a case's id.
+        truth: a data set of a known layout, or a folder of masks, each a volume (NIfTI and the like) or,
+            where it holds none, a 2D image (PNG, TIFF); ends such as `_seg` are not part of a case's id.
         prediction: likewise.
         patients: case → patient, for plain folders; a case that is not listed is a patient of its own.
 
@@ -224,14 +224,14 @@ def label_values(mask: np.ndarray) -> list[int]:
 
 def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
     try:
-        cases = open_dataset(folder).cases
+        cases = open_dataset(folder, need_images=False).cases
     except DataError:
         if not (files := _files(folder)):
             raise
         return {name: Pair(name, patients.get(name, name), (ref,), {}) for name, ref in files.items()}
     found = {
         case.id: Pair(
-            case.id, patients.get(case.id, case.patient), case.masks, case.labels, images=case.images
+            case.id, patients.get(case.id, case.patient), case.masks, case.labels, images=case.images or None
         )
         for case in cases
         if case.masks
@@ -243,7 +243,7 @@ def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
 
 def _predictions(folder: Path) -> dict[str, ImageRef]:
     try:
-        cases = open_dataset(folder).cases
+        cases = open_dataset(folder, need_images=False).cases
     except DataError:
         if not (files := _files(folder)):
             raise
@@ -258,11 +258,7 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
     """Case → mask in a plain folder; only those named as masks, where any is."""
     if not folder.is_dir():
         return {}
-    stems = {
-        file: io.stem(file)
-        for file in sorted(folder.iterdir())
-        if file.name.lower().endswith(VOLUME_SUFFIXES) and not file.name.startswith(".")
-    }
+    stems = _stems(folder)
     if only_probabilities:
         return {
             stem.removesuffix(PROBABILITY_END): io.image_ref(file)
@@ -283,6 +279,15 @@ def _files(folder: Path, only_probabilities: bool = False) -> dict[str, ImageRef
             )
         found[case] = io.image_ref(file)
     return found
+
+
+def _stems(folder: Path) -> dict[Path, str]:
+    """File → name without suffix; 2D images, which may be previews, only where no mask is a volume."""
+    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    volumes = {file: io.stem(file) for file in files if file.name.lower().endswith(VOLUME_SUFFIXES)}
+    if any(not stem.endswith(PROBABILITY_END) for stem in volumes.values()):
+        return volumes
+    return volumes | {file: io.stem(file) for file in files if file.name.lower().endswith(IMAGE_SUFFIXES)}
 
 
 def _maps(folder: Path, cases: Collection[str]) -> dict[str, list[tuple[str, ImageRef]]]:
@@ -322,12 +327,17 @@ def _extends(stem: str, case: str) -> bool:
 
 
 def _placed(volume: Volume, truth: Volume) -> Volume:
-    """The volume, on the truth's grid voxel by voxel where the truth (PNG, TIFF) says nothing of its place.
+    """The volume on the truth's grid, where only the order or direction of their axes differs.
+
+    Voxel by voxel where one of them (PNG, TIFF) says nothing of its place.
 
     Raises:
-        GeometryError: the truth holds no place, and another number of voxels.
+        GeometryError: one holds no place, and they have not the same number of voxels.
     """
-    return volume if truth.spacing_known else truth.with_array(volume.array)
+    is_stack = not volume.spacing_known and volume.header is None
+    if is_stack or not truth.spacing_known:
+        return truth.with_array(volume.array)
+    return onto_axes_of(volume, truth)
 
 
 def _labels(volume: Volume, name: str) -> np.ndarray:

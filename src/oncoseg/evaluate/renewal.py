@@ -45,8 +45,10 @@ def _summary(folder: Path) -> dict[str, Any] | None:
 
 
 def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    if "weights" not in earlier:
+        return ["it is one of masks"]
     if earlier.get("format_version") != now["format_version"]:
-        return ["it was made by another version of oncoseg, or of masks"]
+        return ["it was made by another version of oncoseg"]
     found = [
         f"{name} was {before}, is now {after}"
         for name, after in _settings(now).items()

@@ -49,6 +49,12 @@ NEEDS_SPACING = {name for name, m in METRICS.items() if m.unit in ("mm", "ml")} 
 }
 """Metrics with a length or volume in them, if only as a tolerance or a smallest lesion."""
 
+SURFACE_METRICS = tuple(name for name, m in METRICS.items() if m.kind in ("distance", "surface"))
+"""Metrics of `_of_surfaces`; all are in NEEDS_SPACING."""
+
+BRATS_METRICS = ("brats_lesion_dice", "brats_lesion_hd95_mm")
+"""Metrics of `_of_brats`; all are in NEEDS_SPACING."""
+
 CONNECTIVITIES = tuple(neighbours for axes, neighbours in lesions.REACH if axes == 3)
 """What `Scoring.connectivity` may be."""
 
@@ -339,20 +345,22 @@ def _of_shapes(
     flat: tuple[int, ...],
     scoring: Scoring,
 ) -> dict[str, float]:
-    """Metrics of surfaces and lesions."""
+    """Metrics of surfaces and lesions; those in mm are not computed where the voxel size is unknown."""
     spacing = spacing_mm if spacing_mm is not None else [1.0] * truth.ndim
     planes = truth.squeeze(flat), prediction.squeeze(flat)
     of_planes = [size for axis, size in enumerate(spacing) if axis not in flat]
-    surfaces = _of_surfaces(*planes, of_planes, scoring)
-    return surfaces | _of_lesions(truth, prediction, spacing, scoring)
+    if spacing_mm is None:
+        lengths = dict.fromkeys((*SURFACE_METRICS, *BRATS_METRICS), math.nan)
+    else:
+        lengths = _of_surfaces(*planes, of_planes, scoring) | _of_brats(truth, prediction, spacing, scoring)
+    return lengths | _of_lesions(truth, prediction, spacing, scoring)
 
 
 def _of_surfaces(
     truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], scoring: Scoring
 ) -> dict[str, float]:
-    names = [name for name, metric in METRICS.items() if metric.kind in ("distance", "surface")]
     if not truth.any() or not prediction.any():
-        return dict.fromkeys(names, math.nan)
+        return dict.fromkeys(SURFACE_METRICS, math.nan)
     distances = surface.surface_distances(truth, prediction, spacing_mm)
     return {
         "hausdorff_mm": surface.hausdorff(distances),
@@ -373,9 +381,6 @@ def _of_lesions(
     )
     overlaps = lesions.lesion_overlaps(true, predicted)
     counts = lesion_matches.match_lesions(overlaps).counts
-    by_brats = brats.brats_scores(
-        truth, prediction, spacing_mm, brats.BRATS_2023[scoring.challenge], _hd95_area
-    )
     return {
         "lesion_sensitivity": lesion_matches.lesion_sensitivity(counts),
         "lesion_precision": lesion_matches.lesion_precision(counts),
@@ -383,9 +388,15 @@ def _of_lesions(
         "false_positive_lesions": float(counts.false_positives),
         "false_alarm": float(counts.false_positives > 0),
         "panoptic_quality": lesion_matches.panoptic_quality(overlaps).pq,
-        "brats_lesion_dice": by_brats.dice,
-        "brats_lesion_hd95_mm": by_brats.hd95_mm,
     }
+
+
+def _of_brats(
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], scoring: Scoring
+) -> dict[str, float]:
+    rules = brats.BRATS_2023[scoring.challenge]
+    found = brats.brats_scores(truth, prediction, spacing_mm, rules, _hd95_area)
+    return dict(zip(BRATS_METRICS, (found.dice, found.hd95_mm), strict=True))
 
 
 def _hd95_area(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> float:

@@ -24,7 +24,7 @@ def summarise(patients: Sequence[CaseScores], scoring: Scoring) -> dict[str, Any
                     "group": group,
                     "class": label,
                     "metric": name,
-                    **_summary_of([row.values[name] for row in rows], touched)._asdict(),
+                    **_summary_of(name, [row.values[name] for row in rows], touched)._asdict(),
                     "rules": {rule: touched.count(rule) for rule in dict.fromkeys(touched) if rule},
                 }
             )
@@ -42,11 +42,11 @@ def summarise(patients: Sequence[CaseScores], scoring: Scoring) -> dict[str, Any
     }
 
 
-def _summary_of(values: Sequence[float], rules: Sequence[str]) -> statistics.Summary:
+def _summary_of(metric: str, values: Sequence[float], rules: Sequence[str]) -> statistics.Summary:
     if FORFEITED in rules:
         nothing = [math.nan] * len(values)
         return statistics.plain_summary(nothing, f"no mean: {rules.count(FORFEITED)} patients lack a file")
-    return statistics.summarise(values)
+    return (statistics.summarise_shares if METRICS[metric].yes_or_no else statistics.summarise)(values)
 
 
 def by_class(rows: Sequence[CaseScores]) -> dict[tuple[str, str], list[CaseScores]]:

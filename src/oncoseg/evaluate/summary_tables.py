@@ -1,11 +1,12 @@
 """An evaluation's summary as tables for papers: summary.md and summary.tex beside summary.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from oncoseg.evaluate.paper_tables import latex_table, markdown_table, with_interval
 from oncoseg.files import SYNTHETIC_SENTENCE, write_text
+from oncoseg.statistics import rough_sentence
 
 
 class PaperTable(NamedTuple):
@@ -38,18 +39,21 @@ def of_masks(summary: Mapping[str, Any]) -> PaperTable:
             with_interval(row["median"], row["median_low"], row["median_high"]),
             str(row["n"]),
             str(row["undefined"]),
+            ", ".join(f"{rule} {count}" for rule, count in row["rules"].items()) or "–",
         ]
         for row in summary["table"]
     ]
     changed = "".join(f", {name} = {value}" for name, value in scoring["outcomes"].items())
     notes = [
-        f"{summary['patients']} patients, {len(summary['failures'])} predictions unusable. In brackets: "
-        f"{summary['confidence']:.0%} bootstrap interval over patients; n: patients with a value.",
+        f"{summary['patients']} patients; {_missing(summary)}. In brackets: {summary['confidence']:.0%} "
+        "interval over patients (bootstrap; of false_alarm Wilson's); n: patients with a value; by rule: "
+        "patients whose value was decided by a rule for empty or missing masks, or who have none for it.",
+        *_rough(row for row in summary["table"]),
         f"Empty and missing masks: policy {scoring['policy']}{changed}. Surface Dice at "
         f"{scoring['tolerance_mm']:g} mm; lesions with {scoring['connectivity']} neighbours, from "
         f"{scoring['min_lesion_mm3']:g} mm³; BraTS rules: {scoring['challenge']}.",
     ]
-    return _marked(summary, ["class", "metric", "mean", "median", "n", "undefined"], rows, notes)
+    return _marked(summary, ["class", "metric", "mean", "median", "n", "undefined", "by rule"], rows, notes)
 
 
 def of_run(summary: Mapping[str, Any]) -> PaperTable:
@@ -73,10 +77,23 @@ def of_run(summary: Mapping[str, Any]) -> PaperTable:
     notes = [
         f"{side}threshold {summary['threshold']:g}, mirror averaging {mirrors}. In brackets: "
         f"{summary['confidence']:.0%} bootstrap interval over patients; n: units with a Dice.",
+        *_rough(score for row in summary["table"] for score in row["scores"].values()),
         f"Empty masks: {summary['empty_rule']}",
         *(f"{name}: {meaning}" for name, meaning in summary["averagings"].items()),
     ]
     return _marked(summary, ["modality", "averaging", "n", *names], rows, notes)
+
+
+def _missing(summary: Mapping[str, Any]) -> str:
+    missing, unusable = len(summary.get("missing", [])), len(summary["failures"])
+    maps = len(summary.get("map_failures", []))
+    of_maps = f", of those that are left {maps} with an unusable probability map" if maps else ""
+    return f"{missing} of {summary['cases']} predictions missing, {unusable} unusable{of_maps}"
+
+
+def _rough(scores: Iterable[Mapping[str, Any]]) -> list[str]:
+    said = rough_sentence(score["n"] for score in scores if score["low"] is not None)
+    return [said] if said else []
 
 
 def _marked(

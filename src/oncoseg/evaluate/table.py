@@ -1,5 +1,6 @@
 """From counts to the table: every score under three averagings, each defined in words."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ DEFINITIONS = {name: METRICS[name].definition for name in SCORE_NAMES}
 AVERAGINGS = {
     "patient": (
         "All voxels of all slices of a patient are counted together, then scored, then "
-        "averaged; every patient, of whichever modality, weighs the same. This is the headline."
+        "averaged; every patient, of whichever modality, weighs the same, and one who has several counts "
+        "once, with their mean. This is the headline."
     ),
     "slice": (
         "Every axial slice is scored, then averaged. No interval: slices of a "
@@ -91,7 +93,7 @@ def _group(group: str, patients: list[PatientTally], slices: list[SliceRow], see
     pooled_auc = [metrics.roc_auc(histogram(patients))]
 
     def with_interval(values: Sequence[float]) -> Summary:
-        return statistics.summarise(values, seed)
+        return statistics.summarise(_once([patient.patient for patient in patients], values), seed)
 
     def without(values: Sequence[float]) -> Summary:
         return statistics.plain_summary(values, "no interval: not independent, or one number only")
@@ -102,6 +104,15 @@ def _group(group: str, patients: list[PatientTally], slices: list[SliceRow], see
         _row(group, "slice-empty-is-one", per_slice, slice_auc, without, BOTH_EMPTY_IS_ONE),
         _row(group, "pooled", pooled, pooled_auc, without),
     ]
+
+
+def _once(names: Sequence[str], values: Sequence[float]) -> list[float]:
+    """One value for each patient, who may have several modalities: the mean over those that define it."""
+    of_each: dict[str, list[float]] = {name: [] for name in names}
+    for name, value in zip(names, values, strict=True):
+        if not math.isnan(value):
+            of_each[name].append(value)
+    return [math.fsum(found) / len(found) if found else math.nan for found in of_each.values()]
 
 
 def _row(

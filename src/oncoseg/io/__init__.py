@@ -154,10 +154,16 @@ def voxel_bytes(ref: ImageRef) -> int:
 def remarks(ref: ImageRef) -> tuple[str, ...]:
     """What is odd in a file's header and was settled, in words; each continues a sentence about the file.
 
+    Of an annotation also what was left out or taken in a certain way; it is drawn for that.
+
     Raises:
         DataError: the file is missing or unreadable.
     """
-    if is_dicom(_first(ref.files)) and not ref.grid_of:
+    if _is_annotation(ref):
+        from oncoseg.io.annotations import read_labels
+
+        return read_labels(ref).remarks
+    if is_dicom(_first(ref.files)):
         from oncoseg.io.dicom.volumes import series_of
 
         return series_of(ref.files).remarks

@@ -41,7 +41,8 @@ class Labels(NamedTuple):
 
     Attributes:
         volume: axes `1 i j k`, on the series' grid; uint8, or uint16 where labels exceed 255.
-        remarks: what was odd and could be dealt with, each beginning with the structure's name.
+        remarks: what was odd and could be dealt with, each beginning with what was asked for, as the file's
+            own names may name a patient.
     """
 
     volume: Volume
@@ -128,8 +129,9 @@ def read_labels(ref: ImageRef) -> Labels:
         )
     opened = open_structures(ref.files[0])
     if not ref.structures:
-        names = ", ".join(repr(each.name) for each in opened.structures)
-        raise DataError(f"Expected names of structures in {ref.files[0]} with labels; it has {names}.")
+        raise DataError(
+            f"Expected names of structures in {ref.files[0]} with labels; it has {opened.listed()}."
+        )
     bad = [label for _, label in ref.structures if not 0 < label <= LARGEST_LABEL]
     if bad:
         raise DataError(f"Expected labels from 1 to {LARGEST_LABEL}, got {bad[0]}.")
@@ -141,8 +143,8 @@ def read_labels(ref: ImageRef) -> Labels:
         for structure in opened.find(pattern):
             drawing = opened.draw(structure, series)
             np.copyto(labels, label, where=drawing.inside)
-            remarks += [f"{structure.name}: {remark}" for remark in drawing.remarks]
-    return Labels(Volume(labels[None], series.affine_ras, header=series), tuple(remarks))
+            remarks += [f"{pattern}: {remark}" for remark in drawing.remarks]
+    return Labels(Volume(labels[None], series.affine_ras, header=series), tuple(dict.fromkeys(remarks)))
 
 
 def series_of_files(files: tuple[Path, ...]) -> Series:

@@ -34,6 +34,9 @@ RATINGS = {
 }
 """What readers rated of a nodule, as the XML calls it → the highest rating; the lowest is 1."""
 
+LONGEST_REASON = 100
+"""Characters that an error repeats of what is damaged, which may be as long as the file."""
+
 LARGEST_COORDINATE = 65536
 """No image has more columns or rows."""
 
@@ -134,7 +137,9 @@ def read_lidc_xml(path: Path) -> LidcRead:
             for mark in session.findall("nonNodule")
         )
     except ValueError as error:
-        raise DataError(f"{path} has a damaged mark: {error}. Copy it again.") from error
+        raise DataError(
+            f"{path} has a damaged mark: {str(error)[:LONGEST_REASON]}. Copy it again."
+        ) from error
     series_uid = _text(root, "ResponseHeader/SeriesInstanceUid")
     if not series_uid:
         raise DataError(f"{path} does not say of which series it is: SeriesInstanceUid is missing.")

@@ -47,7 +47,7 @@ def open_slabs(path: Path, component: int | None = None) -> "NiftiSlabs":
         component: which volume, counted along the fourth axis; None where there is one.
 
     Raises:
-        DataError: the file is missing, no single-file NIfTI, not 3D or 4D, not of one number a voxel, or
+        DataError: the file is missing, no single-file NIfTI, not 2D, 3D or 4D, not of one number a voxel, or
             without that volume.
         GeometryError: its affine is singular.
     """

@@ -38,7 +38,7 @@ class NiftiHeader:
 
     Attributes:
         fields: nibabel's header, without extensions.
-        grid: number of voxels along i, j, k.
+        grid: number of voxels along i, j, k; k is 1 in a 2D file.
         volumes: number of volumes along the fourth axis (or along the fifth, where the fourth has length 1).
         stored: type of the stored numbers.
         offset: bytes before the first voxel.
@@ -143,6 +143,8 @@ def _fields(file: BufferedIOBase, path: Path) -> tuple[Any, bool]:
         raise DataError(f"{path} is truncated or damaged: it ends within its header. Copy it again.")
     try:
         header = kinds[size](block[:size], order, check=False)
+        if header["dim"][0] == 2:  # one slice, whose thickness pixdim states as of any other
+            header["dim"][0], header["dim"][3] = 3, 1
         voxel_size = (header["pixdim"][1:4] != 0).all()
         unit_known = int(header["xyzt_units"]) & 7 in MILLIMETRES_PER_UNIT
         sized = bool(voxel_size or (int(header["sform_code"]) > 0 and unit_known))
@@ -161,8 +163,8 @@ def _grid(header: Any, path: Path) -> tuple[tuple[int, int, int], int]:
     shape = tuple(int(n) for n in header.get_data_shape())
     if len(shape) < 3 or min(shape) < 1 or sum(n != 1 for n in shape[3:]) > 1:
         raise DataError(
-            f"{path} has {len(shape)} dimensions of size {'×'.join(map(str, shape)) or '0'}; expected a 3D "
-            "image, or 4D with a volume per channel."
+            f"{path} has {len(shape)} dimensions of size {'×'.join(map(str, shape)) or '0'}; expected a 2D "
+            "or 3D image, or 4D with a volume per channel."
         )
     return (shape[0], shape[1], shape[2]), math.prod(shape[3:])
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError, nearest
+from oncoseg.io.dicom.deidentify.words import all_known
 from oncoseg.io.dicom.series import Series
 
 SHOWN_NAMES = 40
@@ -64,19 +65,26 @@ class StructureSet:
         """The structure of this name, or else all that fit it as a pattern (`GTV*`), in any case of letters.
 
         Raises:
-            DataError: there is none; lists the names.
+            DataError: there is none; lists the names, as far as they are of known words.
         """
         exact = [each for each in self.structures if each.name == pattern]
         fitting = exact or [
             each for each in self.structures if fnmatchcase(each.name.casefold(), pattern.casefold())
         ]
         if not fitting:
-            names = [each.name for each in self.structures]
-            more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-            shown = (", ".join(map(repr, names[:SHOWN_NAMES])) or "none") + more
+            names = [each.name for each in self.structures if all_known(each.name)]
             near = nearest(pattern, names, "name one of these, or a pattern such as 'GTV*'.")
-            raise DataError(f"No structure is called {pattern!r}; there is {shown}: {near}")
+            raise DataError(f"No structure is called {pattern!r}; there is {self.listed()}: {near}")
         return fitting
+
+    def listed(self) -> str:
+        """The names for a message; one that may hold a patient's is only counted, as errors are kept."""
+        known = [repr(each.name) for each in self.structures if all_known(each.name)]
+        more, others = len(known) - SHOWN_NAMES, len(self.structures) - len(known)
+        texts = [", ".join(known[:SHOWN_NAMES])] if known else []
+        texts += [f"{more} more"] if more > 0 else []
+        texts += [f"{others} with words that may name a patient (`list_structures`)"] if others else []
+        return " and ".join(texts) or "none"
 
 
 def distinct(structures: Sequence[Structure]) -> tuple[Structure, ...]:

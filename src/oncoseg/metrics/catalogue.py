@@ -42,6 +42,7 @@ class Metric(NamedTuple):
         better: which way is better; `zero` for signed differences.
         unit: of its values; empty for shares.
         outcomes: what it is worth in each situation.
+        yes_or_no: whether it is 0 or 1 in a case.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Metric(NamedTuple):
     better: Literal["higher", "lower", "zero"]
     unit: str
     outcomes: Outcomes
+    yes_or_no: bool = False
 
 
 _SHARE: Outcomes = ("undefined", 0.0, 0.0, 0.0)
@@ -128,6 +130,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         "",
         ("computed", "computed", "computed", 1.0),
+        yes_or_no=True,
     ),
     "panoptic_quality": _share(
         "Σ IoU of matched lesions / (TP + ½·FP + ½·FN) of lesions, matched one to one at IoU > 0.5.",

@@ -10,10 +10,17 @@ from oncoseg.evaluate.long_table import Row
 
 BAND = (
     f"Shaded, or with whiskers: the pointwise {statistics.CONFIDENCE:.0%} interval from drawing the "
-    f"patients anew ({statistics.RESAMPLES:,} times, with a fixed seed). It stands for each point alone, "
+    f"patients anew ({statistics.RESAMPLES:,} times, with a fixed seed), of percentiles; numbers "
+    "have BCa intervals, which may differ at the same point. It stands for each point alone, "
     "not for the whole curve."
 )
 """What a band means."""
+
+NOT_GIVEN = (
+    "No number is read off these curves, as false positives that were never handed in would make it look "
+    "better"
+)
+"""What a missing map costs."""
 
 
 def of_spread(rows: Sequence[Row]) -> list[str]:
@@ -45,6 +52,11 @@ def of_voxels(described: Mapping[str, Any]) -> list[str]:
         *said,
         f"The matrix is of the masks of all {_patients(described['patients'])}: each cell's share of its row "
         "with its interval, and the number of voxels. A missing prediction counts as an empty one.",
+        *_lost(
+            described["voxels"]["not_comparable"],
+            "Specificity and precision of the masks are not given, as false positives that were never handed "
+            "in would make them look better",
+        ),
     ]
 
 
@@ -69,6 +81,7 @@ def of_lesions(described: Mapping[str, Any]) -> list[str]:
             f"{_without_map(maps['missing'])}: by the policy {rule}. False positives are those per case with "
             "a map."
         )
+        said += _lost(maps["lesions_not_comparable"], NOT_GIVEN)
     if maps["without_voxel_size"]:
         said.append(
             f"{_cases(maps['without_voxel_size'])} without a voxel size left out: the smallest lesion that "
@@ -106,7 +119,14 @@ def _of_missing(maps: Mapping[str, Any]) -> list[str]:
         if maps["missing_counts"]
         else "they are left out"
     )
-    return [f"{_without_map(maps['missing'])}: by the policy {rule}. Reliability is that of the others."]
+    return [
+        f"{_without_map(maps['missing'])}: by the policy {rule}. Reliability is that of the others.",
+        *_lost(maps["not_comparable"], NOT_GIVEN),
+    ]
+
+
+def _lost(why: str, what: str) -> list[str]:
+    return [f"{what} ({why})."] if why else []
 
 
 def _band_or_not(curve: Mapping[str, Any], what: str, band: str = BAND) -> str:

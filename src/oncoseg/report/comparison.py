@@ -37,6 +37,7 @@ def write_comparison(contest: Contest, folder: Path) -> Path:
             systems=contest.systems,
             synthetic=contest.synthetic,
             remarks=contest.remarks,
+            cautions=contest.cautions,
             false_alarms=contest.false_alarms,
             parts=parts,
         ),

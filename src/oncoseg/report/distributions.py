@@ -36,6 +36,35 @@ def histogram(name: str, title: str, values: Sequence[float]) -> Curve:
         return Curve(safe_id(name), svg_of(figure), f"Histogram of {title} over {len(defined)} patients.")
 
 
+def volumes_in_words(true_ml: Sequence[float], predicted_ml: Sequence[float]) -> str:
+    """Mean difference and limits of agreement, each with its 95 % interval, or why there is none.
+
+    Standard errors as in Bland and Altman, Lancet 1986: s / √n of the mean difference, √3 times as much of a
+    limit; quantiles of Student's t.
+
+    Args:
+        true_ml: one per case.
+        predicted_ml: likewise.
+    """
+    difference = np.array(predicted_ml) - np.array(true_ml)
+    n, bias = len(difference), float(difference.mean())
+    if n < SMALLEST_FOR_LIMITS:
+        return (
+            f"Volumes: predicted minus true is {bias:+.2f} ml in the mean of {n} cases. Limits of agreement "
+            f"rest on a standard deviation and are not given of fewer than {SMALLEST_FOR_LIMITS}."
+        )
+    from scipy.stats import t
+
+    sd = float(difference.std(ddof=1))
+    reach = float(t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+    bounds = [(bias, reach)] + [(bias + side * NORMAL_95 * sd, math.sqrt(3) * reach) for side in (-1, 1)]
+    mean, low, high = (f"{x:+.2f} [{x - around:+.2f}, {x + around:+.2f}]" for x, around in bounds)
+    return (
+        f"Volumes: predicted minus true is {mean} ml in the mean of {n} cases, limits of agreement {low} and "
+        f"{high}."
+    )
+
+
 def bland_altman(name: str, true_ml: Sequence[float], predicted_ml: Sequence[float]) -> Curve:
     """Difference of predicted and true volume over their mean, with the mean difference and its limits.
 

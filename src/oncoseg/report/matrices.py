@@ -36,7 +36,12 @@ def of_voxels(name: str, voxels: Mapping[str, Any]) -> Curve:
         "tumour": _row(voxels["tp"], voxels["fn"], voxels["recall"], found_first=True),
         "background": _row(voxels["fp"], voxels["tn"], voxels["specificity"], found_first=False),
     }
-    return _matrix(name, "Voxels", rows, ["tumour", "background"])
+    title = "Voxels"
+    if lost := voxels.get("not_comparable"):
+        # shares of a background of which some was never judged would flatter
+        rows["background"] = [cell._replace(whole=0) for cell in rows["background"]]
+        title += f"\n{lost}"
+    return _matrix(name, title, rows, ["tumour", "background"])
 
 
 def of_patients(name: str, detection: Mapping[str, Any]) -> Curve:
@@ -88,7 +93,11 @@ def _matrix(name: str, title: str, rows: Mapping[str, Sequence[Cell]], columns: 
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         said = "; ".join(f"truth {truth}: {_words(columns, row)}" for truth, row in rows.items())
-        return Curve(name, curves.svg_of(figure), f"Confusion matrix of {title.lower()}. {said}.")
+        return Curve(
+            name,
+            curves.svg_of(figure),
+            f"Confusion matrix of {', '.join(title.lower().splitlines())}. {said}.",
+        )
 
 
 def _draw(axes: Axes, x: int, y: int, cell: Cell) -> None:

@@ -33,7 +33,7 @@ def roc(name: str, parts: Parts) -> Curve | None:
             axes.plot([0, *x], [0, *y], **look, label=f"{title}: {words.estimate(curve['auc'])}")
             _band(axes, x, curve["recall"], look["color"])
             _dot(axes, curve["mask"], look["color"])
-        _unit_square(axes, "false positive rate", "recall", "ROC over voxels")
+        _unit_square(axes, "false positive rate", "recall", _title("ROC over voxels", *parts.values()))
         axes.legend(title="area under the curve", loc="lower right", fontsize=9, title_fontsize=9)
         areas = "; ".join(f"{title} {words.estimate(curve['auc'])}" for title, curve in drawn.items())
         alt = f"ROC curve over voxels, recall over false positive rate. Area under the curve: {areas}."
@@ -53,7 +53,7 @@ def precision_recall(name: str, parts: Parts) -> Curve | None:
             _band(axes, x, curve["precision"], look["color"])
             axes.axhline(curve["chance"], **CHANCE)
             _dot(axes, curve["mask"], look["color"])
-        _unit_square(axes, "recall", "precision", "Precision–recall over voxels")
+        _unit_square(axes, "recall", "precision", _title("Precision–recall over voxels", *parts.values()))
         axes.legend(title="average precision", loc="best", fontsize=9, title_fontsize=9)
         means = "; ".join(
             f"{title} {words.estimate(curve['average_precision'])}, by chance {curve['chance']:.2g}"
@@ -72,12 +72,13 @@ def froc(name: str, part: Mapping[str, Any]) -> Curve | None:
         axes.plot(curve["false_positives_per_case"], curve["sensitivity"]["value"], color=colour)
         _band(axes, curve["false_positives_per_case"], curve["sensitivity"], colour)
         points = [(p["false_positives_per_case"], p["value"]) for p in curve["points"]]
-        axes.plot(*zip(*points, strict=True), linestyle="", marker="o", color=colour)
+        if all(value is not None for _, value in points):
+            axes.plot(*zip(*points, strict=True), linestyle="", marker="o", color=colour)
         axes.set_xscale("log", base=2)
         axes.set_xticks(LUNA16_FALSE_POSITIVES, map(words.fraction, LUNA16_FALSE_POSITIVES))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel="false positive lesions per case", ylabel="share of true lesions found")
-        axes.set(ylim=(-0.02, 1.02), title="FROC of lesions")
+        axes.set(ylim=(-0.02, 1.02), title=_title("FROC of lesions", part, why="lesions_not_comparable"))
         readings = ", ".join(
             f"{words.estimate(p)} at {p['false_positives_per_case']:g}" for p in curve["points"]
         )
@@ -108,7 +109,7 @@ def reliability(name: str, part: Mapping[str, Any]) -> Curve | None:
         axes.errorbar(
             x[filled], y[filled], reach, color=colour, marker="o", markersize=5, capsize=3, linewidth=1.4
         )
-        _unit_square(axes, "", "share that is tumour", "Reliability over voxels")
+        _unit_square(axes, "", "share that is tumour", _title("Reliability over voxels", part))
         edges = np.linspace(0, 1, len(x) + 1)
         below.bar(edges[:-1], curve["voxels"], width=1 / len(x), align="edge", color="#b8c2ca", edgecolor="w")
         axes.legend(loc="upper left", fontsize=9)
@@ -117,6 +118,13 @@ def reliability(name: str, part: Mapping[str, Any]) -> Curve | None:
         pairs = ", ".join(f"{a:.2f} → {b:.2f}" for a, b in zip(x[filled], y[filled], strict=True))
         alt = f"Reliability curve, predicted probability → share that is tumour, by bin: {pairs}."
         return Curve(name, curves.svg_of(figure), alt)
+
+
+def _title(title: str, *parts: Mapping[str, Any], why: str = "not_comparable") -> str:
+    """The title, and below it what is missing where it makes curves of no use for a comparison."""
+    return "\n".join(
+        [title, *dict.fromkeys(filter(None, ((part.get("maps") or {}).get(why) for part in parts)))]
+    )
 
 
 def _unit_square(axes: Axes, x: str, y: str, title: str) -> None:

@@ -12,8 +12,8 @@ from oncoseg.metrics.catalogue import METRICS
 from oncoseg.report import captions, matrices, operating, words
 from oncoseg.report.boxes import Scale, boxes
 from oncoseg.report.curves import Curve
-from oncoseg.report.distributions import bland_altman, histogram
-from oncoseg.statistics import SMALLEST_SAMPLE
+from oncoseg.report.distributions import bland_altman, histogram, volumes_in_words
+from oncoseg.statistics import SMALLEST_SAMPLE, rough_sentence
 
 HISTOGRAMS = ("dice", "surface_dice", "lesion_f1")
 """Metrics whose histogram is drawn."""
@@ -51,6 +51,7 @@ class Part(NamedTuple):
         figures: in the order of the page.
         numbers: what was read off the curves, with intervals: (name, estimate).
         patients: patient → metric of LISTED → row, worst Dice first.
+        caution: that intervals are rough; empty where they are not.
     """
 
     group: str
@@ -61,6 +62,7 @@ class Part(NamedTuple):
     figures: list[Figure]
     numbers: list[tuple[str, dict[str, Any]]]
     patients: dict[str, dict[str, Row]]
+    caution: str
 
 
 def read_parts(
@@ -115,12 +117,13 @@ def _part(
     name, title = safe_id("-".join(filter(None, (group, label)))), title_of(group, label)
     spread = [*_boxes(name, of_metric), *_histograms(name, of_metric), *_volumes(name, counts)]
     figures = [
-        Figure("How patients spread", spread, captions.of_spread(rows)),
+        Figure("How patients spread", spread, [*captions.of_spread(rows), *_about_volumes(counts)]),
         *_curves(name, title, described),
     ]
     patients = sorted(of_metric["dice"], key=lambda patient: _worst_first(of_metric["dice"][patient].value))
     listed = {patient: {m: of_metric[m][patient] for m in LISTED} for patient in patients}
-    return Part(group, label, name, title, table, figures, list(_numbers(described)), listed)
+    caution = rough_sentence(row["n"] for row in table if row["low"] is not None)
+    return Part(group, label, name, title, table, figures, list(_numbers(described)), listed, caution)
 
 
 def _curves(name: str, title: str, described: Mapping[str, Any]) -> Iterator[Figure]:
@@ -171,9 +174,18 @@ def _histograms(name: str, of_metric: Mapping[str, Mapping[str, Row]]) -> Iterat
 
 
 def _volumes(name: str, counts: list[dict[str, str]]) -> Iterator[Curve]:
-    volumes = [(float(row["true_ml"]), float(row["predicted_ml"])) for row in counts if row["true_ml"]]
-    if volumes:
+    if volumes := _known_volumes(counts):
         yield bland_altman(f"volumes-{name}", *zip(*volumes, strict=True))
+
+
+def _about_volumes(counts: list[dict[str, str]]) -> list[str]:
+    volumes = _known_volumes(counts)
+    return [volumes_in_words(*zip(*volumes, strict=True))] if volumes else []
+
+
+def _known_volumes(counts: list[dict[str, str]]) -> list[tuple[float, float]]:
+    """True and predicted volume of each case in millilitres."""
+    return [(float(row["true_ml"]), float(row["predicted_ml"])) for row in counts if row["true_ml"]]
 
 
 def _worst_first(value: float) -> float:

@@ -69,8 +69,10 @@ def score(value: float | None, digits: int = 2) -> str:
 
 
 def estimate(found: Mapping[str, Any], digits: int = 3) -> str:
-    """`0.712 (0.61–0.83)`, without the brackets where there is no interval."""
-    span = f" ({score(found['low'])}–{score(found['high'])})" if found["low"] is not None else ""
+    """`0.712 (0.612–0.834)`, without the brackets where there is no interval."""
+    span = (
+        f" ({score(found['low'], digits)}–{score(found['high'], digits)})" if found["low"] is not None else ""
+    )
     return score(found["value"], digits) + span
 
 

@@ -55,7 +55,8 @@ class Decoder:
             if len(frames) > 1:  # to tell which one it was
                 return [numbers for frame in frames for numbers in self.numbers([frame])]
             raise DataError(
-                f"{frames[0].file} is damaged: the decoder of its compressed pixels {error}. Copy it again."
+                f"{frames[0].file} is probably damaged: the decoder of its compressed pixels {error}. "
+                "Copy it again."
             ) from error
 
     def close(self) -> None:

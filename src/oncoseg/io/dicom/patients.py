@@ -6,7 +6,6 @@ be guessed from a plain hash. The salt is made once per user and kept in the use
 Keys are the same in every run with one salt. Who deletes the salt gets other keys.
 """
 
-import contextlib
 import hashlib
 import hmac
 import json
@@ -64,7 +63,12 @@ def _make(path: Path) -> None:
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(SALT_BYTES))
-        with contextlib.suppress(FileExistsError):
+        try:
             os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not path.exists():
+                temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

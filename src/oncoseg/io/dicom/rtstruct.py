@@ -88,7 +88,8 @@ def open_rtstruct(path: Path) -> StructureSet:
         raise DataError(f"{path} is a damaged RTSTRUCT. Export or copy it again.") from error
 
     def draw(structure: Structure, series: Series) -> Drawing:
-        contours = [_contour(item, path) for item in items.get(structure.number, ())]
+        with quiet():  # pydicom looks at values only now, and its warnings repeat them
+            contours = [_contour(item, path) for item in items.get(structure.number, ())]
         images = {each.sop_instance_uid for each in series.slices}
         related = series.uid in series_uids or any(contour.images & images for contour in contours)
         check_frame_of_reference(rois[structure.number].frame_of_reference_uid, series, related)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from oncoseg.errors import DataError, GeometryError
+from oncoseg.errors import DataError, GeometryError, OncosegError
 from oncoseg.io.dicom.decoder import Decoder, Frame
 from oncoseg.io.dicom.headers import numbers_of, quiet
 from oncoseg.io.dicom.pixel_format import LARGEST_COMPRESSION, LARGEST_SLICE_PIXELS
@@ -82,10 +82,15 @@ def open_seg(path: Path, fraction: float = 0.5) -> StructureSet:
     ]
 
     def draw(structure: Structure, series: Series) -> Drawing:
-        frame = str(parsed.dataset.get("FrameOfReferenceUID") or "")
-        check_frame_of_reference(frame, series, series.uid in parsed.series_uids)
-        with quiet():
-            return _draw(parsed, structure.number, fraction, series)
+        try:
+            with quiet():
+                frame = str(parsed.dataset.get("FrameOfReferenceUID") or "")
+                check_frame_of_reference(frame, series, series.uid in parsed.series_uids)
+                return _draw(parsed, structure.number, fraction, series)
+        except (OncosegError, MemoryError):
+            raise
+        except Exception as error:  # values are taken apart only now
+            raise DataError(f"{path} is a damaged DICOM SEG. Export or copy it again.") from error
 
     return StructureSet("SEG", distinct(structures), parsed.series_uids, draw)
 

@@ -1,0 +1,154 @@
+"""Damaged DICOM files and LIDC readings by the thousand: each must be read or refused with a `DataError`.
+
+    python tests/fuzz_dicom.py --runs 2000      # always the same files
+    python tests/fuzz_dicom.py --seconds 30     # others each time, as in `make fuzz`
+
+As `fuzz_nifti.py`, whose ways of damage it takes, for CT slices, multi-frame images, RTSTRUCT, SEG and XML.
+"""
+
+import contextlib
+import functools
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dicom_files import multi_frame, numbered, slices, write
+from fuzz_nifti import LARGEST_MEMORY, LONGEST_SECONDS, cut, flip_bits, insert, options, overwrite, seeds
+from oncoseg.errors import DataError, GeometryError
+from oncoseg.io.annotations import open_structures
+from oncoseg.io.dicom.series import Series
+from oncoseg.io.dicom.survey import find_series, survey
+from oncoseg.io.dicom.voxels import read_series
+from oncoseg.io.lidc_xml import read_lidc_xml
+from tiny_dicom import AXIAL, SALT, Drawn, write_ct, write_rtstruct, write_seg
+from tiny_lidc import Marked, Roi, Session, write_lidc_xml
+
+GRID = (8, 7, 3)
+
+ANNOTATIONS = ("rtstruct", "seg", "labelmap")
+
+LONGEST_MESSAGE = 2000
+"""Characters of an error: a sentence, not the file."""
+
+EVIL = (
+    b"\xff\xff\xff\xff",
+    b"\xff\xff",
+    b"\0\0\0\0",
+    b"\xff\xff\xff\x7f",
+    b"\0\0",
+    b"SQ",
+    b"UN",
+    b"99999999",
+)
+"""What a length, a count, a kind or a number may be replaced by."""
+
+
+@functools.cache
+def series(folder: Path) -> Series:
+    """The sound CT that the annotations mark."""
+    write_ct(folder / "ct", np.zeros(GRID))
+    return find_series(folder / "ct", salt=SALT)[0]
+
+
+@functools.cache
+def valid_files(folder: Path) -> Mapping[str, bytes]:
+    """Sound files of every kind: name → content."""
+    square = AXIAL.points([(2, 1, 1), (5, 1, 1), (5, 4, 1), (2, 4, 1)])
+    frame, place = np.eye(GRID[1], GRID[0], dtype=bool), AXIAL.points([(0, 0, 1)])[0].tolist()
+    files = {
+        "slice": write([slices(numbered(GRID))[0]], folder / "a")[0],
+        "frames": write([multi_frame(numbered(GRID))], folder / "b")[0],
+        "rtstruct": write_rtstruct(folder / "rs.dcm", {"GTV": [Drawn(square)], "PTV": [Drawn(square)]}),
+        "seg": write_seg(folder / "seg.dcm", [(1, frame, place)], ["GTV"]),
+        "labelmap": write_seg(folder / "map.dcm", [(1, frame, place)], ["GTV"], kind="LABELMAP"),
+        "xml": write_lidc_xml(
+            folder / "a.xml", "1.2", [Session([Marked([Roi("1.1", 0, [(2, 1), (4, 3)])])])]
+        ),
+    }
+    return {name: file.read_bytes() for name, file in files.items()}
+
+
+def replace(data: bytearray, rng: np.random.Generator) -> None:
+    """Put evil bytes where a length or a number may be."""
+    evil = EVIL[rng.integers(len(EVIL))]
+    at = int(rng.integers(max(1, len(data) - len(evil))))
+    data[at : at + len(evil)] = evil
+
+
+DAMAGES = (replace, replace, flip_bits, cut, overwrite, insert)
+
+
+def make_file(folder: Path, sound: Mapping[str, bytes], seed: int) -> Path:
+    """The damaged file of a seed."""
+    rng = np.random.default_rng(seed)
+    name = list(sound)[rng.integers(len(sound))]
+    content = bytearray(sound[name])
+    for _ in range(rng.integers(1, 5)):
+        DAMAGES[rng.integers(len(DAMAGES))](content, rng)
+    path = folder / f"{seed}-{name}{'.xml' if name == 'xml' else '.dcm'}"
+    path.write_bytes(content)
+    return path
+
+
+def check(path: Path, ct: Series) -> str:
+    """Read a file as what it was; gives `read` or `refused`.
+
+    Raises:
+        Exception: anything besides a `DataError`, or a `GeometryError` of contours that fit nowhere.
+    """
+    began = time.process_time()
+    try:
+        _read(path, ct)
+        result = "read"
+    except (DataError, GeometryError) as error:
+        if len(str(error)) > LONGEST_MESSAGE:
+            raise AssertionError("the message is no sentence") from error
+        result = "refused"
+    assert time.process_time() - began < LONGEST_SECONDS, "too slow"
+    return result
+
+
+def _read(path: Path, ct: Series) -> None:
+    kind = path.stem.partition("-")[2]
+    if kind == "xml":
+        read_lidc_xml(path)
+    elif kind in ANNOTATIONS:
+        opened = open_structures(path)
+        for structure in opened.structures:
+            assert opened.draw(structure, ct).inside.shape == ct.grid, "shape"
+    else:
+        for each in survey(path, salt=SALT).series:
+            assert np.isfinite(read_series(each).array).all(), "voxels"
+
+
+def main() -> int:
+    given = options(__doc__)
+    warnings.simplefilter("error")  # they would repeat values, such as a patient's name
+    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (LARGEST_MEMORY, LARGEST_MEMORY))
+    counts = {"read": 0, "refused": 0, "FOUND": 0}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ct, sound = series(folder), valid_files(folder)
+        for seed in seeds(given.runs, given.seconds):
+            path = make_file(folder, sound, seed)
+            try:
+                counts[check(path, ct)] += 1
+            except Exception as error:
+                counts["FOUND"] += 1
+                given.keep.mkdir(exist_ok=True)
+                (given.keep / path.name).write_bytes(path.read_bytes())
+                sys.stdout.write(f"{path.name}: {type(error).__name__}: {error}\n")
+            path.unlink()
+    sys.stdout.write(f"{counts}\n")
+    return 1 if counts["FOUND"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
