@@ -185,7 +185,7 @@ def test_a_compressed_image_of_another_size_is_refused(tmp_path: Path) -> None:
         dataset.Rows = 48
     write(packed, tmp_path)
     (series,) = find_series(tmp_path, salt=SALT)
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match="damaged"):
         read_series(series)
 
 
