@@ -180,8 +180,8 @@ def test_patients_come_from_a_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="case 'a' 2 patients"):
         read_patients(table)
     for text, message in {
-        "name\na\n": "its first line is 'name', without",
-        "case;patient\na;1\n": "its first line is 'case;patient', without",
+        "name\na\n": "its first line is 'name'",
+        "case;patient\na;1\n": "its first line is 'case;patient'",
         "case,patient\na,1\nb, \n": "gives case 'b' no patient",
         "case,patient\na\n": "gives case 'a' no patient",
     }.items():

@@ -10,9 +10,11 @@ import pytest
 from oncoseg.errors import DataError
 from oncoseg.evaluate.compare import compare
 from oncoseg.evaluate.contest_files import markdown
+from oncoseg.evaluate.contest_files import write as write_contest
 from oncoseg.evaluate.long_table import COUNTS
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.truths import Scored, check_same_truths, fingerprints, read_scored
+from oncoseg.report import write_comparison
 from test_pairs import GRID, marked, write
 
 CASES = ("a", "b", "c", "d", "e")
@@ -120,6 +122,8 @@ def test_evaluations_of_early_versions_are_compared_and_said_to_be_unchecked(tmp
     (remark,) = contest.remarks
     assert remark.startswith("The files of two, three are of an early version")
     assert remark in markdown(contest)
+    page = write_comparison(contest, write_contest(contest, tmp_path / "out"))
+    assert f'<div class="notice"><p>{remark}</p></div>' in page.read_text(encoding="utf-8")
 
 
 def without_column(path: Path) -> None:

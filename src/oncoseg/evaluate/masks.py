@@ -124,27 +124,44 @@ def evaluate_masks(
         pairs, without_class = _maps_of_classes(pairs, list(classes))
         mapped = frozenset(name for pair in pairs for name, _ in pair.maps)
         score = partial(_score_pair, dict(classes), chosen, share, resample, mapped)
-        scored: dict[str, _Scored] = {}
-        for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
-            scored[name] = result
-            if progress is not None:
-                progress(done, len(pairs))
+        scored = _score_all(score, pairs, count, progress)
     cases = [row for pair in pairs for row in scored[pair.case].scores]
     failures = {name: result.failure for name, result in sorted(scored.items()) if result.failure}
     of_maps = {name: result.map_failure for name, result in sorted(scored.items()) if result.map_failure}
     of_each = of_patients(cases, chosen)
-    summary = summarise(of_each, chosen) | {"format_version": FORMAT_VERSION}
-    summary |= {"classes": {name: list(values) for name, values in classes.items()}}
-    summary |= {"cases": len(pairs), "failures": failures, "map_failures": of_maps}
-    summary |= {"missing": [pair.case for pair in pairs if pair.prediction is None]}
-    summary |= {"without_truth": without_truth, "unlisted": _unlisted(pairs, patients)}
-    summary |= {"synthetic": synthetic, "maps_without_class": without_class}
+    summary = summarise(of_each, chosen) | {
+        "format_version": FORMAT_VERSION,
+        "classes": {name: list(values) for name, values in classes.items()},
+        "cases": len(pairs),
+        "failures": failures,
+        "map_failures": of_maps,
+        "missing": [pair.case for pair in pairs if pair.prediction is None],
+        "without_truth": without_truth,
+        "unlisted": [] if patients is None else [pair.case for pair in pairs if pair.case not in patients],
+        "synthetic": synthetic,
+        "maps_without_class": without_class,
+    }
     write(out, cases, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
     # after the scores are safe, which do not depend on it
     shown = pictures.draw(pairs, cases, of_each, classes, failures, share, resample, count)
     summary |= {"panels": write_panels(out, shown)}
     write_json(out / "summary.json", summary)
     return Result(out, cases, of_each, summary, failures, without_truth, of_maps)
+
+
+def _score_all(
+    score: Callable[[Pair], tuple[str, _Scored]],
+    pairs: Sequence[Pair],
+    count: int,
+    progress: Progress | None,
+) -> dict[str, _Scored]:
+    """Case → its scores, in order of arrival."""
+    scored = {}
+    for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
+        scored[name] = result
+        if progress is not None:
+            progress(done, len(pairs))
+    return scored
 
 
 def check_unseen(pairs: Sequence[Pair], split: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
@@ -247,11 +264,6 @@ def _labels_of(pairs: Sequence[Pair], share: float, count: int) -> dict[str, tup
     if not found:
         raise DataError("No truth holds any label; expected some tumour. Say what counts with --class.")
     return {f"label-{value}": (value,) for value in sorted(found)}
-
-
-def _unlisted(pairs: Sequence[Pair], patients: Mapping[str, str] | None) -> list[str]:
-    """Cases that a list of patients lacks, though it was given."""
-    return [] if patients is None else [pair.case for pair in pairs if pair.case not in patients]
 
 
 def _values_in(share: float, pair: Pair) -> list[int]:

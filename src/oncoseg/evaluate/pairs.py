@@ -121,10 +121,9 @@ def read_patients(path: Path) -> dict[str, str]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            if missing := {"case", "patient"} - set(reader.fieldnames or ()):
-                raise ValueError(
-                    f"its first line is {','.join(reader.fieldnames or ())!r}, without {missing}"
-                )
+            columns = reader.fieldnames or ()
+            if not {"case", "patient"} <= set(columns):
+                raise ValueError(f"its first line is {','.join(columns)!r}")
             rows = [((row["case"] or "").strip(), (row["patient"] or "").strip()) for row in reader]
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
