@@ -106,8 +106,13 @@ def compare(grid: tuple[int, int, int], rounds: int, quick: bool) -> None:
         run_python(__file__, "--write", scratch, *["--quick"] * quick)
         for turn in range(rounds):
             for number, (side, run) in enumerate(ways.items()):
-                print(f"round {turn + 1}: {side} …", file=sys.stderr, flush=True)
-                ended[side].append(run(scratch, scratch / f"{turn}-{number}.json"))
+                child = run(scratch, scratch / f"{turn}-{number}.json")
+                ended[side].append(child)
+                print(
+                    f"round {turn + 1}, {side}: {child.seconds:.1f} s, {child.processor_seconds:.1f} processor s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     what = f"{CASES} cases of {'×'.join(map(str, grid))}, {len(LABELS)} classes, {PROCESSES} processes"
     head = [what, "s", "processor s", "time / oncoseg's", "processor time / oncoseg's", "peak MiB"]
     print_table(head, [row(side, of_one, ended[f"oncoseg, {OURS[0]}"]) for side, of_one in ended.items()])
