@@ -1,14 +1,15 @@
 """Scoring four cases of 512×512×600 voxels from .nii.gz files, beside nnU-Net's evaluator and panoptica.
 
-    python benchmarks/evaluators_speed.py [--rounds 3] [--quick]
+    python benchmarks/evaluators_speed.py [--rounds 3] [--quick] [--only oncoseg nnU-Net]
 
 The masks are those of `metrics_speed.py`, with five classes. Each way reads both folders, scores every case
 and class in two processes, and writes its file. What each computes:
 
-- oncoseg, all 22 metrics: `evaluate_masks`, with overlap, volume, distances, surface Dice, lesions, panoptic
-  quality and BraTS 2023's lesion-wise scores, and all its tables; not the page that the command also draws.
-- oncoseg, overlap alone: the part of it that nnU-Net's evaluator does, too: reading, checking, counting. No
-  command does only this; it is here for the comparison.
+- oncoseg, the whole evaluation: `evaluate_masks`, with the tables, and slices of some cases for the page that
+  the command draws; not the page itself.
+- oncoseg, all 22 metrics: of this the scoring: overlap, volume, distances, surface Dice, lesions, panoptic
+  quality and BraTS 2023's lesion-wise scores.
+- oncoseg, overlap alone: of this what nnU-Net's evaluator does, too: reading, checking, counting.
 - nnU-Net: TP, FP, FN, TN, Dice and IoU.
 - panoptica: lesions, matched and scored with Dice, IoU and average distance, and the Dice of the whole class,
   as its defaults are. A second time with the voxels copied into the order that it is fast with: in a NIfTI
@@ -34,8 +35,8 @@ from metrics_speed import FULL, LABELS, QUICK, SPACING_MM, masks
 
 CASES, PROCESSES = 4, 2
 
-OURS = ("all 22 metrics", "overlap alone")
-"""Names in `_scoring_sides.SIDES`; others are compared with the first."""
+OURS = ("the whole evaluation", "all 22 metrics", "overlap alone")
+"""Names in `_scoring_sides.SIDES`. No command does the last two alone; they are here for the comparison."""
 
 PEERS: dict[str, tuple[Peer, tuple[str, ...]]] = {
     "nnU-Net": (NNUNET, ()),
@@ -70,10 +71,13 @@ def run_peer(python: Path, peer: Peer, options: Sequence[str], folder: Path, out
     return run_python("-I", peer.driver, *folders, out, *more, python=python)
 
 
-def sides(install: bool) -> dict[str, Side]:
-    """Every way that can be run here."""
-    found: dict[str, Side] = {f"oncoseg, {side}": partial(run_ours, side) for side in OURS}
+def sides(install: bool, only: tuple[str, ...]) -> dict[str, Side]:
+    """Every way that can be run here and whose name begins with one of `only`."""
+    ours = {f"oncoseg, {side}": partial(run_ours, side) for side in OURS}
+    found: dict[str, Side] = {side: run for side, run in ours.items() if side.startswith(only)}
     for name, (peer, options) in PEERS.items():
+        if not name.startswith(only):
+            continue
         try:
             python = _environments.python_of(peer, install)
         except Unavailable as reason:
@@ -84,33 +88,36 @@ def sides(install: bool) -> dict[str, Side]:
     return found
 
 
-def row(side: str, of_one: list[Child], ours: list[Child]) -> list[str]:
-    """Times, their ratios to ours, memory."""
-    pairs = list(zip(of_one, ours, strict=True))
+def row(side: str, of_one: list[Child], first: list[Child]) -> list[str]:
+    """Times, their ratios to the first's, memory."""
+    pairs = list(zip(of_one, first, strict=True))
     return [
         side,
         spread([child.seconds for child in of_one], 1),
         spread([child.processor_seconds for child in of_one], 1),
-        spread([child.seconds / mine.seconds for child, mine in pairs], 1),
-        spread([child.processor_seconds / mine.processor_seconds for child, mine in pairs], 1),
+        spread([child.seconds / one.seconds for child, one in pairs]),
+        spread([child.processor_seconds / one.processor_seconds for child, one in pairs]),
         spread([child.peak_mib for child in of_one], 0),
     ]
 
 
-def compare(grid: tuple[int, int, int], rounds: int, quick: bool) -> None:
+def compare(grid: tuple[int, int, int], rounds: int, quick: bool, only: tuple[str, ...]) -> None:
     """Run every way in turn, and print the table."""
-    ways = sides(install=not quick)
+    ways = sides(not quick, only)
     ended: dict[str, list[Child]] = {side: [] for side in ways}
     with scratch_folder() as scratch:
         # in a process of its own, since Linux counts what this one has taken for its children's peak
         run_python(__file__, "--write", scratch, *["--quick"] * quick)
         for turn in range(rounds):
             for number, (side, run) in enumerate(ways.items()):
-                print(f"round {turn + 1}: {side} …", file=sys.stderr, flush=True)
-                ended[side].append(run(scratch, scratch / f"{turn}-{number}.json"))
+                child = run(scratch, scratch / f"{turn}-{number}.json")
+                ended[side].append(child)
+                took = f"{child.seconds:.1f} s, {child.processor_seconds:.1f} processor s"
+                print(f"round {turn + 1}, {side}: {took}", file=sys.stderr, flush=True)
     what = f"{CASES} cases of {'×'.join(map(str, grid))}, {len(LABELS)} classes, {PROCESSES} processes"
-    head = [what, "s", "processor s", "time / oncoseg's", "processor time / oncoseg's", "peak MiB"]
-    print_table(head, [row(side, of_one, ended[f"oncoseg, {OURS[0]}"]) for side, of_one in ended.items()])
+    head = [what, "s", "processor s", "time / first's", "processor time / first's", "peak MiB"]
+    first = next(iter(ended.values()))
+    print_table(head, [row(side, of_one, first) for side, of_one in ended.items()])
 
 
 def main() -> None:
@@ -118,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--quick", action="store_true", help="only check that it works; installs nothing")
+    parser.add_argument("--only", nargs="+", default=[""], help="what the names of the ways begin with")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -131,7 +139,7 @@ def main() -> None:
         SIDES[side](Path(folder), Path(out))
     else:
         print_hardware()
-        compare(grid, 1 if arguments.quick else arguments.rounds, arguments.quick)
+        compare(grid, 1 if arguments.quick else arguments.rounds, arguments.quick, tuple(arguments.only))
 
 
 if __name__ == "__main__":
