@@ -332,7 +332,7 @@ def test_an_existing_folder_is_not_written_into(tmp_path: Path, capsys: Capture)
         (["agreement", "x", "--out", "y"], "evaluate.agreement.reader_agreement"),
         (["compare", "x", "y", "--out", "z"], "evaluate.compare.compare"),
         (["leaks", "x"], "evaluate.leaks.sides_of_run"),
-        (["inspect", "x"], "datasets.open_dataset"),
+        (["inspect", "x"], "inspect.inspect_dataset"),
     ],
 )
 def test_an_interrupted_command_claims_to_have_kept_something_only_where_it_has(

@@ -218,7 +218,7 @@ def test_the_terminal_says_what_was_forfeited_and_who_gave_false_alarms(
 ) -> None:
     truth, sly = str(tmp_path / "truth"), str(tmp_path / "sly")
     out = str(tmp_path / "printed")
-    assert main(["evaluate", "--prediction", sly, "--truth", truth, "--out", out, "--workers", "0"]) == 0
+    assert main(["evaluate", "--prediction", sly, "--truth", truth, "--out", out, "--workers", "0"]) == 2
     printed = capsys.readouterr().out
     assert "forfeited 3" in printed
     assert "forfeited: no mean, as files are missing" in printed

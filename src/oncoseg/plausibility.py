@@ -222,7 +222,7 @@ def _ct(values: Channel, in_hounsfield: bool) -> list[Doubt]:
             "RescaleIntercept. Convert the DICOM files again, or subtract 1024."
         )
         return [Doubt("not-hounsfield", in_hounsfield, text)]
-    if max(values.largest, -values.smallest) > METAL_HU or values.high - values.low < 1:
+    if max(values.largest, -values.smallest) > METAL_HU:
         text = f"{expected}, got {extremes}. Convert the DICOM files again."
         return [Doubt("not-hounsfield", in_hounsfield, text)]
     if values.smallest > NO_AIR_HU:
