@@ -69,12 +69,12 @@ def test_a_pattern_joins_structures_and_large_labels_have_room(
     assert (volume.array == 300).sum() == 9 + 9 - 4
 
 
-def test_remarks_say_what_was_asked_for(files: tuple[Path, ...], rtstruct: Path) -> None:
+def test_remarks_say_which_label_is_meant(files: tuple[Path, ...], rtstruct: Path) -> None:
     ref = ImageRef((rtstruct,), grid_of=files, structures=(("lung*", 1),))
     labels = read_labels(ref)
     assert labels.volume.array.sum() == 4
     assert any(
-        remark.startswith("lung*: 1 contour(s) lie before the first or after the last slice")
+        remark.startswith("label 1: 1 contour(s) lie before the first or after the last slice")
         for remark in labels.remarks
     )
     assert io.remarks(ref) == labels.remarks

@@ -47,7 +47,9 @@ class Volume:
             )
         if self.affine_ras.shape != (4, 4) or not np.isfinite(self.affine_ras).all():
             raise GeometryError(f"Expected a finite 4×4 affine, got {self.affine_ras.tolist()}.")
-        if abs(np.linalg.det(self.affine_ras[:3, :3])) == 0:
+        with np.errstate(all="ignore"):  # of an affine that is nearly singular
+            determinant = np.linalg.det(self.affine_ras[:3, :3])
+        if not abs(determinant) > 0:
             raise GeometryError(f"The affine is singular: {self.affine_ras.tolist()}.")
 
     @property

@@ -41,8 +41,8 @@ class Labels(NamedTuple):
 
     Attributes:
         volume: axes `1 i j k`, on the series' grid; uint8, or uint16 where labels exceed 255.
-        remarks: what was odd and could be dealt with, each beginning with what was asked for, as the file's
-            own names may name a patient.
+        remarks: what was odd and could be dealt with, each beginning with the label's number, as names of
+            structures may name a patient.
     """
 
     volume: Volume
@@ -143,7 +143,7 @@ def read_labels(ref: ImageRef) -> Labels:
         for structure in opened.find(pattern):
             drawing = opened.draw(structure, series)
             np.copyto(labels, label, where=drawing.inside)
-            remarks += [f"{pattern}: {remark}" for remark in drawing.remarks]
+            remarks += [f"label {label}: {remark}" for remark in drawing.remarks]
     return Labels(Volume(labels[None], series.affine_ras, header=series), tuple(dict.fromkeys(remarks)))
 
 

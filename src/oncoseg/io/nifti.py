@@ -86,8 +86,8 @@ class NiftiSlabs:
         self._component = self._checked(component)
         stored = self.header.stored.newbyteorder("=")
         self.dtype = np.dtype(np.float32) if self.header.scaling else stored
-        self.like = _empty_volume(path, self.header, self.dtype)
         self._check_size()
+        self.like = _empty_volume(path, self.header, self.dtype)
         self._voxels: np.ndarray | None = None
 
     def slab(self, axis: int, start: int, stop: int) -> np.ndarray:
