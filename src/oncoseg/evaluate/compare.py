@@ -32,7 +32,7 @@ correction for many tests harsher."""
 
 
 NOT_ADJUSTED = (
-    "Intervals of differences are each for one comparison and not adjusted for many; p-values are (Holm)."
+    "Intervals of differences are each for one comparison and not adjusted for many; p-values are, by Holm's method."
 )
 """What a reader of many comparisons has to know."""
 
@@ -172,7 +172,8 @@ def _part(
     common_only: bool,
     seed: int,
 ) -> Part:
-    higher = METRICS[key[2]].better == "higher"
+    metric = METRICS[key[2]]
+    higher = metric.better == "higher"
     values = {system: _mean_of(system, several) for system, several in trainings.items()}
     try:
         comparisons = compare_systems(
@@ -185,13 +186,14 @@ def _part(
             "(--common-only)."
         ) from error
     common, _ = common_patients(values, common_only)
-    summary = summarise_shares if METRICS[key[2]].yes_or_no else summarise
+    summary = summarise_shares if metric.yes_or_no else summarise
     summaries = {system: summary([of[patient] for patient in common], seed) for system, of in values.items()}
     variation = {
         system: across_seeds(np.array([[of[patient] for of in several] for patient in values[system]]), seed)
         for system, several in trainings.items()
         if len(several) > 1
     }
+    comparisons = [each._replace(unit=metric.unit) for each in comparisons]
     return Part(*key, values, summaries, comparisons, ranking, variation)
 
 
