@@ -32,7 +32,8 @@ correction for many tests harsher."""
 
 
 NOT_ADJUSTED = (
-    "Intervals of differences are each for one comparison and not adjusted for many; p-values are, by Holm's method."
+    "Intervals of differences are each for one comparison and not adjusted for many; p-values are, by Holm's "
+    "method."
 )
 """What a reader of many comparisons has to know."""
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from oncoseg.evaluate.panels import Panel
-from oncoseg.files import write_bytes, write_text
+from oncoseg.files import write_text
 from oncoseg.metrics.catalogue import SITUATIONS
 from oncoseg.report import curves, examples, operating, pages
 from oncoseg.report.comparison import write_comparison
 from oncoseg.report.contents import Contents, read_run
 from oncoseg.report.curves import Curve
 from oncoseg.report.evaluation import write_evaluation
+from oncoseg.report.figures import write_figures
 from oncoseg.report.parts import plots_of
 
 __all__ = ["FIGURE_SUFFIXES", "write_comparison", "write_evaluation", "write_report"]
@@ -48,10 +49,8 @@ def write_report(run: Path, evaluation: Path | None = None) -> Path:
     path = (evaluation or run) / "report" / "index.html"
     write_text(path, _page(contents, plots, panels))
     parts = contents.evaluation.parts if contents.evaluation else []
-    for curve in chain(*plots.values(), plots_of(parts)):
-        write_bytes(path.with_name(f"{curve.name}.svg"), curve.svg)
-    if panels:
-        write_bytes(path.with_name("examples.png"), examples.overview(panels, contents.synthetic))
+    pictures = examples.overview(panels, contents.synthetic) if panels else None
+    write_figures(path.parent, chain(*plots.values(), plots_of(parts)), pictures)
     return path
 
 
