@@ -16,6 +16,7 @@ from oncoseg.report.curves import Curve
 from oncoseg.report.evaluation import write_evaluation
 from oncoseg.report.figures import write_figures
 from oncoseg.report.parts import plots_of
+from oncoseg.statistics import SMALLEST_SAMPLE
 
 __all__ = ["FIGURE_SUFFIXES", "write_comparison", "write_evaluation", "write_report"]
 
@@ -80,6 +81,7 @@ def _page(contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequ
         **vars(contents),
         plots=plots,
         situations=SITUATIONS,
+        smallest_sample=SMALLEST_SAMPLE,
         examples=[examples.example(panel) for panel in panels],
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
     )
