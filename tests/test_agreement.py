@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,10 @@ from PIL import Image
 
 from oncoseg.cli import main
 from oncoseg.errors import DataError
+from oncoseg.evaluate import long_table
 from oncoseg.evaluate.agreement import reader_agreement
+from oncoseg.report import write_evaluation
+from test_pairs import write as write_mask
 from tiny import brats_case
 
 
@@ -69,4 +73,51 @@ def test_one_reader_agrees_with_nobody(tmp_path: Path, capsys: pytest.CaptureFix
     assert not (tmp_path / "out").exists()
     nodule(tmp_path / "two", 1, slice(0, 4), slice(1, 5))
     assert main(["agreement", str(tmp_path / "two"), "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
-    assert "one-against-others tumour" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "reader-pair tumour" in said
+    assert "one-against-others tumour" not in said  # the other one is half of a pair already
+
+
+def table_of_two(folder: Path, second: tuple[int, ...]) -> Path:
+    """A patient with a case for each number of voxels that the second reader marks; the first marks two."""
+    lines = ["case,patient,label.anna,label.berta"]
+    for number, marked in enumerate(second):
+        for reader, length in (("anna", 2), ("berta", marked)):
+            mask = np.zeros((8, 8, 8), np.uint8)
+            mask[:length, 4, 4] = 1
+            write_mask(folder / f"{reader}{number}.nii.gz", mask)
+        lines.append(f"c{number},P,anna{number}.nii.gz,berta{number}.nii.gz")
+    (folder / "readers.csv").write_text("\n".join(lines) + "\n")
+    return folder / "readers.csv"
+
+
+def test_volumes_of_two_readers_do_not_cancel(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    found = reader_agreement(table_of_two(tmp_path / "data", (4, 1)), tmp_path / "out", workers=0)
+    (pair,) = [row for row in found.patients if row.group == "reader-pair"]
+    # 2 against 4 voxels: 2/2 and 2/4 of the truth; 2 against 1: 1/2 and 1/1
+    assert pair.values["volume_error"] == pytest.approx((1 + 0.5 + 0.5 + 1) / 4)
+    assert math.isnan(pair.values["volume_difference_ml"])
+    assert pair.rules["volume_difference_ml"] == "both_orders"
+    page = write_evaluation(tmp_path / "out").read_text(encoding="utf-8")
+    assert "<h1>Agreement of readers of 1 patient</h1>" in page
+    assert "the mean difference of volumes is 0 by its making" in page
+    assert "0 of 2 predictions missing" not in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_one_bad_case_costs_no_other_its_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    table = table_of_two(tmp_path / "data", (2, 2, 2))
+    write_mask(tmp_path / "data" / "berta1.nii.gz", np.ones((8, 8, 7), np.uint8))
+    assert main(["agreement", str(table), "--out", str(tmp_path / "out"), "--workers", "0"]) == 2
+    said = capsys.readouterr()
+    assert "1 case could not be used and had to be left out:\n  c1: " in said.err
+    assert "1 case was left out" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    cases = {row.case.partition(":")[0] for row in long_table.read(tmp_path / "out", long_table.CASES)}
+    assert cases == {"c0", "c2"}
+    (tmp_path / "data" / "berta0.nii.gz").unlink()
+    for number in (0, 2):
+        write_mask(tmp_path / "data" / f"berta{number}.nii.gz", np.ones((8, 8, 7), np.uint8))
+    with pytest.raises(DataError, match="No case can be used"):
+        reader_agreement(table, tmp_path / "none", workers=0)
+    assert not (tmp_path / "none").exists()

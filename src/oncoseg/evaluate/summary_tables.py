@@ -49,6 +49,7 @@ def of_masks(summary: Mapping[str, Any]) -> PaperTable:
         f"interval over patients ({interval_kinds(summary['table'])}); n: patients with a value; by rule: "
         "patients whose value was decided by a rule for empty or missing masks, or who have none for it.",
         *_rough(row for row in summary["table"]),
+        *summary.get("remarks", []),
         f"Empty and missing masks: policy {scoring['policy']}{changed}. Surface Dice at "
         f"{scoring['tolerance_mm']:g} mm; lesions with {scoring['connectivity']} neighbours, from "
         f"{scoring['min_lesion_mm3']:g} mm³; BraTS rules: {scoring['challenge']}.",
@@ -95,6 +96,8 @@ def interval_kinds(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _missing(summary: Mapping[str, Any]) -> str:
+    if summary.get("readers"):
+        return f"{summary['cases']} cases with several readers, {len(summary['left_out'])} unusable"
     missing, unusable = len(summary.get("missing", [])), len(summary["failures"])
     maps = len(summary.get("map_failures", []))
     of_maps = f", of those that are left {maps} with an unusable probability map" if maps else ""
