@@ -20,7 +20,11 @@ def test_two_cases_of_each_patient_by_hand() -> None:
     assert found.lower.value == pytest.approx(2 - reach)
     assert found.upper.value == pytest.approx(2 + reach)
     assert (found.cases, found.patients) == (20, 10)
-    assert found.upper.note == "BCa bootstrap"
+    # t(0.975, 9) = 2.2622; the sums of the patients are off by 4 each: ten times 16 · 10 / 9 / 20²
+    assert found.mean.high == pytest.approx(2 + 2.2622 * math.sqrt(16 * 10 * (10 / 9) / 400), abs=1e-3)
+    of_sd = 2 * ((between / 2) ** 2 / 9 + (within / 2) ** 2 / 10) / (4 * variance)
+    of_limit = 16 * 10 * (10 / 9) / 400 + 1.96**2 * of_sd
+    assert found.upper.high == pytest.approx(2 + reach + 2.2622 * math.sqrt(of_limit), abs=1e-3)
     # as if independent, the variance would be 100 / 19
     assert variance > 100 / 19
 
@@ -43,16 +47,15 @@ def test_patients_of_different_size_are_weighed_as_in_the_paper() -> None:
     assert found.lower.low < found.lower.value < found.lower.high
 
 
-def test_one_case_each_is_the_method_of_1986() -> None:
+def test_one_case_each_is_the_method_of_1999() -> None:
     d = [float(n) for n in range(10)]
     found = limits_of_agreement(d, list(range(10)))
     sd = np.std(d, ddof=1)
     assert found.upper.value == pytest.approx(4.5 + 1.96 * sd)
     # t(0.975, 9) = 2.2622
     assert found.mean.high == pytest.approx(4.5 + 2.2622 * sd / math.sqrt(10), abs=1e-3)
-    assert found.upper.high == pytest.approx(
-        4.5 + 1.96 * sd + math.sqrt(3) * 2.2622 * sd / math.sqrt(10), abs=2e-3
-    )
+    of_limit = sd**2 * (1 / 10 + 1.96**2 / 18)
+    assert found.upper.high == pytest.approx(4.5 + 1.96 * sd + 2.2622 * math.sqrt(of_limit), abs=1e-3)
 
 
 def test_differences_that_cancel_within_a_patient_do_not_widen_the_limits() -> None:

@@ -102,12 +102,13 @@ def test_limits_of_agreement_by_hand_and_only_with_enough_patients() -> None:
 
 def test_volumes_have_limits_with_intervals_or_a_reason_why_not() -> None:
     true, predicted = [10.0] * 10, [9.0, 11.0] * 5
-    # s = √(10/9), t(0.975, 9) = 2.262: ± 2.262 · s / √10 = 0.754, √3 times that for a limit
+    # s² = 10/9, t(0.975, 9) = 2.262: ± 2.262 · √(s² / 10) = 0.754; of a limit
+    # ± 2.262 · √(s² (1/10 + 1.96²/18))
     assert bland_altman("b", volumes(true, predicted)).caption == (
         "Volumes: predicted minus true is +0.00 [−0.75, +0.75] ml in the mean of 10 cases of 10 patients; "
-        "limits of agreement −2.07 [−3.37, −0.76] and +2.07 [+0.76, +3.37] ml. They are to hold 95 % of "
-        "single cases, if differences are about normal and do not grow with the volume. Intervals by "
-        "Student's t (Bland and Altman 1986)."
+        "limits of agreement −2.07 [−3.40, −0.73] and +2.07 [+0.73, +3.40] ml. They are to hold 95 % of "
+        "single cases, if differences are about normal and do not grow with the volume; intervals by "
+        "Student's t over patients. Made as by Bland and Altman (1999)."
     )
     few = bland_altman("b", volumes(true[:8], predicted[:8])).caption
     assert "+0.00 ml in the mean of 8 cases of 8 patients" in few
@@ -120,7 +121,7 @@ def test_volumes_of_several_cases_per_patient_say_how_their_limits_were_made() -
     plot = bland_altman("b", volumes([10.0] * 36, (10 + of_patient).tolist(), cases_each=3))
     assert "36 cases of 12 patients; limits of agreement" in plot.caption
     assert "variance between patients to that within them (Bland and Altman 2007)" in plot.caption
-    assert "Student" not in plot.caption
+    assert "1999" not in plot.caption
 
 
 def test_a_missing_prediction_is_a_cross_among_the_volumes(evaluated: dict[str, Path]) -> None:

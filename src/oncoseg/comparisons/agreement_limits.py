@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oncoseg.statistics import CONFIDENCE, Estimate, Statistic, estimate
+from oncoseg.statistics import CONFIDENCE, Estimate
 
 SMALLEST_FOR_LIMITS = 10
 """With fewer patients no limits of agreement are given: they rest on a standard deviation."""
@@ -33,7 +33,15 @@ class Limits(NamedTuple):
     patients: int
 
 
-def limits_of_agreement(differences: Sequence[float], patients: Sequence[Hashable], seed: int = 0) -> Limits:
+class _Spread(NamedTuple):
+    """Variances of a single difference, of the mean of all, and of the standard deviation of a single one."""
+
+    single: float
+    of_mean: float
+    of_sd: float
+
+
+def limits_of_agreement(differences: Sequence[float], patients: Sequence[Hashable]) -> Limits:
     """The range that holds the difference of 95 % of single cases, if differences are about normal.
 
     The variance of a difference is that between patients and that within them together, from a one-way
@@ -41,55 +49,48 @@ def limits_of_agreement(differences: Sequence[float], patients: Sequence[Hashabl
     between the measurements): several cases of one patient are not independent. A negative component
     between patients is kept, so that differences that cancel within a patient do not widen the limits.
 
-    With one case per patient this is Bland and Altman's method of 1986 (Lancet), and the intervals are
-    theirs: s / √n of the mean, √3 times as much of a limit, with Student's t. Elsewhere patients are drawn
-    anew with all their cases (BCa bootstrap).
+    Intervals are by Student's t with patients − 1 degrees of freedom. With one case per patient all is as in
+    Bland and Altman, Stat. Methods Med. Res. 1999: a limit has the variance s² (1 / n + 1.96² / (2 (n − 1))).
+    With several, the mean's variance is that of clusters, and the standard deviation's follows from those of
+    the two mean squares.
 
     Args:
         differences: one per case, at least one.
         patients: whose case it is.
-        seed: of the bootstrap.
     """
     groups: dict[Hashable, list[float]] = {}
     for difference, patient in zip(differences, patients, strict=True):
         groups.setdefault(patient, []).append(difference)
-    n, cases = len(groups), len(differences)
-    statistic = _moments(list(groups.values()))
+    n, cases, mean = len(groups), len(differences), float(np.mean(differences))
     if n < SMALLEST_FOR_LIMITS:
         few = f"no interval: {n} patients, fewer than {SMALLEST_FOR_LIMITS}"
-        mean = float(np.mean(differences))
         return Limits(Estimate(mean, None, None, n, few), None, None, cases, n)
-    found = estimate(statistic, n, seed=seed) if n < cases else _by_student(statistic(np.ones((1, n)))[0], n)
-    mean_difference, lower, upper = found
-    return Limits(mean_difference, lower, upper, cases, n)
+    spread = _spread([np.array(group) for group in groups.values()], mean)
+    reach = NORMAL_95 * math.sqrt(spread.single)
+    of_limit = spread.of_mean + NORMAL_95**2 * spread.of_sd
+    return Limits(
+        _by_student(mean, spread.of_mean, n),
+        _by_student(mean - reach, of_limit, n),
+        _by_student(mean + reach, of_limit, n),
+        cases,
+        n,
+    )
 
 
-def _moments(groups: Sequence[Sequence[float]]) -> Statistic:
-    """Weights of the patients → mean, lower and upper limit."""
-    size = np.array([len(group) for group in groups], dtype=float)
-    centre = float(np.mean([value for group in groups for value in group]))
-    means = np.array([np.mean(group) for group in groups]) - centre
-    within = np.array([np.sum((np.array(group) - np.mean(group)) ** 2) for group in groups])
-
-    def of_weights(weights: np.ndarray) -> np.ndarray:
-        n, cases = weights.sum(axis=1), weights @ size
-        mean = weights @ (size * means) / cases
-        between = np.maximum(weights @ (size * means**2) - cases * mean**2, 0) / (n - 1)
-        free = cases - n
-        inside = np.where(free > 0, weights @ within / np.maximum(free, 1), 0)
-        usual_size = (cases - weights @ size**2 / cases) / (n - 1)
-        reach = NORMAL_95 * np.sqrt(between / usual_size + (1 - 1 / usual_size) * inside)
-        return np.stack([centre + mean, centre + mean - reach, centre + mean + reach], axis=1)
-
-    return of_weights
+def _spread(groups: Sequence[np.ndarray], mean: float) -> _Spread:
+    n, size = len(groups), np.array([len(group) for group in groups])
+    cases, off = int(size.sum()), np.array([group.mean() - mean for group in groups])
+    between = float(np.sum(size * off**2)) / (n - 1)
+    within = sum(float(np.sum((group - group.mean()) ** 2)) for group in groups) / max(cases - n, 1)
+    share = (n - 1) / (cases - float(np.sum(size**2)) / cases)
+    single = share * between + (1 - share) * within
+    of_mean = float(np.sum((size * off) ** 2)) * n / (n - 1) / cases**2
+    of_single = 2 * ((share * between) ** 2 / (n - 1) + ((1 - share) * within) ** 2 / max(cases - n, 1))
+    return _Spread(single, of_mean, of_single / (4 * single) if single else 0.0)
 
 
-def _by_student(values: np.ndarray, n: int) -> list[Estimate]:
-    """Intervals of mean, lower and upper limit of n independent differences."""
+def _by_student(value: float, variance: float, n: int) -> Estimate:
     from scipy.stats import t
 
-    mean, lower, upper = map(float, values)
-    sd = (upper - lower) / 2 / NORMAL_95
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
-    of_each = ((mean, reach), (lower, math.sqrt(3) * reach), (upper, math.sqrt(3) * reach))
-    return [Estimate(x, x - around, x + around, n, "Student's t") for x, around in of_each]
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * math.sqrt(variance)
+    return Estimate(value, value - reach, value + reach, n, "Student's t")

@@ -69,14 +69,14 @@ def volumes_in_words(cases: Sequence[Volumes], limits: Limits) -> str:
     several = limits.cases > limits.patients
     how = (
         "Cases of one patient are not independent: the limits add the variance between patients to that "
-        "within them (Bland and Altman 2007), and the intervals are from drawing the patients anew (BCa)."
+        "within them (Bland and Altman 2007)."
         if several
-        else "Intervals by Student's t (Bland and Altman 1986)."
+        else "Made as by Bland and Altman (1999)."
     )
     return (
         f"{said}; limits of agreement {_signed(limits.lower)} and {_signed(limits.upper)} ml. They are to "
-        f"hold 95 % of single cases, if differences are about normal and do not grow with the volume. {how}"
-        f"{_absent(cases)}"
+        "hold 95 % of single cases, if differences are about normal and do not grow with the volume; intervals by "
+        f"Student's t over patients. {how}{_absent(cases)}"
     )
 
 
