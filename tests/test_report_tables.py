@@ -189,3 +189,17 @@ def test_wilsons_interval_is_named_where_it_is_used(evaluated: dict[str, Path], 
     page = write_evaluation(tmp_path / "out").read_text(encoding="utf-8")
     assert "(BCa bootstrap)" in page  # half of a patient's cases have a false alarm, so that it is no share
     assert "Wilson" not in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_comparison_says_by_which_rules_and_what_was_not_handed_in(
+    evaluated: dict[str, Path], tmp_path: Path
+) -> None:
+    contest = compare(evaluated, metrics=["dice"])
+    page = write_comparison(contest, write(contest, tmp_path / "out")).read_text(encoding="utf-8")
+    summary = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+    for said in (page, summary):
+        assert "poor: 0 of 6 predictions missing, 1 unusable; they count as missing." in said
+        assert "Empty and missing masks: policy strict, the same for all. Surface Dice at 2 mm." in said
+    assert "prediction_empty 1, prediction_missing 1</td>" in page
+    assert "decided: poor prediction_empty 1, prediction_missing 1" in summary
+    assert "policy strict" in (tmp_path / "out" / "summary.tex").read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from oncoseg.comparisons import (
 from oncoseg.comparisons.rank_stability import without_stability
 from oncoseg.comparisons.systems import ALPHA
 from oncoseg.errors import DataError, nearest
+from oncoseg.evaluate.contest_rules import Touched, handed_in, policy_sentence, touched_by_rules
 from oncoseg.evaluate.entrants import Entrant, Key, check_not_forfeited, copies, read_entrants, remarks_on
 from oncoseg.evaluate.false_alarms import FALSE_ALARM, FalseAlarms, false_alarms
 from oncoseg.metrics.catalogue import METRICS
@@ -50,6 +51,7 @@ class Part(NamedTuple):
         comparisons: every pair of systems, or every system with the reference.
         ranking: of the systems and how stable it is.
         variation: system → how its score varies between its trainings, where it has several.
+        touched: system → rule for empty or missing masks → patients whose value it decided.
     """
 
     group: str
@@ -60,6 +62,7 @@ class Part(NamedTuple):
     comparisons: list[Comparison]
     ranking: RankStability
     variation: dict[str, SeedVariation]
+    touched: Touched
 
 
 class Contest(NamedTuple):
@@ -71,6 +74,7 @@ class Contest(NamedTuple):
         synthetic: whether any of them was scored on phantoms.
         remarks: what the reader of the results has to know besides.
         false_alarms: one per group and class of which some patients have none.
+        policy: how empty and missing masks were scored.
     """
 
     systems: list[str]
@@ -78,6 +82,7 @@ class Contest(NamedTuple):
     synthetic: bool
     remarks: list[str]
     false_alarms: list[FalseAlarms]
+    policy: str
 
     @property
     def cautions(self) -> list[str]:
@@ -85,7 +90,7 @@ class Contest(NamedTuple):
         differences = [each.difference for part in self.parts for each in part.comparisons]
         summaries = [found for part in self.parts for found in part.summaries.values()]
         rough = rough_sentence(one.n for one in (*summaries, *differences) if one.low is not None)
-        return [*([rough] if rough else []), NOT_ADJUSTED]
+        return [said for said in (rough, NOT_ADJUSTED, self.policy) if said]
 
 
 def compare(
@@ -121,13 +126,19 @@ def compare(
     if not shared:
         raise DataError(_nothing_shared(everyone, metrics))
     classes = list(dict.fromkeys(key[:2] for key in shared))
-    remarks = remarks_on(everyone, classes, metrics) + copies(systems)
-    parts = [_part(key, _table(systems, key), reference, common_only, seed) for key in shared]
+    remarks = remarks_on(everyone, classes, metrics) + copies(systems) + handed_in(everyone)
+    parts = [
+        _part(key, _table(systems, key), reference, common_only, seed)._replace(
+            touched=touched_by_rules(systems, key)
+        )
+        for key in shared
+    ]
     family = iter(as_family([one for part in parts for one in part.comparisons]))
     parts = [_judged(part, [next(family) for _ in part.comparisons]) for part in parts]
     found = [_alarms(systems, each) for each in classes if (*each, FALSE_ALARM) in keys]
     synthetic = any(entrant.summary.get("synthetic", False) for entrant in everyone)
-    return Contest(list(folders), parts, synthetic, remarks, [each for each in found if each])
+    policy = policy_sentence(everyone[0].summary["scoring"]) if everyone[0].summary.get("scoring") else ""
+    return Contest(list(folders), parts, synthetic, remarks, [each for each in found if each], policy)
 
 
 def _check_names(folders: Mapping[str, object], metrics: Sequence[str], reference: str | None) -> None:
@@ -195,7 +206,7 @@ def _part(
         if len(several) > 1
     }
     comparisons = [each._replace(unit=metric.unit) for each in comparisons]
-    return Part(*key, values, summaries, comparisons, ranking, variation)
+    return Part(*key, values, summaries, comparisons, ranking, variation, {})
 
 
 def _judged(part: Part, comparisons: list[Comparison]) -> Part:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from oncoseg.evaluate import contest_rules
 from oncoseg.evaluate.compare import Contest, Part
 from oncoseg.evaluate.contest_files import heading
 from oncoseg.files import write_text
@@ -58,5 +59,10 @@ def _plot(part: Part, systems: Sequence[str]) -> curves.Curve:
 def _rows(part: Part) -> list[dict[str, object]]:
     """The systems from first to last."""
     return [
-        {"place": place, "summary": part.summaries[place.system]._asdict()} for place in part.ranking.systems
+        {
+            "place": place,
+            "summary": part.summaries[place.system]._asdict(),
+            "rules": contest_rules.in_words(part.touched[place.system]),
+        }
+        for place in part.ranking.systems
     ]

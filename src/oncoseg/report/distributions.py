@@ -75,8 +75,8 @@ def volumes_in_words(cases: Sequence[Volumes], limits: Limits) -> str:
     )
     return (
         f"{said}; limits of agreement {_signed(limits.lower)} and {_signed(limits.upper)} ml. They are to "
-        "hold 95 % of single cases, if differences are about normal and do not grow with the volume; intervals by "
-        f"Student's t over patients. {how}{_absent(cases)}"
+        "hold 95 % of single cases, if differences are about normal and do not grow with the volume; "
+        f"intervals by Student's t over patients. {how}{_absent(cases)}"
     )
 
 
