@@ -139,11 +139,23 @@ def test_the_page_names_what_was_compared_and_every_missing_file(tmp_path: Path)
     patients = {f"p{number}": "P" for number in range(5)}
     evaluate_masks(tmp_path / "truth", tmp_path / "ours", tmp_path / "out", patients=patients, workers=0)
     page = write_evaluation(tmp_path / "out").read_text(encoding="utf-8")
-    assert "ours against truth · 6 cases" in page
+    assert "ours against truth · 6 cases · policy" in page
     assert "1 of 6 cases without a prediction, by the policy counted as missing: <strong>p0</strong>" in page
     assert "probability map of <strong>p1</strong> could not be used" in page
     assert "1 of 6 cases are not in the list of patients" in page
     assert "the first is p5" in page
+
+
+def test_the_page_says_where_grids_were_changed_and_cases_taken_for_patients(tmp_path: Path) -> None:
+    for number in range(2):
+        for side in ("truth", "ours"):
+            write_mask(tmp_path / side / f"p{number}.nii.gz", marked())
+    for resample in (False, True):
+        out = tmp_path / str(resample)
+        evaluate_masks(tmp_path / "truth", tmp_path / "ours", out, resample=resample, workers=0)
+        page = write_evaluation(out).read_text(encoding="utf-8")
+        assert ("brought onto it by nearest neighbour" in page) == resample
+        assert "2 cases, each taken for a patient of its own · policy" in page
 
 
 def test_every_small_plot_has_its_caption_above_it(evaluated: dict[str, Path]) -> None:

@@ -132,7 +132,11 @@ def evaluate_masks(
     summary = summarise(of_each, chosen) | {
         "format_version": FORMAT_VERSION,
         "classes": {name: list(values) for name, values in classes.items()},
-        "compared": {"prediction": prediction.resolve().name, "truth": truth.resolve().name},
+        "compared": {
+            "prediction": prediction.resolve().name,
+            "truth": truth.resolve().name,
+            "resampled": resample,
+        },
         "cases": len(pairs),
         "failures": failures,
         "map_failures": of_maps,
