@@ -1,4 +1,5 @@
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,13 @@ import pytest
 from PIL import Image
 
 from oncoseg.cli import main
-from oncoseg.errors import DataError
-from oncoseg.evaluate import long_table
+from oncoseg.datasets import open_dataset
+from oncoseg.datasets.base import Case
+from oncoseg.errors import DataError, RunError
+from oncoseg.evaluate import agreement, long_table
 from oncoseg.evaluate.agreement import reader_agreement
+from oncoseg.evaluate.scoring import CaseScores, Scoring
+from oncoseg.evaluate.unfinished import Unfinished
 from oncoseg.report import write_evaluation
 from test_pairs import write as write_mask
 from tiny import brats_case
@@ -121,3 +126,50 @@ def test_one_bad_case_costs_no_other_its_scores(tmp_path: Path, capsys: pytest.C
     with pytest.raises(DataError, match="No case can be used"):
         reader_agreement(table, tmp_path / "none", workers=0)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_stopped_agreement_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for patient in range(4):
+        nodule(tmp_path / "data", patient, slice(0, 4), slice(patient, 5), slice(0, 0))
+    reader_agreement(tmp_path / "data", tmp_path / "whole", workers=0)
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reader_agreement(tmp_path / "data", tmp_path / "out", workers=0, progress=stop)
+    scored: list[str] = []
+    real = agreement._score_readers
+
+    def watched(scoring: Scoring, share: float, case: Case) -> list[CaseScores]:
+        scored.append(case.id)
+        return real(scoring, share, case)
+
+    monkeypatch.setattr(agreement, "_score_readers", watched)
+    seen: list[tuple[int, int]] = []
+    reader_agreement(tmp_path / "data", tmp_path / "out", workers=0, progress=lambda *d: seen.append(d))
+    assert len(scored) == 1
+    assert seen == [(4, 4)]
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert not (tmp_path / "out" / ".unfinished").exists()
+    with pytest.raises(RunError, match="exists already"):
+        reader_agreement(tmp_path / "data", tmp_path / "out", workers=0)
+
+
+def test_nothing_is_taken_from_before_where_settings_or_files_have_changed(tmp_path: Path) -> None:
+    nodule(tmp_path / "data", 1, slice(0, 4), slice(2, 6), slice(2, 6))
+    (case,) = open_dataset(tmp_path / "data", need_images=False).cases
+    rows = agreement._score_readers(Scoring(), 0.5, case)
+    before = Unfinished(tmp_path / "out", "The folder", ["strict"])
+    before.keep(case, rows)
+    again = before.recall(case)
+    assert again is not None
+    assert [row.counts for row in again] == [row.counts for row in rows]
+    assert [row.rules for row in again] == [row.rules for row in rows]
+    np.testing.assert_equal([row.values for row in again], [row.values for row in rows])
+    assert Unfinished(tmp_path / "out", "The folder", ["drop"]).recall(case) is None
+    file = case.masks[0].files[0]
+    os.utime(file, ns=(0, 0))
+    assert before.recall(case) is None

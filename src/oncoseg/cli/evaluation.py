@@ -275,6 +275,7 @@ def agreement(dataset: Path, /, *, out: Path, consensus: float = 0.5, workers: i
 
     Every two readers, and of three or more every reader with the consensus of the others; the patient is the
     unit. Cases that cannot be used are left out; the exit code is then 2, after all scores are written.
+    Stopped, the same command goes on where it was.
 
     Args:
         dataset: A data set whose cases have several masks.

@@ -21,12 +21,14 @@ from oncoseg.evaluate.scoring import (
     UNDEFINED,
     CaseScores,
     Scoring,
+    as_json,
     of_patients,
     score_case,
 )
 from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
-from oncoseg.files import filled, new_folder
+from oncoseg.evaluate.unfinished import Unfinished
+from oncoseg.files import filled
 from oncoseg.labels import check_share, consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.volume import check_same_grid
@@ -67,11 +69,12 @@ def reader_agreement(
 ) -> Result:
     """Score the readers of a data set against each other.
 
-    Of every two readers each is the truth once, since their order in a data set means nothing.
+    Of every two readers each is the truth once, since their order in a data set means nothing. Stopped, the
+    same call goes on where it was.
 
     Args:
         data: a data set of a known layout.
-        out: a new folder for the tables.
+        out: a new folder for the tables, or one that a stopped call has left.
         scoring: what there is to choose about the metrics.
         share: of the other readers that must mark a voxel.
         workers: processes; None for one per processor, 0 for none besides this one.
@@ -88,15 +91,20 @@ def reader_agreement(
     if not cases:
         raise DataError(f"No case in {data} has the masks of several readers; expected two or more.")
     count = processes_within(workers, None, GIB_PER_PROCESS, len(cases))
-    out = new_folder(out, "The folder of the agreement")
+    so_far = Unfinished(out, "The folder of the agreement", [as_json(chosen), share])
     with filled(out):
-        found: dict[str, list[CaseScores]] = {}
+        found = {case.id: rows for case in cases if (rows := so_far.recall(case)) is not None}
+        left = {case.id: case for case in cases if case.id not in found}
         unusable: dict[str, str] = {}
         for done, (name, rows, why) in enumerate(
-            run_each(partial(_score_or_reason, chosen, share), cases, count, "scoring"), 1
+            run_each(partial(_score_or_reason, chosen, share), left.values(), count, "scoring"),
+            len(found) + 1,
         ):
             found[name] = rows
-            unusable |= {name: why} if why else {}
+            if why:
+                unusable[name] = why
+            else:
+                so_far.keep(left[name], rows)
             if progress is not None:
                 progress(done, len(cases))
         if len(unusable) == len(cases):
@@ -108,6 +116,7 @@ def reader_agreement(
     summary |= {"synthetic": scan.synthetic, "maps_without_class": 0}
     summary |= {"readers": True, "remarks": [*REMARKS, *_about(unusable)], "left_out": unusable}
     write(out, scores, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
+    so_far.finish()
     return Result(out, scores, of_each, summary, {}, [], {})
 
 
