@@ -349,3 +349,11 @@ def test_a_long_title_stays_within_its_plot(drawn: list[Figure]) -> None:
     assert lost in axes.get_title(loc="left").replace("\n", " ")
     assert axes.title.get_window_extent().x1 <= drawn[0].bbox.x1
     assert axes._left_title.get_window_extent().x1 <= drawn[0].bbox.x1
+
+
+def test_an_axis_of_counts_shows_none_below_zero(drawn: list[Figure]) -> None:
+    boxes("b", "false_positive_lesions (lesions)", {"false_positive_lesions": rows(0, 0, 0)}, "count")
+    (axes,) = drawn[0].axes
+    low, high = axes.get_xlim()
+    assert -0.1 < low < 0 < high
+    assert all(tick >= 0 for tick in axes.get_xticks() if low <= tick <= high)
