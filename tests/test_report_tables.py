@@ -124,6 +124,18 @@ def test_volumes_of_several_cases_per_patient_say_how_their_limits_were_made() -
     assert "1999" not in plot.caption
 
 
+def test_limits_of_readers_have_no_intervals_as_comparisons_share_masks() -> None:
+    predicted = [9.0, 11.0] * 10
+    caption = bland_altman("b", volumes([10.0] * 20, predicted, cases_each=2), readers=True).caption
+    assert (
+        "in 20 comparisons of 10 patients: mean +0.00 ml, limits of agreement −1.96 and +1.96 ml, which"
+        in caption
+    )
+    assert "No intervals: the comparisons of a patient share masks." in caption
+    few = bland_altman("b", volumes([10.0] * 18, predicted[:18], cases_each=2), readers=True).caption
+    assert few.endswith("of 9 patients: mean +0.00 ml, no limits of agreement, from fewer than 10 patients.")
+
+
 def test_a_missing_prediction_is_a_cross_among_the_volumes(evaluated: dict[str, Path]) -> None:
     page = write_evaluation(evaluated["poor"]).read_text(encoding="utf-8")
     assert "A cross is a missing prediction, which counts as an empty one (1 case)." in page

@@ -52,6 +52,19 @@ def histogram(name: str, metric: str, values: Sequence[float]) -> Curve:
         return Curve(safe_id(name), curves.svg_of(figure), caption, caption=caption)
 
 
+def volumes_of_readers(limits: Limits) -> str:
+    """Limits of agreement of readers; without intervals, as a mask has part in several comparisons."""
+    of = f"{words.counted(limits.cases, 'comparison')} of {words.patients(limits.patients)}"
+    said = f"Volumes of readers, prediction minus truth, in {of}: mean {_plain(limits.mean.value)} ml, "
+    if limits.lower is None or limits.upper is None:
+        return f"{said}no limits of agreement, from fewer than {SMALLEST_FOR_LIMITS} patients."
+    return (
+        f"{said}limits of agreement {_plain(limits.lower.value)} and {_plain(limits.upper.value)} ml, which "
+        "are to hold 95 % of the differences if these are about normal and do not grow with the volume. "
+        "No intervals: the comparisons of a patient share masks."
+    )
+
+
 def volumes_in_words(cases: Sequence[Volumes], limits: Limits) -> str:
     """Mean difference and limits of agreement, each with its 95 % interval, and how they were made.
 
@@ -80,12 +93,13 @@ def volumes_in_words(cases: Sequence[Volumes], limits: Limits) -> str:
     )
 
 
-def bland_altman(name: str, cases: Sequence[Volumes]) -> Curve:
+def bland_altman(name: str, cases: Sequence[Volumes], readers: bool = False) -> Curve:
     """Difference of predicted and true volume over their mean, with the mean difference and its limits.
 
     Args:
         name: of the file, without ending.
         cases: one dot each, a cross where there is no prediction.
+        readers: whether they are comparisons of readers.
     """
     true, predicted, absent = (np.array([case[field] for case in cases]) for field in (1, 2, 3))
     middle, difference = (true + predicted) / 2, predicted - true
@@ -111,7 +125,7 @@ def bland_altman(name: str, cases: Sequence[Volumes]) -> Curve:
             safe_id(name),
             curves.svg_of(figure),
             f"Bland–Altman plot of {len(cases)} volumes: {said}.",
-            caption=volumes_in_words(cases, limits),
+            caption=volumes_of_readers(limits) if readers else volumes_in_words(cases, limits),
         )
 
 

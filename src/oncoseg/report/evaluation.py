@@ -12,7 +12,7 @@ from oncoseg.files import write_text
 from oncoseg.metrics.catalogue import SITUATIONS
 from oncoseg.report import examples, pages
 from oncoseg.report.figures import write_figures
-from oncoseg.report.parts import Part, plots_of, read_parts
+from oncoseg.report.parts import Origin, Part, plots_of, read_parts
 
 
 def write_evaluation(folder: Path) -> Path:
@@ -32,8 +32,8 @@ def write_evaluation(folder: Path) -> Path:
         raise DataError(
             f"The evaluation in {folder} cannot be shown ({error}). Make it again with oncoseg evaluate."
         ) from error
-    absent = {*summary["missing"], *summary["failures"]}
-    parts = read_parts(folder, summary["table"], described, absent)
+    origin = Origin({*summary["missing"], *summary["failures"]}, summary.get("readers", False))
+    parts = read_parts(folder, summary["table"], described, origin)
     write_figures(
         folder, plots_of(parts), examples.overview(panels, summary["synthetic"]) if panels else None
     )

@@ -29,6 +29,22 @@ AXES: dict[str, tuple[Scale, str, str]] = {
 """Axes that several metrics share: scale, title, and what stands above."""
 
 
+class Origin(NamedTuple):
+    """Where the masks come from, as far as plots have to know.
+
+    Attributes:
+        absent: cases without a prediction that can be used.
+        readers: whether truth and prediction are both readers'.
+    """
+
+    absent: Collection[str] = ()
+    readers: bool = False
+
+
+NO_ORIGIN = Origin()
+"""Predictions of a run: all are there."""
+
+
 class Figure(NamedTuple):
     """Plots that belong together, and the sentences below them."""
 
@@ -69,7 +85,7 @@ def read_parts(
     folder: Path,
     table: Sequence[dict[str, Any]],
     described: Sequence[dict[str, Any]],
-    absent: Collection[str] = (),
+    origin: Origin = NO_ORIGIN,
 ) -> list[Part]:
     """Put together what an evaluation folder holds.
 
@@ -77,7 +93,7 @@ def read_parts(
         folder: with the tables that `evaluate.summary.write` left.
         table: rows of its summary.
         described: the parts of its curves.json.
-        absent: cases without a prediction that can be used.
+        origin: of the masks.
 
     Raises:
         DataError: it lacks its tables.
@@ -92,7 +108,7 @@ def read_parts(
             [row for row in rows if (row.group, row.label) == (group, label)],
             [row for row in counts if (row["group"], row["class"]) == (group, label)],
             parts[group, label],
-            absent,
+            origin,
         )
         for group, label in dict.fromkeys((row.group, row.label) for row in rows)
     ]
@@ -115,13 +131,13 @@ def _part(
     rows: list[Row],
     counts: list[dict[str, str]],
     described: Mapping[str, Any],
-    absent: Collection[str],
+    origin: Origin,
 ) -> Part:
     of_metric: dict[str, dict[str, Row]] = {}
     for row in rows:
         of_metric.setdefault(row.metric, {})[row.patient] = row
     name, title = safe_id("-".join(filter(None, (group, label)))), title_of(group, label)
-    spread = [*_boxes(name, of_metric), *_histograms(name, of_metric), *_volumes(name, counts, absent)]
+    spread = [*_boxes(name, of_metric), *_histograms(name, of_metric), *_volumes(name, counts, origin)]
     figures = [
         Figure("How patients spread", spread, captions.of_spread(rows)),
         *_curves(name, title, described),
@@ -187,14 +203,19 @@ def _histograms(name: str, of_metric: Mapping[str, Mapping[str, Row]]) -> Iterat
             yield histogram(f"histogram-{name}-{metric}", metric, values)
 
 
-def _volumes(name: str, counts: list[dict[str, str]], absent: Collection[str]) -> Iterator[Curve]:
+def _volumes(name: str, counts: list[dict[str, str]], origin: Origin) -> Iterator[Curve]:
     known = [row for row in counts if row["true_ml"]]
     if known:
         volumes = [
-            Volumes(row["patient"], float(row["true_ml"]), float(row["predicted_ml"]), row["case"] in absent)
+            Volumes(
+                row["patient"],
+                float(row["true_ml"]),
+                float(row["predicted_ml"]),
+                row["case"] in origin.absent,
+            )
             for row in known
         ]
-        yield bland_altman(f"volumes-{name}", volumes)
+        yield bland_altman(f"volumes-{name}", volumes, origin.readers)
 
 
 def _worst_first(value: float) -> float:

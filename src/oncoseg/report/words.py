@@ -183,14 +183,19 @@ def panel_caption(panel: Panel) -> str:
     return " ".join(filter(None, (f"{_capital(where)}.", found, dice, volumes, ground)))
 
 
+def counted(n: int, noun: str) -> str:
+    """As in `1 case`, `2 cases`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def patients(n: int) -> str:
     """`1 patient`, `2 patients`."""
-    return f"{n} patient" if n == 1 else f"{n} patients"
+    return counted(n, "patient")
 
 
 def cases(n: int) -> str:
     """`1 case`, `2 cases`."""
-    return f"{n} case" if n == 1 else f"{n} cases"
+    return counted(n, "case")
 
 
 def _capital(text: str) -> str:
