@@ -10,7 +10,7 @@ from oncoseg import training_data
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError
 from oncoseg.files import SYNTHETIC_NOTE
-from oncoseg.split import split_patients
+from oncoseg.split import read_split, split_patients
 from tiny import MRI_GRID, brats_case, tiny_data, tiny_recipe
 
 
@@ -99,7 +99,7 @@ def test_a_split_file_of_another_form_is_refused(tmp_path: Path, content: str | 
     if content is not None:
         (tmp_path / "split.json").write_text(content)
     with pytest.raises(DataError, match=r"Cannot read the split .*expected a file like"):
-        training_data.read_split(tmp_path / "split.json")
+        read_split(tmp_path / "split.json")
 
 
 @pytest.mark.parametrize(

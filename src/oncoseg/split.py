@@ -1,7 +1,9 @@
 """Splits by patient: who is trained on, who chooses the checkpoint, who is tested."""
 
+import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from oncoseg.datasets.base import Case
@@ -76,6 +78,21 @@ def to_json(split: Mapping[str, Iterable[Case]]) -> dict[str, dict[str, list[str
         for case in cases:
             listed[part].setdefault(case.patient, []).append(case.id)
     return listed
+
+
+def read_split(path: Path) -> dict[str, Any]:
+    """Read a split file such as a run folder's `split.json`.
+
+    Raises:
+        DataError: not readable, or not of that form.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["modalities"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"Cannot read the split {path} ({error}); expected a file like a run folder's split.json: "
+            '{"modalities": {"mri": {"train": {"PATIENT": ["CASE"]}, "validation": …, "test": …}}}.'
+        ) from error
 
 
 def from_json(listed: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, list[Case]]:

@@ -28,6 +28,7 @@ from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, SliceId, epoch_batches, joined, read_ahead
+from oncoseg.split import read_split
 from oncoseg.stopping import stop_requests
 from oncoseg.training_log import EpochRow, TrainingLog
 from oncoseg.training_sums import EpochSums, mean_of_known, validate
@@ -116,7 +117,7 @@ def train(
     entered = time.monotonic()
     check_recipe(recipe)
     training_data.check_modalities(recipe, data)
-    given = training_data.read_split(split_file) if split_file else None
+    given = read_split(split_file) if split_file else None
     run = RunFolder(new_folder(out, "The run folder"))
     try:
         loaded = training_data.load(

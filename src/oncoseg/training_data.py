@@ -1,6 +1,5 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -121,21 +120,6 @@ def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[
         for case, found in looks.items()
         for doubt in plausibility.doubts(found, settings.scaling == "window")
     ]
-
-
-def read_split(path: Path) -> dict[str, Any]:
-    """Read a split file such as a run folder's `split.json`.
-
-    Raises:
-        DataError: not readable, or not of that form.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["modalities"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"Cannot read the split {path} ({error}); expected a file like a run folder's split.json: "
-            '{"modalities": {"mri": {"train": {"PATIENT": ["CASE"]}, "validation": …, "test": …}}}.'
-        ) from error
 
 
 def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:

@@ -30,6 +30,9 @@ from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, ImageRef, image_ref
 SPLITS = "splits_final.json"
 """nnU-Net's folds: a list of maps with the cases to train and to validate on."""
 
+TEST_LABELS = "labelsTs"
+"""Masks of the cases in `imagesTs`, where somebody kept them; nnU-Net does not read them, either."""
+
 COLOURS = 3
 """Channels that one colour image holds."""
 
@@ -84,7 +87,7 @@ def scan(path: Path) -> Scan:
     problems += [*_without_image(root, found.cases, ending), *_miscounted(index, found.cases)]
     folds, remarks = _read_splits(root)
     problems += _leaking(folds, found.cases)
-    return Scan("nnunet_raw", found.cases, (*problems, *found.problems), remarks=remarks)
+    return Scan("nnunet_raw", found.cases, (*problems, *found.problems), remarks=(*remarks, *_withheld(root)))
 
 
 def read_labels(index: Mapping[str, Any]) -> tuple[dict[int, str], list[Problem]]:
@@ -240,6 +243,15 @@ def _read_splits(root: Path) -> tuple[list[Mapping[str, Any]], tuple[str, ...]]:
         return [], (f"{path} is no list of folds of nnU-Net's and is not used.",)
     each = ", ".join(f"{train} to train and {val} to validate on" for train, val in sorted(sizes))
     return folds, (f"{SPLITS}: {len(folds)} folds, each of {each}.",)
+
+
+def _withheld(root: Path) -> tuple[str, ...]:
+    """A sentence about the test cases' masks, which are not read, so that nobody trains on them."""
+    count = len(Listing().names(root / TEST_LABELS))
+    if not count:
+        return ()
+    text = f"{TEST_LABELS}: {count} masks of test cases are not read, so that none of them is trained on. "
+    return (f"{text}Give {root / TEST_LABELS} as --truth of oncoseg evaluate to score predictions of them.",)
 
 
 def _leaking(folds: Sequence[Mapping[str, Any]], cases: Sequence[Case]) -> list[Problem]:
