@@ -239,3 +239,12 @@ def test_inspecting_a_real_patient(shared_data: Path) -> None:
     assert (row.union_voxels, row.foreground_slices) == (4196, 18)
     assert row.grid == (512, 512, 43)
     assert [problem.kind for problem in found.problems] == ["missing-image-slice"]
+
+
+def test_looking_through_files_tells_how_far_it_is(tmp_path: Path) -> None:
+    write_patient(tmp_path / "one")
+    write_patient(tmp_path, "LIDC-IDRI-0009", series="1.2.3.9", patient="LIDC-IDRI-0009")
+    told: list[tuple[int, int]] = []
+    open_dataset(tmp_path, progress=lambda *at: told.append(at))
+    slices, texts = GRID[2], 2
+    assert told == [(texts + slices, texts + 2 * slices), (texts + 2 * slices, texts + 2 * slices)]

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from oncoseg import training_data
+from oncoseg import cli, datasets, training_data
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError
 from oncoseg.files import SYNTHETIC_NOTE
@@ -172,6 +172,36 @@ def test_cases_without_truth_are_left_out_and_counted(tmp_path: Path) -> None:
     assert "no truth" in problem["message"]
     assert loaded.data["ct"]["without_truth"] == 0
     assert loaded.data["ct"]["problems"] == []
+
+
+def test_data_sets_are_looked_through_once_and_their_problems_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny_data(tmp_path, mri=4, ct=3)
+    (data["mri"] / "BraTS2021_00002" / "BraTS2021_00002_seg.nii.gz").unlink()
+    opened: list[Path] = []
+
+    def counted(path: Path, **options: Any) -> Any:
+        opened.append(path)
+        return open_dataset(path, **options)
+
+    for module in (training_data, datasets):
+        monkeypatch.setattr(module, "open_dataset", counted)
+    asked = [f"--data={name}={folder}" for name, folder in data.items()]
+    said: list[tuple[str, str]] = []
+
+    def start(recipe: Any, folders: Any, out: Path, *, remark: Any, store: Path | None, **_: Any) -> Any:
+        training_data.load(tiny_recipe(), folders, tmp_path / "store", workers=0, remark=remark)
+        raise DataError("enough")
+
+    def note(name: str, problems: Any) -> None:
+        said.extend((name, problem.kind) for problem in problems)
+
+    monkeypatch.setattr("oncoseg.train.train", start)
+    monkeypatch.setattr("oncoseg.cli.terminal.note_problems", note)
+    assert cli.main(["train", "unified-mri-ct", *asked, "--out", str(tmp_path / "run")]) == 2
+    assert opened == [data["mri"], data["ct"]]
+    assert ("mri", "missing-mask") in said
 
 
 def test_a_case_that_the_given_split_leaves_out_may_be_unfit(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def inspect_dataset(
     layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    scanning: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Read every voxel of a data set and report.
 
@@ -139,11 +140,12 @@ def inspect_dataset(
         progress: called with the cases done and their total after each case.
         workers: cases read at a time, each in a thread; None takes one per processor, at most
             `MOST_THREADS`. Memory is bounded by the volumes of this many cases.
+        scanning: before, called with the files looked through and their total; see `open_dataset`.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout.
     """
-    scan = open_dataset(path, layout)
+    scan = open_dataset(path, layout, progress=scanning)
     looked: list[_Looked] = []
     with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         try:

@@ -71,16 +71,21 @@ def load(
         store: folder of the prepared store.
         split: modality → part → patient → case ids, to use a split made before.
         workers: see `prepare`.
-        progress: called with (cases done, cases in all), for each modality anew.
+        progress: called with (cases done, cases in all), for each modality anew; before, where a layout is of
+            DICOM, with (files looked through, files in all).
         accept_implausible: take images that cannot be what they are said to be.
-        remark: called for each modality with what is doubtful about its split or its images, if anything.
+        remark: called for each modality with the problems of its files, and with what is doubtful about its
+            split or its images, if anything.
 
     Raises:
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
             implausible, a patient on two sides, or a side without any tumour.
     """
     check_modalities(recipe, data)
-    scans = {name: open_dataset(data[name]) for name in recipe.modalities}
+    scans = {name: open_dataset(data[name], progress=progress) for name in recipe.modalities}
+    for name, scan in scans.items():
+        if remark is not None and scan.problems:
+            remark(name, scan.problems)
     sides = _sides(recipe, scans, split)
     train: dict[str, list[PreparedCase]] = {}
     validation: dict[str, list[PreparedCase]] = {}

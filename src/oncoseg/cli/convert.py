@@ -67,7 +67,7 @@ def convert(
     salt = None if salt_file is None else read_salt(salt_file)
     if to is None:
         return _deidentify(dataset, out, salt)
-    with terminal.progress("converting") as progress:
+    with terminal.progress_in_steps("looking through files", "converting") as (scanning, progress):
         done = convert_dataset(
             dataset,
             to,
@@ -83,6 +83,7 @@ def convert(
             workers=workers,
             memory_gib=memory_gib,
             progress=progress,
+            scanning=scanning,
         )
     _print(done, dataset, out)
     return None

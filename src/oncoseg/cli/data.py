@@ -37,8 +37,8 @@ def inspect(
     from oncoseg.files import write_json
     from oncoseg.inspect import inspect_dataset
 
-    with terminal.progress("reading") as progress:
-        found = inspect_dataset(path, layout, progress=progress)
+    with terminal.progress_in_steps("looking through files", "reading") as (scanning, progress):
+        found = inspect_dataset(path, layout, progress=progress, scanning=scanning)
     terminal.say(f"{path}: {found.title} (layout {found.layout})")
     terminal.say(f"{found.case_count} cases of {found.patient_count} patients")
     for remark in found.remarks:
@@ -122,7 +122,8 @@ def prepare(
             training_data.check_modalities(chosen, folders)
         modality = chosen.modalities[name]
         settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
-        scan = open_dataset(folder)
+        with terminal.progress(f"looking through {name}") as scanning:
+            scan = open_dataset(folder, progress=scanning)
         for remark in scan.remarks:
             terminal.note(f"{name}: {remark}")
         terminal.note_problems(name, scan.problems)

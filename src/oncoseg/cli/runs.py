@@ -1,6 +1,5 @@
 """The commands about runs: `oncoseg train`, `predict`, `report`, `demo`."""
 
-import contextlib
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from oncoseg.cli import terminal
 from oncoseg.cli.data import parse_data
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
-from oncoseg.errors import DataError, RunError
+from oncoseg.errors import RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
@@ -66,13 +65,9 @@ def train(
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
         )
-    from oncoseg.datasets import open_dataset
     from oncoseg.train import train as start
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
-    for name, folder in folders.items():
-        with contextlib.suppress(DataError):  # a folder that cannot be used at all is training's error
-            terminal.note_problems(name, open_dataset(folder).problems)
     with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
         outcome = start(
             chosen,

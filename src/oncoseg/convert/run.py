@@ -80,6 +80,7 @@ def convert(
     workers: int | None = None,
     memory_gib: float | None = None,
     progress: Progress | None = None,
+    scanning: Progress | None = None,
 ) -> Converted:
     """Write a data set in another layout.
 
@@ -103,6 +104,7 @@ def convert(
         workers: processes; None for one per processor, 0 for none besides this one.
         memory_gib: bound on the memory of all of them; see `processes_within`.
         progress: called with (cases done, cases in all).
+        scanning: before, called with (files done, files in all); see `open_dataset`.
 
     Raises:
         DataError: a data set or settings that cannot be used, before anything is written; or some cases,
@@ -111,7 +113,7 @@ def convert(
     """
     form = _checked_format(to, consensus, all_readers, split is not None)
     _check_apart(path, out)
-    scan = open_dataset(path, layout)
+    scan = open_dataset(path, layout, progress=scanning)
     parts = {} if split is None else parts_of(split, scan.cases)
     used = [case for case in scan.cases if split is None or case.id in parts or not case.masks]
     chosen, wanted = choose(used, channels, form.alike)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg.datasets import lidc_dicom
-from oncoseg.datasets.base import Case, Layout, Problem, Scan
+from oncoseg.datasets.base import Case, Layout, Problem, Progress, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, shortened, walk
 from oncoseg.datasets.structures import Labels, own_labels, structures_of
@@ -75,14 +75,14 @@ def recognise(path: Path) -> bool:
     return found and not lidc_dicom.recognise(path)
 
 
-def scan(path: Path) -> Scan:
-    """Describe every study by its headers.
+def scan(path: Path, progress: Progress | None = None) -> Scan:
+    """Describe every study by its headers; tells (files done, files in all).
 
     Raises:
         DataError: `channels.json` or `labels.json` cannot be used.
     """
     wanted, joined = _read_channels(path / CHANNELS), _read_labels(path / LABELS)
-    found = survey(path)
+    found = survey(path, progress=progress)
     marked, problems = _open_all(found.annotations)
     labels = own_labels(name for each in marked for name in each.names) if joined is None else joined
     studies: dict[tuple[str, str], list[Series]] = defaultdict(list)
@@ -282,5 +282,6 @@ LAYOUT = Layout(
     channels=(),
     recognise=recognise,
     scan=scan,
+    watched=scan,
     anonymous=True,
 )
