@@ -62,6 +62,15 @@ def test_every_spreadsheet_is_understood(tmp_path: Path, separator: str, encodin
     assert bool(scan.remarks) == (encoding == "cp1252")
 
 
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;\r"])
+def test_the_line_that_tells_excel_the_separator_is_no_heading(tmp_path: Path, first: str) -> None:
+    root = table(tmp_path, first, "case;patient;CT", "a,1;A;a_ct.nii.gz", "b;;a_ct.nii.gz")
+    scan = open_dataset(root)
+    assert only_case(scan).id == "a-1"
+    (problem,) = scan.problems
+    assert problem.message.startswith("cases.csv, line 4: expected a case and its patient")
+
+
 def test_the_file_itself_may_be_given_and_paths_may_lead_anywhere(tmp_path: Path) -> None:
     touch(tmp_path, "far/image.nii.gz")
     lines = ("case,patient,CT", f"a,A,{tmp_path / 'far' / 'image.nii.gz'}", "b,B,..\\far\\image.nii.gz")
@@ -79,8 +88,16 @@ def test_the_file_itself_may_be_given_and_paths_may_lead_anywhere(tmp_path: Path
     ("lines", "reason"),
     [
         ((), "is empty"),
-        (("name,patient,CT", "a,A,a_ct.nii.gz"), "lacks the column case; it has name, patient, CT"),
-        (("case,CT", "a,a_ct.nii.gz"), "lacks the column patient"),
+        (
+            ("name,patient,CT", "a,A,a_ct.nii.gz"),
+            "lacks the column case; its first line names name, pat",
+        ),
+        (("case,CT", "a,a_ct.nii.gz"), r"lacks the column patient;.*repeat its name as the patient's"),
+        (("id,CT", "a,a_ct.nii.gz"), "lacks the columns case and patient; its first line names id, CT"),
+        (("case,patient,CT,mask", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "column mask of files; .* under label"),
+        (("case,patient,CT,Labels", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "column Labels of files"),
+        (("case,patient,CT,label_ann", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "column label_ann of files"),
+        (("case,patient,CT", "a,A,A_CT.nii.gz"), "but a_ct.nii.gz does: capital letters count"),
         (("case,patient,age", "a,A,63"), "no column of images.*columns are case, patient, age"),
         (("case,patient,CT,ct", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "two columns named ct"),
         (("case,patient,T1,T1w", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "two columns of the channel T1"),

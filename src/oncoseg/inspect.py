@@ -115,6 +115,10 @@ class Inspection:
         return asdict(self)
 
 
+MOST_LABELS = 255
+"""A mask with more values is said to be an image."""
+
+
 @dataclass(frozen=True)
 class _Looked:
     """A row with its problems, the content hash of each channel, and what is doubtful about the images."""
@@ -255,7 +259,12 @@ def _label_problems(case: Case, masks: list[Volume]) -> list[Problem]:
         return []
     declared = ", ".join(map(str, (0, *case.labels)))
     text = f"{case.id}: the mask holds the value {_shown(unexpected)}; expected only {declared}."
-    return [Problem("unexpected-label", case.id, f"{text} Relabel it, or check that it is the right file.")]
+    if len(values) > MOST_LABELS:
+        text += f" An image has so many values ({len(values)}): check that image and mask are not exchanged."
+    else:
+        text += " Relabel it, name the value where the data set names its labels (such as labels.json beside "
+        text += "a table), or check that it is the right file."
+    return [Problem("unexpected-label", case.id, text)]
 
 
 def _odd_headers(case: Case) -> list[Problem]:

@@ -20,6 +20,10 @@ PREPARE_FLAGS = (
 """The flags of `prepare` besides a recipe's fields."""
 
 
+MOST_LABELS = 8
+"""Label values of a case that its row shows; an image that is given as a mask has thousands."""
+
+
 def inspect(
     path: Path,
     /,
@@ -159,8 +163,10 @@ def parse_data(given: Sequence[str], flag: str = "--data") -> dict[str, Path]:
 def _case_cells(row: "CaseRow") -> list[Any]:
     labels = [
         f"{label.value} {label.name or 'unexpected'} {_amount(label.voxels, label.volume_ml)}"
-        for label in row.labels
+        for label in row.labels[:MOST_LABELS]
     ]
+    if len(row.labels) > MOST_LABELS:
+        labels.append(f"and {len(row.labels) - MOST_LABELS} other values")
     return [
         row.id,
         row.patient,

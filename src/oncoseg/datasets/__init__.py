@@ -6,6 +6,7 @@ from pathlib import Path
 
 from oncoseg.datasets import (
     brats,
+    dataset_json,
     decathlon,
     dicom_folder,
     lgg,
@@ -93,6 +94,8 @@ def _recognised(path: Path) -> str:
         return indexed[0]
     if not names:
         known = "\n".join(f"  {name}: {layout.title}" for name, layout in DATASETS.items())
+        if (path / "imagesTr").is_dir():
+            known += f"\nIt holds imagesTr, but no {dataset_json.INDEX} that could be used: restore that."
         raise DataError(f"{path} has no known layout; expected one of these:\n{known}")
     if len(names) > 1:
         raise DataError(

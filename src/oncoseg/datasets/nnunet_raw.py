@@ -79,12 +79,13 @@ def scan(path: Path) -> Scan:
     ending = _ending(index)
     described = [
         _describe(case, files, mask, channels, labels, needs_mask)
-        for case, files, mask, needs_mask in _found(root, index, ending)
+        for case, files, mask, needs_mask in _found(root, index, ending, len(channels))
     ]
     cases, of_patients = with_patients(root, (case for case, _ in described if case))
     found = collect("nnunet_raw", [(case, []) for case in cases])
     problems += [*of_patients, *(problem for _, of_case in described for problem in of_case)]
-    problems += [*_without_image(root, found.cases, ending), *_miscounted(index, found.cases)]
+    problems += [*_misnamed(root, index, ending, len(channels)), *_without_image(root, found.cases, ending)]
+    problems += _miscounted(index, found.cases)
     folds, remarks = _read_splits(root)
     problems += _leaking(folds, found.cases)
     return Scan("nnunet_raw", found.cases, (*problems, *found.problems), remarks=(*remarks, *_withheld(root)))
@@ -134,7 +135,7 @@ def _ending(index: Mapping[str, Any]) -> str:
 
 
 def _found(
-    root: Path, index: Mapping[str, Any], ending: str
+    root: Path, index: Mapping[str, Any], ending: str, channels: int
 ) -> Iterable[tuple[str, Mapping[int, Path], Path | None, bool]]:
     """Case, its images by number, its mask if there is one, and whether it should have one."""
     if not ending.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)):
@@ -145,20 +146,56 @@ def _found(
         for case, entry in index["dataset"].items():
             yield case, *_listed(root, case, entry, listing), True
     else:
-        for case, files in _numbered(root / "imagesTr", ending, listing).items():
+        for case, files in _numbered(root, "imagesTr", ending, listing, channels).items():
             mask = root / "labelsTr" / f"{case}{ending}"
             yield case, files, mask if mask in listing else None, True
-    for case, files in _numbered(root / "imagesTs", ending, listing).items():
+    for case, files in _numbered(root, "imagesTs", ending, listing, channels).items():
         yield case, files, None, False
 
 
-def _numbered(folder: Path, ending: str, listing: Listing) -> dict[str, dict[int, Path]]:
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+def _numbered(
+    root: Path, folder: str, ending: str, listing: Listing, channels: int
+) -> dict[str, dict[int, Path]]:
     cases: dict[str, dict[int, Path]] = {}
-    for name in sorted(listing.names(folder)):
-        if match := pattern.fullmatch(name):
-            cases.setdefault(match[1], {})[int(match[2])] = folder / name
+    for name in sorted(listing.names(root / folder)):
+        if found := _case_and_number(root, name, ending, listing, channels):
+            cases.setdefault(found[0], {})[found[1]] = root / folder / name
     return cases
+
+
+def _case_and_number(
+    root: Path, name: str, ending: str, listing: Listing, channels: int
+) -> tuple[str, int] | None:
+    """What the name of an image says; None where it lacks the channel's number.
+
+    A case may end in four digits itself: `liver_9001.nii.gz` beside a label of the very name is no channel.
+    """
+    match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", name)
+    if match is None or (int(match[2]) >= channels and name in listing.names(root / "labelsTr")):
+        return None
+    return match[1], int(match[2])
+
+
+def _misnamed(root: Path, index: Mapping[str, Any], ending: str, channels: int) -> list[Problem]:
+    """Files that look like images or labels and are not read, because of their names."""
+    listing, problems = Listing(), []
+    images = () if isinstance(index.get("dataset"), dict) else ("imagesTr",)
+    for folder, form in {**dict.fromkeys((*images, "imagesTs"), "CASE_0000"), "labelsTr": "CASE"}.items():
+        names = [
+            name
+            for name in sorted(listing.names(root / folder))
+            if name.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
+            and not (
+                name.endswith(ending)
+                and (form == "CASE" or _case_and_number(root, name, ending, listing, channels))
+            )
+        ]
+        if names:
+            number = ", where 0000 is the number of the channel" if form != "CASE" else ""
+            text = f"{len(names)} files in {folder} are not read: {shortened(names)}. Expected {form}{ending}"
+            text += f"{number}. Rename or convert them, or mend file_ending of {INDEX}."
+            problems.append(Problem("misnamed", None, text))
+    return problems
 
 
 def _listed(root: Path, case: str, entry: Any, listing: Listing) -> tuple[dict[int, Path], Path | None]:

@@ -34,6 +34,11 @@ CASE, PATIENT, CLASS, SITE = "case", "patient", "class", "site"
 
 LABEL = re.compile(r"label(\.(?P<reader>.+))?", re.IGNORECASE)
 
+LIKE_LABEL = re.compile(
+    r"(labels?|masks?|seg(mentation)?s?|annotations?|ground[ _-]?truth|truth|gt)([\W_\d].*)?", re.IGNORECASE
+)
+"""Headings that mean a mask in all likelihood; taken as a channel, the network would be shown the answer."""
+
 CELL = re.compile(r"(?P<path>.+?)(#(?P<component>\d+))?")
 
 GLANCE_CELLS = 20
@@ -142,6 +147,7 @@ def _columns(table: Table, need_images: bool) -> Columns:
         if LABEL.fullmatch(heading):
             masks[heading] = cells
         elif any(_is_image(cell) for cell in cells) or _name_folders(table.path.parent, cells):
+            _check_channel(table, heading)
             images[_new_channel(table, heading, images)] = cells
         else:
             ignored.append(heading)
@@ -152,6 +158,14 @@ def _columns(table: Table, need_images: bool) -> Columns:
             f"that end in {known}. Its columns are {given}."
         )
     return Columns(images, masks, ignored)
+
+
+def _check_channel(table: Table, heading: str) -> None:
+    if LIKE_LABEL.fullmatch(heading):
+        raise DataError(
+            f"{table.path} has a column {heading} of files; masks are expected under label, or one "
+            "label.READER for each reader. Rename it; if it is a channel of the image, give it another name."
+        )
 
 
 def _new_channel(table: Table, heading: str, channels: Mapping[str, object]) -> str:
@@ -208,11 +222,20 @@ class _Files:
             raise DataError(f"{path} has a suffix that cannot be read; expected one of {known}, or DICOM.")
         series = next((place for place in places if place.is_dir()), None)
         if series is None:
-            raise DataError(f"{places[0]} does not exist. Paths are relative to the table's folder; mend it.")
+            near = self._alike(places[-1])
+            raise DataError(
+                f"{places[0]} does not exist{near}. Paths are relative to the table's folder; mend it."
+            )
         files = tuple(series / name for name in sorted(self._listing.names(series)))
         if not any(map(is_dicom, files)):
             raise DataError(f"{series} is a folder without DICOM files; expected a series, or name a file.")
         return ImageRef(tuple(file for file in files if is_dicom(file)))
+
+    def _alike(self, place: Path) -> str:
+        """Words about a file whose name differs in the case of its letters alone."""
+        names = self._listing.names(place.parent)
+        alike = next((name for name in sorted(names) if name.lower() == place.name.lower()), None)
+        return f", but {alike} does: capital letters count" if alike else ""
 
     def mask(self, cell: str, image: ImageRef | None) -> ImageRef:
         """The mask that a cell names, on the grid of an image.

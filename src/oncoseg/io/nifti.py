@@ -203,7 +203,7 @@ def _open(path: Path) -> BufferedIOBase:
     if _named_gzip(path) and magic != GZIP_MAGIC:
         raise DataError(
             f"{path} is named .gz but is not gzip-compressed; if it is a plain NIfTI file, rename it to "
-            f"{path.name[: -len('.gz')]}, else copy it again."
+            f"{path.name[: -len('.gz')]} or compress it with gzip, else copy it again."
         )
     if not _named_gzip(path) and magic == GZIP_MAGIC:
         raise DataError(f"{path} is gzip-compressed but not named so; rename it to {path.name}.gz.")
