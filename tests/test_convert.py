@@ -431,6 +431,7 @@ def test_the_command_says_what_it_did(
     assert "Channels: T2. Labels: none." in shown.out
     assert "replaced by salted pseudonyms" in shown.out
     assert "1 cases are left out, because they lack a channel" in shown.err
+    assert "finds data sets by names such as Dataset501_out alone. Rename the folder." in shown.err
     assert cli.main([*words, "--pseudonyms", "--keep-names"]) == 2
     assert "got both" in capsys.readouterr().err
 
@@ -606,4 +607,5 @@ def test_the_command_takes_a_runs_split_and_says_where_nnunet_looks_for_it(
     said = " ".join((seen := capsys.readouterr()).out.split() + seen.err.split())
     assert "Copy it to nnUNet_preprocessed/Dataset001_A before nnU-Net trains" in said
     assert "1 cases are left out" in said
+    assert "Rename the folder" not in said
     assert folds_in(out) == [{"train": ["A_0", "A_1"], "val": ["B_0"]}]

@@ -161,7 +161,9 @@ def test_segments_of_slicer_are_labels_alike_in_all_cases(tmp_path: Path) -> Non
     (tmp_path / "labels.json").write_text('{"kidney": 7}')
     scan = open_dataset(tmp_path)
     assert [len(case.masks) for case in scan.cases] == [0, 0]
-    assert "marks tumour, spleen, none of which labels.json names" in scan.problems[1].message
+    assert "marks spleen, tumour, none of which labels.json names" in scan.problems[1].message
+    segmentation(tmp_path / "b.seg.nrrd", lines="Segment0_Name:=GTV Jane Doe\nSegment1_Name:=spleen\n")
+    assert "marks spleen, GTV 2, none of which" in open_dataset(tmp_path).problems[1].message
     (tmp_path / "a.seg.nrrd").write_bytes(b"NRRD0005\n\n")
     assert "lists no segments" in open_dataset(tmp_path).problems[0].message
 

@@ -89,8 +89,9 @@ def read_split(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["modalities"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it has another form"
         raise DataError(
-            f"Cannot read the split {path} ({error}); expected a file like a run folder's split.json: "
+            f"Cannot read the split {path} ({reason}); expected a file like a run folder's split.json: "
             '{"modalities": {"mri": {"train": {"PATIENT": ["CASE"]}, "validation": …, "test": …}}}.'
         ) from error
 

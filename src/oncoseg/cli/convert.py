@@ -1,5 +1,6 @@
 """The command `oncoseg convert`."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,7 +86,7 @@ def convert(
             progress=progress,
             scanning=scanning,
         )
-    _print(done, dataset, out)
+    _print(done, dataset, out, to)
     return None
 
 
@@ -100,7 +101,7 @@ def _check_flags(to: str | None, deidentify: bool, plain: bool, both: bool) -> N
         raise DataError("Expected --pseudonyms or --keep-names, got both.")
 
 
-def _print(done: "Converted", dataset: Path, out: Path) -> None:
+def _print(done: "Converted", dataset: Path, out: Path, to: str) -> None:
     for remark in done.scan.remarks:
         terminal.note(remark)
     terminal.note_problems(str(dataset), done.scan.problems)
@@ -113,6 +114,11 @@ def _print(done: "Converted", dataset: Path, out: Path) -> None:
     labels = ", ".join(f"{value} {name}" for name, value in done.plan.labels.items()) or "none"
     terminal.say(f"{done.cases} cases of {done.patients} patients ({done.scan.layout}) in {out}")
     terminal.say(f"Channels: {', '.join(done.plan.channels)}. Labels: {labels}.")
+    if to == "nnunet" and not re.fullmatch(r"Dataset\d{3}_.+", out.resolve().name):
+        terminal.note(
+            f"nnU-Net finds data sets by names such as Dataset501_{out.resolve().name} alone. Rename the "
+            "folder."
+        )
     if done.folds:
         terminal.say(
             f"Folds by patient: {done.folds}, in splits_final.json. Copy it to "

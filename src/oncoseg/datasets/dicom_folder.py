@@ -144,7 +144,7 @@ def _describe(
         images = {channel: ImageRef(series.files) for channel, series in group.items()}
         masks = [mask for each in marked if (mask := _mask(each, group, len(groups) == 1, labels))]
         names = dict(enumerate(labels, 1)) if masks else {}
-        problems = [] if masks else [_no_mask(case_id)]
+        problems = [] if masks else [_no_mask(case_id, group, marked)]
         described.append((Case(case_id, patient, images, tuple(masks), names), problems))
     return described
 
@@ -215,11 +215,17 @@ def _open_all(annotations: Sequence[Annotation]) -> tuple[list[Marked], list[Pro
     return opened, problems
 
 
-def _no_mask(case_id: str) -> Problem:
-    text = (
-        f"{case_id}: no RTSTRUCT or SEG refers to its series, so it has no truth and can only be predicted."
-    )
-    return Problem("missing-mask", case_id, f"{text} Add it anywhere in the folder.")
+def _no_mask(case_id: str, group: Mapping[str, Series], marked: Sequence[Marked]) -> Problem:
+    uids = {series.uid for series in group.values()}
+    drawn = own_labels(name for each in marked if uids & set(each.series_uids) for name in each.names)
+    if drawn:
+        what = f"{LABELS} names none of its structures, which are "
+        what += shortened([repr(name) for name in drawn], SHOWN_NAMES)
+        mend = 'Add one there, such as {"tumour": ["GTV*"]}.'
+    else:
+        what, mend = "no RTSTRUCT or SEG refers to its series", "Add it anywhere in the folder."
+    text = f"{case_id}: {what}, so it has no truth and can only be predicted. {mend}"
+    return Problem("missing-mask", case_id, text)
 
 
 def _left_out(found: Survey) -> list[Problem]:

@@ -91,9 +91,13 @@ def _described(path: Path, progress: Progress | None) -> Iterator[tuple[Case | N
         done += len(groups[folder])
         if progress:
             progress(done, len(files))
+    if readings and not any(each.scans for each in found.values()):
+        text = f"{len(readings)} series have readings (XML), but there is no CT image (DICOM). Add them."
+        yield None, [Problem("missing-image", None, text)]
     for folder in groups:
         for reason in found[folder].left_out:
-            yield None, [Problem("no-case", None, f"{folder}: a series is left out: {reason}.")]
+            text = f"{folder}: a series is left out: {reason.rstrip('.')}. Copy its files again."
+            yield None, [Problem("no-case", None, text)]
         yield from _named(found[folder].scans, readings)
 
 

@@ -256,7 +256,8 @@ class _Files:
         values = {name: value for value, name in self.labels.items()}
         structures = structures_of(names, self._structures, values)
         if not structures:
-            raise DataError(f"{file} marks {', '.join(names)}, none of which {LABELS} names. Add one to it.")
+            told = ", ".join(own_labels(names))  # a name may hold a patient's
+            raise DataError(f"{file} marks {told}, none of which {LABELS} names. Add one to it.")
         return ImageRef(ref.files, grid_of=image.files, structures=structures)
 
 
