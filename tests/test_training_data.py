@@ -93,13 +93,53 @@ def test_a_split_with_nobody_on_a_side_is_refused(tmp_path: Path, part: str) -> 
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "{", "[]", '{"seed": 0}', '{"modalities": 3}', '{"modalities": [1]}']
+    "content",
+    [
+        None,
+        "",
+        "{",
+        "3",
+        '[{"train": ["a"]}]',
+        '[["a"]]',
+        '[{"train": 1, "val": 2}]',
+        '{"seed": 0}',
+        '{"modalities": 3}',
+        '{"modalities": [1]}',
+    ],
 )
 def test_a_split_file_of_another_form_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "split.json").write_text(content)
     with pytest.raises(DataError, match=r"Cannot read the split .*expected a file like"):
-        read_split(tmp_path / "split.json")
+        read_split(tmp_path / "split.json", ["mri"])
+
+
+def test_nnunets_folds_are_a_split_of_one_modality(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, 4, 3)
+    names = [f"BraTS2021_0000{number}" for number in range(4)]
+    folds = [{"train": names[:3], "val": names[3:]}, {"train": names[1:], "val": names[:1]}]
+    file = tmp_path / "splits_final.json"
+    file.write_text(json.dumps(folds))
+    only = tiny_recipe().with_only(["mri"])
+    said: list[str] = []
+    for path, (first, *_) in ((file, names), (tmp_path / "splits_final.json#1", names[1:])):
+        split = read_split(path, ["mri"])
+        loaded = training_data.load(
+            only,
+            {"mri": data["mri"]},
+            tmp_path / "store",
+            split=split,
+            workers=0,
+            remark=lambda _, problems: said.append(problems[0].kind),
+        )
+        assert min(case.patient for case in loaded.train["mri"]) == first
+        assert len(loaded.train["mri"]) == 3
+        assert len(loaded.validation["mri"]) == 1
+    assert "no-test-patient" in said
+    with pytest.raises(DataError, match=r"has 2 folds, counted from 0; there is no fold 2"):
+        read_split(tmp_path / "splits_final.json#2", ["mri"])
+    with pytest.raises(DataError, match=r"of one data set; but the modalities are mri and ct.*--only"):
+        read_split(file, ["mri", "ct"])
 
 
 @pytest.mark.parametrize(

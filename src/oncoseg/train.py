@@ -102,7 +102,7 @@ def train(
         data: modality → folder of its data set.
         out: the run folder; new or empty.
         store: the prepared store; None for the one in the user's cache.
-        split_file: a `split.json` to use instead of drawing a split.
+        split_file: a `split.json` to use instead of drawing a split, or nnU-Net's folds; see `read_split`.
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation.
@@ -117,7 +117,7 @@ def train(
     entered = time.monotonic()
     check_recipe(recipe)
     training_data.check_modalities(recipe, data)
-    given = read_split(split_file) if split_file else None
+    given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
     run = RunFolder(new_folder(out, "The run folder"))
     try:
         loaded = training_data.load(

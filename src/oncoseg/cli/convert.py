@@ -77,7 +77,7 @@ def convert(
             channels=channels,
             consensus=consensus,
             all_readers=all_readers,
-            split=None if split_file is None else read_split(split_file),
+            split=None if split_file is None else read_split(split_file, ("its",)),
             names="pseudonyms" if pseudonyms else "keep" if keep_names else None,
             salt=salt,
             key_file=key_file,

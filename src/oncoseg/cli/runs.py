@@ -52,7 +52,8 @@ def train(
         only: A modality to train on without the others; may be repeated.
         resume: Go on with a run that was stopped, with its own recipe, data and split.
         store: The prepared store; in your cache folder when left out.
-        split_file: A split.json to use, such as another run's, instead of drawing one.
+        split_file: A split.json to use, such as another run's, instead of drawing one; or nnU-Net's
+            splits_final.json, of which FILE#2 is the third fold.
         workers: Processes for preparing; one per processor when left out.
         accept_implausible: Take images that cannot be what they are said to be, such as a CT without
             Hounsfield units.
