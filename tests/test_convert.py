@@ -606,6 +606,6 @@ def test_the_command_takes_a_runs_split_and_says_where_nnunet_looks_for_it(
     assert cli.main([*asked, "--keep-names", "--workers", "0"]) == 0
     said = " ".join((seen := capsys.readouterr()).out.split() + seen.err.split())
     assert "Copy it to nnUNet_preprocessed/Dataset001_A before nnU-Net trains" in said
-    assert "1 cases are left out" in said
+    assert "1 cases are left out, because the split does not list them" in said
     assert "Rename the folder" not in said
     assert folds_in(out) == [{"train": ["A_0", "A_1"], "val": ["B_0"]}]

@@ -86,7 +86,7 @@ def convert(
             progress=progress,
             scanning=scanning,
         )
-    _print(done, dataset, out, to)
+    _print(done, dataset, out, to, split_file is not None)
     return None
 
 
@@ -101,15 +101,15 @@ def _check_flags(to: str | None, deidentify: bool, plain: bool, both: bool) -> N
         raise DataError("Expected --pseudonyms or --keep-names, got both.")
 
 
-def _print(done: "Converted", dataset: Path, out: Path, to: str) -> None:
+def _print(done: "Converted", dataset: Path, out: Path, to: str, split: bool) -> None:
     for remark in done.scan.remarks:
         terminal.note(remark)
     terminal.note_problems(str(dataset), done.scan.problems)
     if done.left_out:
         some = f"{', '.join(done.left_out[:3])}{' …' if len(done.left_out) > 3 else ''}"
         terminal.note(
-            f"{len(done.left_out)} cases are left out, because they lack a channel that was asked for or the "
-            f"split does not list them: {some}"
+            f"{len(done.left_out)} cases are left out, because "
+            f"{'the split does not list them or ' if split else ''}they lack a channel that was asked for: {some}"
         )
     labels = ", ".join(f"{value} {name}" for name, value in done.plan.labels.items()) or "none"
     terminal.say(f"{done.cases} cases of {done.patients} patients ({done.scan.layout}) in {out}")
@@ -121,7 +121,7 @@ def _print(done: "Converted", dataset: Path, out: Path, to: str) -> None:
         )
     if done.folds:
         terminal.say(
-            f"Folds by patient: {done.folds}, in splits_final.json. Copy it to "
+            f"Folds, by patient: {done.folds}, in splits_final.json. Copy it to "
             f"nnUNet_preprocessed/{out.resolve().name} before nnU-Net trains, as it looks for it there alone."
         )
     kept = "kept" if done.names == "keep" else "replaced by salted pseudonyms"
