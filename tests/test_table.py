@@ -98,6 +98,7 @@ def test_the_file_itself_may_be_given_and_paths_may_lead_anywhere(tmp_path: Path
         (("case,patient,CT,Labels", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "column Labels of files"),
         (("case,patient,CT,label_ann", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "column label_ann of files"),
         (("case,patient,CT", "a,A,A_CT.nii.gz"), "but a_ct.nii.gz does: capital letters count"),
+        (("case,patient,CT",), "names its columns and no case"),
         (("case,patient,age", "a,A,63"), "no column of images.*columns are case, patient, age"),
         (("case,patient,CT,ct", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "two columns named ct"),
         (("case,patient,T1,T1w", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "two columns of the channel T1"),

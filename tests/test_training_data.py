@@ -229,6 +229,7 @@ def test_data_sets_are_looked_through_once_and_their_problems_told(
         monkeypatch.setattr(module, "open_dataset", counted)
     asked = [f"--data={name}={folder}" for name, folder in data.items()]
     said: list[tuple[str, str]] = []
+    told: dict[str, str] = {}
 
     def start(recipe: Any, folders: Any, out: Path, *, remark: Any, store: Path | None, **_: Any) -> Any:
         training_data.load(tiny_recipe(), folders, tmp_path / "store", workers=0, remark=remark)
@@ -236,11 +237,17 @@ def test_data_sets_are_looked_through_once_and_their_problems_told(
 
     def note(name: str, problems: Any) -> None:
         said.extend((name, problem.kind) for problem in problems)
+        told.update({problem.kind: problem.message for problem in problems})
 
     monkeypatch.setattr("oncoseg.train.train", start)
     monkeypatch.setattr("oncoseg.cli.terminal.note_problems", note)
     assert cli.main(["train", "unified-mri-ct", *asked, "--out", str(tmp_path / "run")]) == 2
     assert opened == [data["mri"], data["ct"]]
+    assert (
+        "the class tumour takes every label: necrotic core, oedema, enhancing tumour."
+        in told["joined-labels"]
+    )
+    assert """--classes.tumour '["enhancing tumour"]' or""" in told["joined-labels"]
     assert ("mri", "missing-mask") in said
 
 

@@ -1,5 +1,6 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -86,6 +87,8 @@ def load(
     for name, scan in scans.items():
         if remark is not None and scan.problems:
             remark(name, scan.problems)
+        if remark is not None and (joined := _joined(scan, recipe)):
+            remark(name, joined)
     sides = _sides(recipe, scans, split)
     train: dict[str, list[PreparedCase]] = {}
     validation: dict[str, list[PreparedCase]] = {}
@@ -117,6 +120,23 @@ def load(
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
     )
+
+
+def _joined(scan: Scan, recipe: Recipe) -> list[Problem]:
+    """Which labels a class takes because it takes them all: of a liver with tumours, the liver, too."""
+    names = dict.fromkeys(name for case in scan.cases if case.masks for name in case.labels.values())
+    if len(names) < 2:
+        return []
+    return [
+        Problem(
+            "joined-labels",
+            None,
+            f"the class {name} takes every label: {', '.join(names)}. Choose some with "
+            f"--classes.{name} '{json.dumps(list(names)[-1:], ensure_ascii=False)}' or the like.",
+        )
+        for name, of in recipe.classes.items()
+        if "*" in of
+    ]
 
 
 def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[Problem]:

@@ -106,10 +106,11 @@ def _print(done: "Converted", dataset: Path, out: Path, to: str, split: bool) ->
         terminal.note(remark)
     terminal.note_problems(str(dataset), done.scan.problems)
     if done.left_out:
+        unlisted = "the split does not list them or " if split else ""
         some = f"{', '.join(done.left_out[:3])}{' …' if len(done.left_out) > 3 else ''}"
         terminal.note(
-            f"{len(done.left_out)} cases are left out, because "
-            f"{'the split does not list them or ' if split else ''}they lack a channel that was asked for: {some}"
+            f"{len(done.left_out)} cases are left out, because {unlisted}"
+            f"they lack a channel that was asked for: {some}"
         )
     labels = ", ".join(f"{value} {name}" for name, value in done.plan.labels.items()) or "none"
     terminal.say(f"{done.cases} cases of {done.patients} patients ({done.scan.layout}) in {out}")

@@ -47,7 +47,7 @@ def inspect(
     terminal.say(f"{found.case_count} cases of {found.patient_count} patients")
     for remark in found.remarks:
         terminal.say(remark)
-    columns = ("case", "patient", "channels", "voxels", "spacing mm", "readers", "labels", "tumour slices")
+    columns = ("case", "patient", "channels", "voxels", "spacing mm", "readers", "labels", "marked slices")
     classes = ("class",) if any(row.target for row in found.cases) else ()
     cells = [[*_case_cells(row), *([row.target] if classes else [])] for row in found.cases]
     terminal.print_table(None, (*columns, *classes), cells)

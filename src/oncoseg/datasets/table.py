@@ -91,6 +91,8 @@ def _scan(path: Path, need_images: bool) -> Scan:
         names = ", ".join(str(file) for file in tables) or "none"
         raise DataError(f"{path}: expected one table named {INDEX}, found {names}. Give the file itself.")
     table = read_table(tables[0], (CASE, PATIENT))
+    if not table.rows:
+        raise DataError(f"{table.path} names its columns and no case; expected one line for each. Add some.")
     columns = _columns(table, need_images)
     labels = read_labels(table.path.parent / LABELS)
     files = _Files(table, columns, labels)
@@ -115,7 +117,8 @@ def read_labels(path: Path) -> dict[int, str] | None:
     try:
         given = json.loads(path.read_bytes())
         pairs = [
-            (int(key), value) if isinstance(value, str) else (int(value), key) for key, value in given.items()
+            (int(key), value) if isinstance(value, str) and key.isdecimal() else (int(value), key)
+            for key, value in given.items()
         ]
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
