@@ -138,6 +138,7 @@ def test_labels_have_names_beside_the_table(tmp_path: Path) -> None:
     for text in (
         '{"background": 0, "liver": 1, "tumour": 2}',
         '{"0": "background", "2": "tumour", "1": "liver"}',
+        '{"liver": "1", "tumour": "2"}',
     ):
         (root / "labels.json").write_text(text)
         assert only_case(open_dataset(root)).labels == {1: "liver", 2: "tumour"}
