@@ -280,7 +280,11 @@ def test_a_channel_that_the_index_does_not_name_is_no_wrong_name(tmp_path: Path)
 
 def test_a_folder_of_nnunet_data_without_an_index_is_told(tmp_path: Path) -> None:
     root = nnunet(tmp_path)
+    with pytest.raises(DataError, match=r"dataset\.json lies in the folder above: give that one"):
+        open_dataset(root / "imagesTr")
     (root / "dataset.json").unlink()
+    with pytest.raises(DataError, match=r"list its cases in a table, cases\.csv"):
+        open_dataset(root / "imagesTr")
     with pytest.raises(DataError, match=r"imagesTr, but no dataset\.json that could be used: restore that"):
         open_dataset(root)
 

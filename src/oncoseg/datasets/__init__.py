@@ -94,15 +94,22 @@ def _recognised(path: Path) -> str:
         return indexed[0]
     if not names:
         known = "\n".join(f"  {name}: {layout.title}" for name, layout in DATASETS.items())
-        if (path / "imagesTr").is_dir():
-            known += f"\nIt holds imagesTr, but no {dataset_json.INDEX} that could be used: restore that."
-        raise DataError(f"{path} has no known layout; expected one of these:\n{known}")
+        raise DataError(f"{path} has no known layout; expected one of these:\n{known}\n{_hint(path)}")
     if len(names) > 1:
         raise DataError(
             f"{path} holds several data sets ({', '.join(names)}); expected one. Give the folder of one "
             "of them, or name the layout."
         )
     return names[0]
+
+
+def _hint(path: Path) -> str:
+    """What to do about a folder of no known layout."""
+    if (path / "imagesTr").is_dir():
+        return f"It holds imagesTr, but no {dataset_json.INDEX} that could be used: restore that."
+    if (path.resolve().parent / dataset_json.INDEX).is_file():
+        return f"The {dataset_json.INDEX} lies in the folder above: give that one."
+    return f"For anything else, list its cases in a table, {table.INDEX}."
 
 
 def _has_index(path: Path, layout: Layout) -> bool:
