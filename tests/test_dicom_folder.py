@@ -172,6 +172,15 @@ def test_several_annotations_are_several_readers(tmp_path: Path) -> None:
     scan = open_dataset(tmp_path)
     assert only(scan).masks == ()
     assert sorted(kinds(scan)) == ["missing-mask", "unused-annotation"]
+    assert "labels.json names none of its structures, which are 'tumour', so" in scan.problems[0].message
+
+
+def test_structures_that_labels_json_does_not_name_are_told_without_patients_names(tmp_path: Path) -> None:
+    outline(tmp_path, "one", series(tmp_path, "a", "t1"), {"GTV Jane Doe": [square(1, 1, 3)]})
+    (tmp_path / "labels.json").write_text('{"tumour": "lesion"}')
+    message = open_dataset(tmp_path).problems[0].message
+    assert "none of its structures, which are 'GTV 1', so it has no truth" in message
+    assert "Doe" not in message
 
 
 def test_what_cannot_be_used_does_not_keep_the_rest(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def test_a_data_set_a_case_and_an_image_are_recognised(tmp_path: Path) -> None:
     assert found(tmp_path / "ct") == [("LIDC-IDRI-0001_nodule-0", "ct")]
     single = image(tmp_path / "scan.nii.gz")
     assert found(single, modality="ct") == [("scan", "ct")]
+    (tmp_path / "mine.csv").write_text("case,patient,CT\na,A,scan.nii.gz\n")
+    assert found(tmp_path / "mine.csv") == [("a", "ct")]
 
 
 @pytest.mark.parametrize(

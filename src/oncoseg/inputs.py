@@ -8,6 +8,7 @@ from pathlib import Path
 from oncoseg import io
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
+from oncoseg.datasets.tables import TABLE_SUFFIXES
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json
 from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, image_ref, is_dicom, stem
@@ -89,6 +90,8 @@ def find_jobs(inputs: Sequence[Path], recipe: Recipe, modality: str | None) -> l
 def _cases(path: Path, recipe: Recipe, modality: str | None) -> list[Case]:
     if not path.exists():
         raise DataError(f"{path} does not exist; expected an image, a folder of images or a data set.")
+    if path.is_file() and path.name.lower().endswith(TABLE_SUFFIXES):
+        return list(open_dataset(path).cases)
     if path.is_file():
         return [_single_image(path, recipe, modality)]
     volumes = sorted(

@@ -115,6 +115,10 @@ class Inspection:
         return asdict(self)
 
 
+MOST_LABELS = 255
+"""A mask with more values is said to be an image."""
+
+
 @dataclass(frozen=True)
 class _Looked:
     """A row with its problems, the content hash of each channel, and what is doubtful about the images."""
@@ -130,6 +134,7 @@ def inspect_dataset(
     layout: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    scanning: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Read every voxel of a data set and report.
 
@@ -139,11 +144,12 @@ def inspect_dataset(
         progress: called with the cases done and their total after each case.
         workers: cases read at a time, each in a thread; None takes one per processor, at most
             `MOST_THREADS`. Memory is bounded by the volumes of this many cases.
+        scanning: before, called with the files looked through and their total; see `open_dataset`.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout.
     """
-    scan = open_dataset(path, layout)
+    scan = open_dataset(path, layout, progress=scanning)
     looked: list[_Looked] = []
     with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         try:
@@ -253,7 +259,12 @@ def _label_problems(case: Case, masks: list[Volume]) -> list[Problem]:
         return []
     declared = ", ".join(map(str, (0, *case.labels)))
     text = f"{case.id}: the mask holds the value {_shown(unexpected)}; expected only {declared}."
-    return [Problem("unexpected-label", case.id, f"{text} Relabel it, or check that it is the right file.")]
+    if len(values) > MOST_LABELS:
+        text += f" An image has so many values ({len(values)}): check that image and mask are not exchanged."
+    else:
+        text += " Relabel it, name the value where the data set names its labels (such as labels.json beside "
+        text += "a table), or check that it is the right file."
+    return [Problem("unexpected-label", case.id, text)]
 
 
 def _odd_headers(case: Case) -> list[Problem]:

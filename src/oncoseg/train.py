@@ -28,6 +28,7 @@ from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, SliceId, epoch_batches, joined, read_ahead
+from oncoseg.split import read_split
 from oncoseg.stopping import stop_requests
 from oncoseg.training_log import EpochRow, TrainingLog
 from oncoseg.training_sums import EpochSums, mean_of_known, validate
@@ -101,7 +102,7 @@ def train(
         data: modality → folder of its data set.
         out: the run folder; new or empty.
         store: the prepared store; None for the one in the user's cache.
-        split_file: a `split.json` to use instead of drawing a split.
+        split_file: a `split.json` to use instead of drawing a split, or nnU-Net's folds; see `read_split`.
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation.
@@ -116,7 +117,7 @@ def train(
     entered = time.monotonic()
     check_recipe(recipe)
     training_data.check_modalities(recipe, data)
-    given = training_data.read_split(split_file) if split_file else None
+    given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
     run = RunFolder(new_folder(out, "The run folder"))
     try:
         loaded = training_data.load(

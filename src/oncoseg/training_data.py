@@ -72,16 +72,23 @@ def load(
         store: folder of the prepared store.
         split: modality → part → patient → case ids, to use a split made before.
         workers: see `prepare`.
-        progress: called with (cases done, cases in all), for each modality anew.
+        progress: called with (cases done, cases in all), for each modality anew; before, where a layout is of
+            DICOM, with (files looked through, files in all).
         accept_implausible: take images that cannot be what they are said to be.
-        remark: called for each modality with what is doubtful about its split or its images, if anything.
+        remark: called for each modality with the problems of its files, and with what is doubtful about its
+            split or its images, if anything.
 
     Raises:
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
             implausible, a patient on two sides, or a side without any tumour.
     """
     check_modalities(recipe, data)
-    scans = {name: open_dataset(data[name]) for name in recipe.modalities}
+    scans = {name: open_dataset(data[name], progress=progress) for name in recipe.modalities}
+    for name, scan in scans.items():
+        if remark is not None and scan.problems:
+            remark(name, scan.problems)
+        if remark is not None and (joined := _joined(scan, recipe)):
+            remark(name, joined)
     sides = _sides(recipe, scans, split)
     train: dict[str, list[PreparedCase]] = {}
     validation: dict[str, list[PreparedCase]] = {}
@@ -115,27 +122,29 @@ def load(
     )
 
 
+def _joined(scan: Scan, recipe: Recipe) -> list[Problem]:
+    """Which labels a class takes because it takes them all: of a liver with tumours, the liver, too."""
+    names = dict.fromkeys(name for case in scan.cases if case.masks for name in case.labels.values())
+    if len(names) < 2:
+        return []
+    return [
+        Problem(
+            "joined-labels",
+            None,
+            f"the class {name} takes every label: {', '.join(names)}. Choose some with "
+            f"--classes.{name} '{json.dumps(list(names)[-1:], ensure_ascii=False)}' or the like.",
+        )
+        for name, of in recipe.classes.items()
+        if "*" in of
+    ]
+
+
 def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[Problem]:
     return [
         Problem(doubt.kind, case, f"{case}: {doubt.text}")
         for case, found in looks.items()
         for doubt in plausibility.doubts(found, settings.scaling == "window")
     ]
-
-
-def read_split(path: Path) -> dict[str, Any]:
-    """Read a split file such as a run folder's `split.json`.
-
-    Raises:
-        DataError: not readable, or not of that form.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["modalities"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"Cannot read the split {path} ({error}); expected a file like a run folder's split.json: "
-            '{"modalities": {"mri": {"train": {"PATIENT": ["CASE"]}, "validation": …, "test": …}}}.'
-        ) from error
 
 
 def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:

@@ -20,6 +20,10 @@ PREPARE_FLAGS = (
 """The flags of `prepare` besides a recipe's fields."""
 
 
+MOST_LABELS = 8
+"""Label values of a case that its row shows; an image that is given as a mask has thousands."""
+
+
 def inspect(
     path: Path,
     /,
@@ -37,13 +41,13 @@ def inspect(
     from oncoseg.files import write_json
     from oncoseg.inspect import inspect_dataset
 
-    with terminal.progress("reading") as progress:
-        found = inspect_dataset(path, layout, progress=progress)
+    with terminal.progress_in_steps("looking through files", "reading") as (scanning, progress):
+        found = inspect_dataset(path, layout, progress=progress, scanning=scanning)
     terminal.say(f"{path}: {found.title} (layout {found.layout})")
     terminal.say(f"{found.case_count} cases of {found.patient_count} patients")
     for remark in found.remarks:
         terminal.say(remark)
-    columns = ("case", "patient", "channels", "voxels", "spacing mm", "readers", "labels", "tumour slices")
+    columns = ("case", "patient", "channels", "voxels", "spacing mm", "readers", "labels", "marked slices")
     classes = ("class",) if any(row.target for row in found.cases) else ()
     cells = [[*_case_cells(row), *([row.target] if classes else [])] for row in found.cases]
     terminal.print_table(None, (*columns, *classes), cells)
@@ -122,7 +126,8 @@ def prepare(
             training_data.check_modalities(chosen, folders)
         modality = chosen.modalities[name]
         settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
-        scan = open_dataset(folder)
+        with terminal.progress(f"looking through {name}") as scanning:
+            scan = open_dataset(folder, progress=scanning)
         for remark in scan.remarks:
             terminal.note(f"{name}: {remark}")
         terminal.note_problems(name, scan.problems)
@@ -158,8 +163,10 @@ def parse_data(given: Sequence[str], flag: str = "--data") -> dict[str, Path]:
 def _case_cells(row: "CaseRow") -> list[Any]:
     labels = [
         f"{label.value} {label.name or 'unexpected'} {_amount(label.voxels, label.volume_ml)}"
-        for label in row.labels
+        for label in row.labels[:MOST_LABELS]
     ]
+    if len(row.labels) > MOST_LABELS:
+        labels.append(f"and {len(row.labels) - MOST_LABELS} other values")
     return [
         row.id,
         row.patient,

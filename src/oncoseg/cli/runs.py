@@ -1,6 +1,5 @@
 """The commands about runs: `oncoseg train`, `predict`, `report`, `demo`."""
 
-import contextlib
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from oncoseg.cli import terminal
 from oncoseg.cli.data import parse_data
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
-from oncoseg.errors import DataError, RunError
+from oncoseg.errors import RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
@@ -53,7 +52,8 @@ def train(
         only: A modality to train on without the others; may be repeated.
         resume: Go on with a run that was stopped, with its own recipe, data and split.
         store: The prepared store; in your cache folder when left out.
-        split_file: A split.json to use, such as another run's, instead of drawing one.
+        split_file: A split.json to use, such as another run's, instead of drawing one; or nnU-Net's
+            splits_final.json, of which FILE#2 is the third fold.
         workers: Processes for preparing; one per processor when left out.
         accept_implausible: Take images that cannot be what they are said to be, such as a CT without
             Hounsfield units.
@@ -66,13 +66,9 @@ def train(
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
         )
-    from oncoseg.datasets import open_dataset
     from oncoseg.train import train as start
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
-    for name, folder in folders.items():
-        with contextlib.suppress(DataError):  # a folder that cannot be used at all is training's error
-            terminal.note_problems(name, open_dataset(folder).problems)
     with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
         outcome = start(
             chosen,

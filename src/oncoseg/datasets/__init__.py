@@ -6,6 +6,7 @@ from pathlib import Path
 
 from oncoseg.datasets import (
     brats,
+    dataset_json,
     decathlon,
     dicom_folder,
     lgg,
@@ -15,7 +16,7 @@ from oncoseg.datasets import (
     paired,
     table,
 )
-from oncoseg.datasets.base import Case, Layout, Problem, Scan
+from oncoseg.datasets.base import Case, Layout, Problem, Progress, Scan
 from oncoseg.datasets.tables import TABLE_SUFFIXES
 from oncoseg.errors import DataError, nearest
 from oncoseg.files import SYNTHETIC_NOTE
@@ -40,7 +41,9 @@ SHOWN_PROBLEMS = 5
 """How many problems are told of a data set without any case."""
 
 
-def open_dataset(path: Path, layout: str | None = None, *, need_images: bool = True) -> Scan:
+def open_dataset(
+    path: Path, layout: str | None = None, *, need_images: bool = True, progress: Progress | None = None
+) -> Scan:
     """Describe the cases below a folder, without reading voxels.
 
     Args:
@@ -48,6 +51,7 @@ def open_dataset(path: Path, layout: str | None = None, *, need_images: bool = T
             table of cases (CSV, TSV).
         layout: a name in DATASETS; None recognises it.
         need_images: False also takes a table's cases that have masks and no images, as for scores.
+        progress: called with (files done, files in all) where a layout takes long, which are those of DICOM.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout, or the layout is unknown.
@@ -56,13 +60,19 @@ def open_dataset(path: Path, layout: str | None = None, *, need_images: bool = T
         raise DataError(f"Unknown data set layout {layout!r}; {nearest(layout, DATASETS)}")
     _check_folder(path)
     name = layout or _recognised(path)
-    only_masks = name == "table" and not need_images
-    scan = table.scan_masks(path) if only_masks else DATASETS[name].scan(path)
+    scan = _scan(path, name, need_images, progress)
     if not scan.cases:
         reasons = "".join(f"\n  {problem.message}" for problem in scan.problems[:SHOWN_PROBLEMS])
         expected = f"Expected the layout {name}: {DATASETS[name].title}."
         raise DataError(f"No case was found in {path}. {expected}{reasons}")
     return replace(scan, synthetic=has_synthetic_note(path, scan.cases))
+
+
+def _scan(path: Path, name: str, need_images: bool, progress: Progress | None) -> Scan:
+    if name == "table" and not need_images:
+        return table.scan_masks(path)
+    found = DATASETS[name]
+    return found.scan(path) if found.watched is None else found.watched(path, progress)
 
 
 def has_synthetic_note(path: Path, cases: Iterable[Case] = ()) -> bool:
@@ -84,13 +94,22 @@ def _recognised(path: Path) -> str:
         return indexed[0]
     if not names:
         known = "\n".join(f"  {name}: {layout.title}" for name, layout in DATASETS.items())
-        raise DataError(f"{path} has no known layout; expected one of these:\n{known}")
+        raise DataError(f"{path} has no known layout; expected one of these:\n{known}\n{_hint(path)}")
     if len(names) > 1:
         raise DataError(
             f"{path} holds several data sets ({', '.join(names)}); expected one. Give the folder of one "
             "of them, or name the layout."
         )
     return names[0]
+
+
+def _hint(path: Path) -> str:
+    """What to do about a folder of no known layout."""
+    if (path / "imagesTr").is_dir():
+        return f"It holds imagesTr, but no {dataset_json.INDEX} that could be used: restore that."
+    if (path.resolve().parent / dataset_json.INDEX).is_file():
+        return f"The {dataset_json.INDEX} lies in the folder above: give that one."
+    return f"For anything else, list its cases in a table, {table.INDEX}."
 
 
 def _has_index(path: Path, layout: Layout) -> bool:

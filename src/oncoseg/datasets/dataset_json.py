@@ -103,7 +103,10 @@ def numbered_names(index: Mapping[str, Any], *keys: str) -> list[str]:
     try:
         ordered = [names[str(number)] for number in range(len(names))]
     except KeyError as error:
-        raise DataError(f"{keys[0]} of {INDEX} lacks {error}; expected the numbers from 0 on.") from error
+        raise DataError(
+            f"{keys[0]} of {INDEX} lacks {error}; expected the numbers from 0 on, each with its name, as in "
+            '{"0": "T1", "1": "T2"}.'
+        ) from error
     return [str(name) for name in ordered]
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg.datasets import lidc_dicom
-from oncoseg.datasets.base import Case, Layout, Problem, Scan
+from oncoseg.datasets.base import Case, Layout, Problem, Progress, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, shortened, walk
 from oncoseg.datasets.structures import Labels, own_labels, structures_of
@@ -75,14 +75,14 @@ def recognise(path: Path) -> bool:
     return found and not lidc_dicom.recognise(path)
 
 
-def scan(path: Path) -> Scan:
-    """Describe every study by its headers.
+def scan(path: Path, progress: Progress | None = None) -> Scan:
+    """Describe every study by its headers; tells (files done, files in all).
 
     Raises:
         DataError: `channels.json` or `labels.json` cannot be used.
     """
     wanted, joined = _read_channels(path / CHANNELS), _read_labels(path / LABELS)
-    found = survey(path)
+    found = survey(path, progress=progress)
     marked, problems = _open_all(found.annotations)
     labels = own_labels(name for each in marked for name in each.names) if joined is None else joined
     studies: dict[tuple[str, str], list[Series]] = defaultdict(list)
@@ -144,7 +144,7 @@ def _describe(
         images = {channel: ImageRef(series.files) for channel, series in group.items()}
         masks = [mask for each in marked if (mask := _mask(each, group, len(groups) == 1, labels))]
         names = dict(enumerate(labels, 1)) if masks else {}
-        problems = [] if masks else [_no_mask(case_id)]
+        problems = [] if masks else [_no_mask(case_id, group, marked)]
         described.append((Case(case_id, patient, images, tuple(masks), names), problems))
     return described
 
@@ -215,11 +215,17 @@ def _open_all(annotations: Sequence[Annotation]) -> tuple[list[Marked], list[Pro
     return opened, problems
 
 
-def _no_mask(case_id: str) -> Problem:
-    text = (
-        f"{case_id}: no RTSTRUCT or SEG refers to its series, so it has no truth and can only be predicted."
-    )
-    return Problem("missing-mask", case_id, f"{text} Add it anywhere in the folder.")
+def _no_mask(case_id: str, group: Mapping[str, Series], marked: Sequence[Marked]) -> Problem:
+    uids = {series.uid for series in group.values()}
+    drawn = own_labels(name for each in marked if uids & set(each.series_uids) for name in each.names)
+    if drawn:
+        what = f"{LABELS} names none of its structures, which are "
+        what += shortened([repr(name) for name in drawn], SHOWN_NAMES)
+        mend = 'Add one there, such as {"tumour": ["GTV*"]}.'
+    else:
+        what, mend = "no RTSTRUCT or SEG refers to its series", "Add it anywhere in the folder."
+    text = f"{case_id}: {what}, so it has no truth and can only be predicted. {mend}"
+    return Problem("missing-mask", case_id, text)
 
 
 def _left_out(found: Survey) -> list[Problem]:
@@ -282,5 +288,6 @@ LAYOUT = Layout(
     channels=(),
     recognise=recognise,
     scan=scan,
+    watched=scan,
     anonymous=True,
 )

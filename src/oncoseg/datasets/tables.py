@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,7 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
             that is longer than the first.
     """
     text, remarks = _decoded(path)
-    first = text.lstrip("\r\n").split("\n", 1)[0]
-    separator = max(SEPARATORS, key=first.count)
+    separator, text = _separated(text)
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
@@ -81,12 +81,22 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> Table:
     return Table(path, columns, rows, tuple(line for line, _ in found[1:]), remarks)
 
 
+def _separated(text: str) -> tuple[str, str]:
+    """What stands between cells, and the text without the line `sep=;` that tells Excel so."""
+    first, newline, rest = text.lstrip("\r\n").partition("\n")
+    if told := re.fullmatch(rf'"?sep=([{SEPARATORS}])"?', first.strip(" \r"), re.IGNORECASE):
+        return told[1], newline + rest
+    return max(SEPARATORS, key=first.count), text
+
+
 def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str]) -> None:
     names = [column.lower() for column in columns if column]
     if missing := [name for name in needed if name.lower() not in names]:
+        what = f"column {missing[0]}" if len(missing) == 1 else f"columns {' and '.join(missing)}"
+        alike = " Where each case is a patient of its own, repeat its name as the patient's."
         raise DataError(
-            f"{path} lacks the column {', '.join(missing)}; it has {', '.join(columns)}. Name its columns in "
-            "the first line."
+            f"{path} lacks the {what}; its first line names {', '.join(columns)}. Name the columns so there."
+            f"{alike if 'patient' in missing else ''}"
         )
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path} has two columns named {doubled[0]}; expected one. Rename or remove one.")

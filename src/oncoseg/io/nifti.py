@@ -141,7 +141,7 @@ class NiftiSlabs:
         if component is None and count > 1:
             raise DataError(
                 f"{self.path} is 4D and holds {count} volumes; expected one. Save each volume as a file of "
-                "its own, or use a layout that names the volumes, such as decathlon."
+                "its own, or use a layout that names the volumes, such as decathlon, or a table with FILE#0."
             )
         if component is not None and not 0 <= component < count:
             raise DataError(f"{self.path} holds {count} volume(s); expected one with the number {component}.")
@@ -203,7 +203,7 @@ def _open(path: Path) -> BufferedIOBase:
     if _named_gzip(path) and magic != GZIP_MAGIC:
         raise DataError(
             f"{path} is named .gz but is not gzip-compressed; if it is a plain NIfTI file, rename it to "
-            f"{path.name[: -len('.gz')]}, else copy it again."
+            f"{path.name[: -len('.gz')]} or compress it with gzip, else copy it again."
         )
     if not _named_gzip(path) and magic == GZIP_MAGIC:
         raise DataError(f"{path} is gzip-compressed but not named so; rename it to {path.name}.gz.")
