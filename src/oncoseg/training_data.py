@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from oncoseg import plausibility
 from oncoseg import split as splitting
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
+from oncoseg.datasets.channels import channel_name
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
@@ -44,6 +46,10 @@ NO_TEST_PATIENT = (
 """Said where a given split lacks them; a drawn one has them always."""
 
 
+Opened = Callable[[str, Scan], None]
+"""Called with a modality and what was found in its data set."""
+
+
 def default_store() -> Path:
     """The prepared store when none is named: in the user's cache folder."""
     return user_cache() / "prepared"
@@ -58,7 +64,9 @@ def load(
     workers: int | None = None,
     progress: Progress | None = None,
     accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: Remark | None = None,
+    opened: Opened | None = None,
 ) -> TrainingData:
     """Open, split and prepare every modality of a recipe.
 
@@ -74,14 +82,20 @@ def load(
         workers: see `prepare`.
         progress: called with (cases done, cases in all), for each modality anew.
         accept_implausible: take images that cannot be what they are said to be.
+        channels: modality → channel → what its series are called, of data that are DICOM folders; see
+            `open_dataset`.
         remark: called for each modality with what is doubtful about its split or its images, if anything.
+        opened: called for each modality with what was found, guesses and problems, before it is prepared.
 
     Raises:
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
             implausible, a patient on two sides, or a side without any tumour.
     """
     check_modalities(recipe, data)
-    scans = {name: open_dataset(data[name]) for name in recipe.modalities}
+    scans = {name: open_dataset(data[name], channels=channels.get(name)) for name in recipe.modalities}
+    if opened is not None:
+        for name, scan in scans.items():
+            opened(name, scan)
     sides = _sides(recipe, scans, split)
     train: dict[str, list[PreparedCase]] = {}
     validation: dict[str, list[PreparedCase]] = {}
@@ -105,6 +119,7 @@ def load(
         if remark is not None and doubts:
             remark(name, doubts)
         records[name] = _record(data[name], scans[name], prepared) | {
+            "channels": dict(channels.get(name, {})),
             "substituted_channels": substituted,
             "accept_implausible": accept_implausible,
             "doubts": [asdict(doubt) for doubt in doubts],
@@ -136,6 +151,35 @@ def read_split(path: Path) -> dict[str, Any]:
             f"Cannot read the split {path} ({error}); expected a file like a run folder's split.json: "
             '{"modalities": {"mri": {"train": {"PATIENT": ["CASE"]}, "validation": …, "test": …}}}.'
         ) from error
+
+
+def channels_by_modality(recipe: Recipe, channels: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Part a choice of series among the modalities that take these channels or have them as substitutes.
+
+    Args:
+        recipe: its modalities.
+        channels: channel → what its series are called.
+
+    Raises:
+        DataError: a channel that no modality takes.
+    """
+    parted: dict[str, dict[str, str]] = {}
+    for channel, pattern in channels.items():
+        name = channel_name(channel)
+        taking = [
+            modality
+            for modality, of in recipe.modalities.items()
+            if name in (*of.channels, *of.substitutes.values())
+        ]
+        if not taking:
+            known = dict.fromkeys(name for of in recipe.modalities.values() for name in of.channels)
+            raise DataError(
+                f"No modality of {recipe.name} takes the channel {channel}; expected one of "
+                f"{', '.join(known)}."
+            )
+        for modality in taking:
+            parted.setdefault(modality, {})[name] = pattern
+    return parted
 
 
 def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:

@@ -1,6 +1,6 @@
 """Public data sets, read where they lie. Adapters describe cases; `oncoseg.io` reads their voxels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +40,13 @@ SHOWN_PROBLEMS = 5
 """How many problems are told of a data set without any case."""
 
 
-def open_dataset(path: Path, layout: str | None = None, *, need_images: bool = True) -> Scan:
+def open_dataset(
+    path: Path,
+    layout: str | None = None,
+    *,
+    need_images: bool = True,
+    channels: Mapping[str, str] | None = None,
+) -> Scan:
     """Describe the cases below a folder, without reading voxels.
 
     Args:
@@ -48,21 +54,36 @@ def open_dataset(path: Path, layout: str | None = None, *, need_images: bool = T
             table of cases (CSV, TSV).
         layout: a name in DATASETS; None recognises it.
         need_images: False also takes a table's cases that have masks and no images, as for scores.
+        channels: of a DICOM folder, channel → what its series are called (see `dicom_folder`); guessed, or
+            read from `channels.json`, when left out.
 
     Raises:
-        DataError: the folder is missing, empty or of no known layout, or the layout is unknown.
+        DataError: the folder is missing, empty or of no known layout, the layout is unknown, or channels
+            are given of what is no DICOM folder.
     """
     if layout is not None and layout not in DATASETS:
         raise DataError(f"Unknown data set layout {layout!r}; {nearest(layout, DATASETS)}")
     _check_folder(path)
     name = layout or _recognised(path)
-    only_masks = name == "table" and not need_images
-    scan = table.scan_masks(path) if only_masks else DATASETS[name].scan(path)
+    scan = _scan(path, name, need_images, channels)
     if not scan.cases:
         reasons = "".join(f"\n  {problem.message}" for problem in scan.problems[:SHOWN_PROBLEMS])
         expected = f"Expected the layout {name}: {DATASETS[name].title}."
         raise DataError(f"No case was found in {path}. {expected}{reasons}")
     return replace(scan, synthetic=has_synthetic_note(path, scan.cases))
+
+
+def _scan(path: Path, name: str, need_images: bool, channels: Mapping[str, str] | None) -> Scan:
+    if channels:
+        if name != "dicom_folder":
+            raise DataError(
+                f"{path} has the layout {name}, whose files say which channel they are; expected a DICOM "
+                f"folder where a series is chosen for {' and '.join(channels)}. Leave the choice out."
+            )
+        return dicom_folder.scan(path, channels)
+    if name == "table" and not need_images:
+        return table.scan_masks(path)
+    return DATASETS[name].scan(path)
 
 
 def has_synthetic_note(path: Path, cases: Iterable[Case] = ()) -> bool:
