@@ -74,6 +74,7 @@ class CasePrediction(NamedTuple):
         letters: of the sides of an axial slice as it is shown; None where the orientation is unknown.
         ground: what `image` is and how bright it is shown, in words.
         classes: where the recipe has several.
+        axes_mm: of a grid that is sheared; see `Volume.sheared_axes_mm`.
     """
 
     case_id: str
@@ -87,6 +88,7 @@ class CasePrediction(NamedTuple):
     letters: display.Letters | None = None
     ground: str = "image"
     classes: ClassMaps | None = None
+    axes_mm: np.ndarray | None = None
 
 
 class Predictor:
@@ -196,6 +198,7 @@ class Predictor:
             letters=display.letters(shown.affine_ras) if io.orientation_known(like) else None,
             ground=f"{channel}, {window.words}",
             classes=None if each is None else self._class_maps(truth, like.with_array(each)),
+            axes_mm=shown.sheared_axes_mm,
         )
 
     def _room_for_classes(self, grid: tuple[int, int, int]) -> np.ndarray | None:

@@ -91,10 +91,11 @@ def _score_readers(scoring: Scoring, share: float, case: Case) -> tuple[str, lis
         raise DataError(f"Case {case.id}: {error}") from error
     first = next(iter(volumes.values()))
     spacing = first.spacing_mm if first.spacing_known else None
-    classes = {TUMOUR: (1,)}
+    axes, classes = first.sheared_axes_mm, {TUMOUR: (1,)}
     found = []
     for groups, name, truth, reader in _matches(readers, share):
-        rows = score_case(f"{case.id}:{name}", case.patient, truth, reader, spacing, classes, scoring)
+        of_pair = f"{case.id}:{name}", case.patient, truth, reader, spacing
+        rows = score_case(*of_pair, classes, scoring, axes_mm=axes)
         marks = fingerprints(in_canonical(truth, first), classes)
         found += [row._replace(group=group, truth=marks[row.label]) for group in groups for row in rows]
     return case.id, found
