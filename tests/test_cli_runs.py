@@ -164,6 +164,14 @@ def test_train_on_a_part_of_the_modalities(started: list[dict[str, Any]], capsys
     assert "did you mean 'mri'" in capsys.readouterr().err
 
 
+def test_a_part_may_take_other_channels_than_what_is_left_out(started: list[dict[str, Any]]) -> None:
+    command = ["train", NAME, "--data", "mri=some/mri", "--out", "x", "--only", "mri"]
+    one = ["--modalities.mri.channels", '["T1"]', "--modalities.ct.scaling", "window"]
+    assert main([*command, *one]) == 0
+    assert started[0]["recipe"].in_channels == 1
+    assert list(started[0]["recipe"].modalities) == ["mri"]
+
+
 def test_resume_accepts_the_part_that_the_run_was_started_with(
     resumed: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError
 from oncoseg.inputs import NOT_IMAGES, Job, find_jobs
@@ -83,12 +84,28 @@ def test_a_folder_without_images_says_which_layouts_there_are(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("nowhere.nii", "does not exist"), ("scan.dcm", r"suffix that cannot be read")]
+    ("name", "message"), [("nowhere.nii", "does not exist"), ("scan.jpg", r"suffix that cannot be read")]
 )
 def test_what_is_no_image_is_refused(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "scan.dcm").touch()
+    (tmp_path / "scan.jpg").touch()
     with pytest.raises(DataError, match=message):
         found(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("study.zip", "is a zip; expected a folder. Unpack it"),
+        ("IM0001", "is one DICOM file of a series; expected a folder"),
+        ("DICOMDIR", "is a DICOMDIR; expected a folder"),
+    ],
+)
+def test_a_file_that_belongs_to_a_folder_says_so(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(DataError, match=hint):
+        found(tmp_path / name)
+    with pytest.raises(DataError, match=hint):
+        open_dataset(tmp_path / name)
 
 
 def test_an_unknown_modality_lists_those_there_are(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oncoseg import io
-from oncoseg.datasets import open_dataset
+from oncoseg.datasets import open_dataset, single_file_hint
 from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json
@@ -172,6 +172,8 @@ def _without_others(scan: Scan, recipe: Recipe, modality: str | None) -> Scan:
 def _single_image(path: Path, recipe: Recipe, modality: str | None) -> Case:
     """A case of one image, for a modality that takes one channel."""
     if not path.name.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)):
+        if hint := single_file_hint(path):
+            raise DataError(hint)
         known = ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
         raise DataError(f"{path} has a suffix that cannot be read; expected one of {known}.")
     fitting = [

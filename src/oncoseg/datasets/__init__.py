@@ -19,6 +19,7 @@ from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.tables import TABLE_SUFFIXES
 from oncoseg.errors import DataError, nearest
 from oncoseg.files import SYNTHETIC_NOTE
+from oncoseg.io import is_dicom
 
 __all__ = ["DATASETS", "Case", "Layout", "Problem", "Scan", "open_dataset"]
 
@@ -118,12 +119,24 @@ def _has_index(path: Path, layout: Layout) -> bool:
     return layout.index is not None and (path / layout.index).is_file()
 
 
+def single_file_hint(path: Path) -> str:
+    """What to name in place of a zip, a DICOMDIR or one DICOM file; nothing for other files."""
+    if path.suffix.lower() == ".zip":
+        return f"{path} is a zip; expected a folder. Unpack it, and name the folder."
+    if is_dicom(path):
+        what = "a DICOMDIR" if path.name.upper() == "DICOMDIR" else "one DICOM file of a series"
+        return f"{path} is {what}; expected a folder. Name the one that it lies in."
+    return ""
+
+
 def _check_folder(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path} does not exist; expected the folder of a data set.")
     if path.is_file():
         if path.name.lower().endswith(TABLE_SUFFIXES):
             return
+        if hint := single_file_hint(path):
+            raise DataError(hint)
         raise DataError(f"{path} is a file; expected the folder of a data set, or a table of cases (CSV).")
     try:
         empty = next(path.iterdir(), None) is None
