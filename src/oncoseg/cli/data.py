@@ -29,6 +29,7 @@ def inspect(
     *,
     layout: str | None = None,
     channel: Chosen = None,
+    key_file: Path | None = None,
     json: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
     """Look at every image of a data set: what it holds, and every problem.
@@ -39,11 +40,15 @@ def inspect(
         channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
             T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
             Then nothing is guessed. See docs/dicom.md.
+        key_file: Of a DICOM folder, write which PatientID and files are behind each case's name to this
+            file, which must not go with any data.
         json: Also write everything found to this file.
     """
     from oncoseg.files import write_json
     from oncoseg.inspect import inspect_dataset
 
+    if key_file is not None:
+        _write_key(key_file, path, layout, parse_channels(channel))
     with terminal.progress("reading") as progress:
         found = inspect_dataset(path, layout, channels=parse_channels(channel), progress=progress)
     terminal.say(f"{path}: {found.title} (layout {found.layout})")
@@ -181,6 +186,20 @@ def parse_data(given: Sequence[str], flag: str = "--data") -> dict[str, Path]:
             raise DataError(f"{flag} {name}= is given twice; expected one folder for each name.")
         folders[name] = Path(folder).expanduser()
     return folders
+
+
+def _write_key(key_file: Path, path: Path, layout: str | None, channels: dict[str, str]) -> None:
+    from oncoseg.datasets import dicom_key, open_dataset
+
+    dicom_key.check_new(key_file, path)
+    scan = open_dataset(path, layout, channels=channels)
+    if scan.layout != "dicom_folder":
+        raise DataError(
+            f"{path} has the layout {scan.layout}, whose cases have the names of its files; expected a DICOM "
+            "folder for --key-file."
+        )
+    dicom_key.write_key(key_file, scan.cases)
+    terminal.note(f"Written: {key_file}, which names patients; keep it apart from images and masks")
 
 
 def _case_cells(row: "CaseRow") -> list[Any]:
