@@ -13,7 +13,11 @@ from oncoseg.convert import convert
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError
+from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.io.dicom.patients import patient_key
+from oncoseg.io.dicom.rtstruct_writer import write_rtstruct as write_rtstruct_file
+from oncoseg.io.dicom.seg_writer import write_seg
+from oncoseg.io.dicom.survey import find_series
 from test_indexed_layouts import kinds
 from tiny import brats_case
 from tiny_dicom import SALT, Drawn, Geometry, write_rtstruct
@@ -203,6 +207,22 @@ def test_several_annotations_are_several_readers(tmp_path: Path) -> None:
     scan = open_dataset(tmp_path)
     assert only(scan).masks == ()
     assert sorted(kinds(scan)) == ["missing-mask", "unused-annotation"]
+
+
+def test_what_oncoseg_has_predicted_is_no_truth(tmp_path: Path) -> None:
+    drawn = series(tmp_path, "a", "ax t1")
+    by_hand = outline(tmp_path, "rs", drawn, {"tumour": [square(1, 2, 3)]})
+    (taken,) = find_series(tmp_path)
+    labels = np.ones(taken.grid, np.uint8)
+    for writer, name in ((write_seg, "seg.dcm"), (write_rtstruct_file, "rtstruct.dcm")):
+        writer(tmp_path / name, labels, taken, {1: "tumour"}, Algorithm("0.1.0"))
+    scan = open_dataset(tmp_path)
+    assert [mask.files for mask in only(scan).masks] == [(by_hand,)]
+    assert "RTSTRUCT and SEG that oncoseg made are no truth, and not used: 2." in scan.remarks
+    by_hand.unlink()
+    scan = open_dataset(tmp_path)
+    assert only(scan).masks == ()
+    assert kinds(scan) == ["missing-mask"]
 
 
 def test_what_cannot_be_used_does_not_keep_the_rest(tmp_path: Path) -> None:

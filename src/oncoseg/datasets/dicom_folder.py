@@ -3,8 +3,8 @@
 A case is what one study shows on one grid. `channels.json` in the folder says which series is what, by a
 SeriesInstanceUID, part of the description, or a pattern: `{"T1": "t1 mprage", "FLAIR": "*flair*"}`, and so
 does the flag `--channel`, in its place. Without either the channels are guessed. Which series became what is
-told either way. An RTSTRUCT or SEG that refers to a series is its mask;
-several are several readers. `labels.json` joins structures to labels, later ones over earlier ones:
+told either way. An RTSTRUCT or SEG that refers to a series is its mask; several are several readers; what
+oncoseg itself has predicted is none. `labels.json` joins structures to labels, later ones over earlier ones:
 `{"lung": "Lung*", "tumour": ["GTV*", "lesion*"]}`. Without it every structure is a label.
 
 Patients get salted pseudonyms (`oncoseg.io.dicom.patients`), the same as in de-identified DICOM by the same
@@ -30,6 +30,7 @@ from oncoseg.io.annotations import open_structures
 from oncoseg.io.dicom.channels import guess_channels
 from oncoseg.io.dicom.choosing import describes, listed
 from oncoseg.io.dicom.findings import Annotation, Survey
+from oncoseg.io.dicom.origin import SOFTWARE
 from oncoseg.io.dicom.series import Series
 from oncoseg.io.dicom.survey import survey
 from oncoseg.volume import Volume, same_grid
@@ -108,7 +109,8 @@ def scan(path: Path, channels: Mapping[str, str] | None = None) -> Scan:
     wanted = Wanted(channels, FLAG) if channels else Wanted(_read_channels(path / CHANNELS), CHANNELS)
     joined = _read_labels(path / LABELS)
     found = survey(path)
-    marked, problems = _open_all(found.annotations)
+    drawn = [each for each in found.annotations if each.made_by != SOFTWARE]
+    marked, problems = _open_all(drawn)
     labels = own_labels(name for each in marked for name in each.names) if joined is None else joined
     studies: dict[tuple[str, str], list[Series]] = defaultdict(list)
     for series in found.series:
@@ -123,6 +125,8 @@ def scan(path: Path, channels: Mapping[str, str] | None = None) -> Scan:
     problems += _unmatched(wanted, found.series)
     remarks = [f"{reason} ({_numbers(series)})." for reason, series in sorted(reasons.items())]
     taken = {id(each) for series in reasons.values() for each in series}
+    if own := len(found.annotations) - len(drawn):
+        remarks.append(f"RTSTRUCT and SEG that oncoseg made are no truth, and not used: {own}.")
     if others := [each for each in found.series if id(each) not in taken]:
         remarks.append(f"Of no channel, and not used: {_numbers(others)}.")
     if labels and joined is None:
