@@ -13,6 +13,7 @@ from oncoseg.convert import convert
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError
+from oncoseg.evaluate.pairs import find_pairs
 from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.io.dicom.patients import patient_key
 from oncoseg.io.dicom.rtstruct_writer import write_rtstruct as write_rtstruct_file
@@ -219,6 +220,9 @@ def test_what_oncoseg_has_predicted_is_no_truth(tmp_path: Path) -> None:
     scan = open_dataset(tmp_path)
     assert [mask.files for mask in only(scan).masks] == [(by_hand,)]
     assert "RTSTRUCT and SEG that oncoseg made are no truth, and not used: 2." in scan.remarks
+    assert len(only(open_dataset(tmp_path, predicted=True)).masks) == 3
+    with pytest.raises(DataError, match="has several masks; expected one prediction"):
+        find_pairs(tmp_path, tmp_path)  # what was drawn is not scored as if it were predicted
     by_hand.unlink()
     scan = open_dataset(tmp_path)
     assert only(scan).masks == ()

@@ -47,6 +47,7 @@ def open_dataset(
     *,
     need_images: bool = True,
     channels: Mapping[str, str] | None = None,
+    predicted: bool = False,
 ) -> Scan:
     """Describe the cases below a folder, without reading voxels.
 
@@ -57,6 +58,8 @@ def open_dataset(
         need_images: False also takes a table's cases that have masks and no images, as for scores.
         channels: of a DICOM folder, channel → what its series are called (see `dicom_folder`); guessed, or
             read from `channels.json`, when left out.
+        predicted: True takes masks that oncoseg itself has predicted, too, for scoring them; else they are
+            no truth.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout, the layout is unknown, or channels
@@ -66,7 +69,7 @@ def open_dataset(
         raise DataError(f"Unknown data set layout {layout!r}; {nearest(layout, DATASETS)}")
     _check_folder(path)
     name = layout or _recognised(path)
-    scan = _scan(path, name, need_images, channels)
+    scan = _scan(path, name, need_images, channels, predicted)
     if not scan.cases:
         reasons = "".join(f"\n  {problem.message}" for problem in scan.problems[:SHOWN_PROBLEMS])
         expected = f"Expected the layout {name}: {DATASETS[name].title}."
@@ -74,14 +77,16 @@ def open_dataset(
     return replace(scan, synthetic=has_synthetic_note(path, scan.cases))
 
 
-def _scan(path: Path, name: str, need_images: bool, channels: Mapping[str, str] | None) -> Scan:
+def _scan(
+    path: Path, name: str, need_images: bool, channels: Mapping[str, str] | None, predicted: bool
+) -> Scan:
+    if name == "dicom_folder":
+        return dicom_folder.scan(path, channels, predicted)
     if channels:
-        if name != "dicom_folder":
-            raise DataError(
-                f"{path} has the layout {name}, whose files say which channel they are; expected a DICOM "
-                f"folder where a series is chosen for {' and '.join(channels)}. Leave the choice out."
-            )
-        return dicom_folder.scan(path, channels)
+        raise DataError(
+            f"{path} has the layout {name}, whose files say which channel they are; expected a DICOM folder "
+            f"where a series is chosen for {' and '.join(channels)}. Leave the choice out."
+        )
     if name == "table" and not need_images:
         return table.scan_masks(path)
     return DATASETS[name].scan(path)

@@ -96,12 +96,13 @@ def recognise(path: Path) -> bool:
     return found and not lidc_dicom.recognise(path)
 
 
-def scan(path: Path, channels: Mapping[str, str] | None = None) -> Scan:
+def scan(path: Path, channels: Mapping[str, str] | None = None, predicted: bool = False) -> Scan:
     """Describe every study by its headers.
 
     Args:
         path: a folder.
         channels: what `channels.json` would say, in its place; None for the file, or for guesses without it.
+        predicted: whether masks that oncoseg itself has predicted are taken, too.
 
     Raises:
         DataError: `channels.json` or `labels.json` cannot be used.
@@ -109,7 +110,7 @@ def scan(path: Path, channels: Mapping[str, str] | None = None) -> Scan:
     wanted = Wanted(channels, FLAG) if channels else Wanted(_read_channels(path / CHANNELS), CHANNELS)
     joined = _read_labels(path / LABELS)
     found = survey(path)
-    drawn = [each for each in found.annotations if each.made_by != SOFTWARE]
+    drawn = [each for each in found.annotations if predicted or each.made_by != SOFTWARE]
     marked, problems = _open_all(drawn)
     labels = own_labels(name for each in marked for name in each.names) if joined is None else joined
     studies: dict[tuple[str, str], list[Series]] = defaultdict(list)
