@@ -241,6 +241,9 @@ def test_what_cannot_be_used_does_not_keep_the_rest(tmp_path: Path) -> None:
     assert {"missing-mask", "no-case", "unused-annotation"} <= set(kinds(scan))
     (gap,) = [problem for problem in scan.problems if "missing (between" in problem.message]
     assert gap.kind == "no-case"
+    assert gap.message.endswith("Export it again, whole, if it should be used.")
+    (unused,) = [problem for problem in scan.problems if problem.kind == "unused-annotation"]
+    assert unused.message.endswith("The images that they mark must lie in the folder, too.")
 
 
 def test_only_labels_that_are_drawn_in_what_is_converted_are_declared(tmp_path: Path) -> None:

@@ -302,7 +302,8 @@ def _unused(marked: Sequence[Marked], cases: Sequence[Case]) -> list[Problem]:
     if not others:
         return []
     text = f"{len(others)} annotations mark no series that is used, or nothing that {LABELS} asks for: "
-    return [Problem("unused-annotation", None, f"{text}{shortened(others)}.")]
+    mend = "The images that they mark must lie in the folder, too."
+    return [Problem("unused-annotation", None, f"{text}{shortened(others)}. {mend}")]
 
 
 def _read_channels(path: Path) -> dict[str, str]:
