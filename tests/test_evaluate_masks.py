@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import nibabel as nib
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -51,6 +52,17 @@ def test_one_bad_prediction_counts_as_missing_and_loses_no_other(
     assert row["rules"] == {"prediction_empty": 1, "prediction_missing": 1}
     assert summary["policy"]["dice"]["prediction_missing"] == 0
     assert summary["policy"]["hausdorff_mm"]["prediction_empty"] == "diagonal"
+
+
+def test_masks_of_a_tilted_scan_are_measured_where_their_voxels_lie(tmp_path: Path) -> None:
+    tilted = np.array([[1.0, 0, 0, 5], [0, 1, 4, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+    for name, k in (("truth", 2), ("prediction", 3)):
+        voxels = np.zeros((6, 7, 6), np.uint8)
+        voxels[3, 3, k] = 1
+        (tmp_path / name).mkdir()
+        nib.Nifti1Image(voxels, tilted).to_filename(tmp_path / name / "a.nii.gz")
+    scored = evaluate_masks(tmp_path / "truth", tmp_path / "prediction", tmp_path / "out").scores
+    assert scored[0].values["hausdorff_mm"] == pytest.approx(5, abs=1e-5)  # 3 mm up and 4 mm back
 
 
 def test_every_value_is_in_both_tables(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -478,6 +478,18 @@ def test_a_case_for_evaluation_has_truth_and_prediction_on_one_grid(tmp_path: Pa
     assert found.ground.startswith("FLAIR, grey from ")
 
 
+def test_a_case_of_a_tilted_scan_keeps_how_its_slices_lean(tmp_path: Path) -> None:
+    brats_case(
+        tmp_path / "mri", 4, affine=np.array([[1, 0, 0, 0], [0, 1, 0.5, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])
+    )
+    brats_case(tmp_path / "mri", 5)
+    leaning, upright = (bright().predict_case(case, "mri") for case in open_dataset(tmp_path / "mri").cases)
+    assert leaning.spacing_mm == (1, 1, 2)
+    assert leaning.axes_mm is not None
+    np.testing.assert_allclose(leaning.axes_mm, [[1, 0, 0], [0, 1, 0.5], [0, 0, 2]])
+    assert upright.axes_mm is None
+
+
 class TwoClasses(Bright):
     """The first class where it is bright, the second where it is dark."""
 

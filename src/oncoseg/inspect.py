@@ -132,6 +132,7 @@ class _Looked:
 def inspect_dataset(
     path: Path,
     layout: str | None = None,
+    channels: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     scanning: Callable[[int, int], None] | None = None,
@@ -141,6 +142,7 @@ def inspect_dataset(
     Args:
         path: the data set's folder.
         layout: a name in DATASETS; None recognises it.
+        channels: of a DICOM folder, channel → what its series are called; see `open_dataset`.
         progress: called with the cases done and their total after each case.
         workers: cases read at a time, each in a thread; None takes one per processor, at most
             `MOST_THREADS`. Memory is bounded by the volumes of this many cases.
@@ -149,7 +151,7 @@ def inspect_dataset(
     Raises:
         DataError: the folder is missing, empty or of no known layout.
     """
-    scan = open_dataset(path, layout, progress=scanning)
+    scan = open_dataset(path, layout, channels=channels, progress=scanning)
     looked: list[_Looked] = []
     with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, MOST_THREADS)) as pool:
         try:

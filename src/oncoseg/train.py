@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -93,7 +94,9 @@ def train(
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
     accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: training_data.Remark | None = None,
+    opened: training_data.Opened | None = None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -107,7 +110,9 @@ def train(
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation.
         accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
+        channels: modality → channel → what its series are called; see `training_data.load`.
         remark: called for each modality with what is doubtful about its images.
+        opened: called for each modality with what was found in its data set.
 
     Raises:
         RunError: `out` holds something or cannot be written, or the loss is not finite any more.
@@ -128,7 +133,9 @@ def train(
             workers=workers,
             progress=prepare_progress,
             accept_implausible=accept_implausible,
+            channels=channels,
             remark=remark,
+            opened=opened,
         )
         training = _Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
     except BaseException:
@@ -180,6 +187,7 @@ def resume(
         workers=workers,
         progress=prepare_progress,
         accept_implausible=any(record.get("accept_implausible") for record in records.values()),
+        channels={name: record.get("channels", {}) for name, record in records.items()},
     )
     for name, record in records.items():
         if loaded.data[name]["fingerprint"] != record["fingerprint"]:

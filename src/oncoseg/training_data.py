@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from oncoseg import plausibility
 from oncoseg import split as splitting
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
+from oncoseg.datasets.channels import channel_name
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
@@ -44,6 +46,10 @@ NO_TEST_PATIENT = (
 """Said where a given split lacks them; a drawn one has them always."""
 
 
+Opened = Callable[[str, Scan], None]
+"""Called with a modality and what was found in its data set."""
+
+
 def default_store() -> Path:
     """The prepared store when none is named: in the user's cache folder."""
     return user_cache() / "prepared"
@@ -58,7 +64,9 @@ def load(
     workers: int | None = None,
     progress: Progress | None = None,
     accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: Remark | None = None,
+    opened: Opened | None = None,
 ) -> TrainingData:
     """Open, split and prepare every modality of a recipe.
 
@@ -75,18 +83,23 @@ def load(
         progress: called with (cases done, cases in all), for each modality anew; before, where a layout is of
             DICOM, with (files looked through, files in all).
         accept_implausible: take images that cannot be what they are said to be.
-        remark: called for each modality with the problems of its files, and with what is doubtful about its
-            split or its images, if anything.
+        channels: modality → channel → what its series are called, of data that are DICOM folders; see
+            `open_dataset`.
+        remark: called for each modality with what is doubtful about its labels, its split or its images.
+        opened: called for each modality with what was found, guesses and problems, before it is prepared.
 
     Raises:
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
             implausible, a patient on two sides, or a side without any tumour.
     """
     check_modalities(recipe, data)
-    scans = {name: open_dataset(data[name], progress=progress) for name in recipe.modalities}
+    scans = {
+        name: open_dataset(data[name], channels=channels.get(name), progress=progress)
+        for name in recipe.modalities
+    }
     for name, scan in scans.items():
-        if remark is not None and scan.problems:
-            remark(name, scan.problems)
+        if opened is not None:
+            opened(name, scan)
         if remark is not None and (joined := _joined(scan, recipe)):
             remark(name, joined)
     sides = _sides(recipe, scans, split)
@@ -112,6 +125,7 @@ def load(
         if remark is not None and doubts:
             remark(name, doubts)
         records[name] = _record(data[name], scans[name], prepared) | {
+            "channels": dict(channels.get(name, {})),
             "substituted_channels": substituted,
             "accept_implausible": accept_implausible,
             "doubts": [asdict(doubt) for doubt in doubts],
@@ -145,6 +159,35 @@ def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[
         for case, found in looks.items()
         for doubt in plausibility.doubts(found, settings.scaling == "window")
     ]
+
+
+def channels_by_modality(recipe: Recipe, channels: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Part a choice of series among the modalities that take these channels or have them as substitutes.
+
+    Args:
+        recipe: its modalities.
+        channels: channel → what its series are called.
+
+    Raises:
+        DataError: a channel that no modality takes.
+    """
+    parted: dict[str, dict[str, str]] = {}
+    for channel, pattern in channels.items():
+        name = channel_name(channel)
+        taking = [
+            modality
+            for modality, of in recipe.modalities.items()
+            if name in (*of.channels, *of.substitutes.values())
+        ]
+        if not taking:
+            known = dict.fromkeys(name for of in recipe.modalities.values() for name in of.channels)
+            raise DataError(
+                f"No modality of {recipe.name} takes the channel {channel}; expected one of "
+                f"{', '.join(known)}."
+            )
+        for modality in taking:
+            parted.setdefault(modality, {})[name] = pattern
+    return parted
 
 
 def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:

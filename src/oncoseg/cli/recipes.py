@@ -107,8 +107,14 @@ def changed(
 
     changes = fields.from_tokens(tree)
     fields.check_flags(recipe, changes, others)
-    recipe = recipe.with_changes(changes)
-    return recipe.with_only(only) if only else recipe
+    if not only:
+        return recipe.with_changes(changes)
+    # first, so that what is kept may change in a way that does not fit what is not
+    part = recipe.with_only(only)
+    left_out = tuple(f"modalities.{name}." for name in recipe.modalities if name not in part.modalities)
+    return part.with_changes(
+        {field: value for field, value in changes.items() if not field.startswith(left_out)}
+    )
 
 
 def print_fields(name: str | None) -> None:

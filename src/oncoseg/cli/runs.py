@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from oncoseg.cli import terminal
-from oncoseg.cli.data import parse_data
+from oncoseg.cli.data import Chosen, parse_channels, parse_data
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
 from oncoseg.errors import RunError
@@ -18,10 +18,19 @@ if TYPE_CHECKING:
     from oncoseg.train import Outcome
 
 TRAIN_FLAGS = (
-    *("data", "only", "out", "resume", "store", "split", "workers", "accept-implausible"),
+    *("data", "only", "channel", "out", "resume", "store", "split", "workers", "accept-implausible"),
     *("help", "debug"),
 )
 """The flags of `train` besides a recipe's fields."""
+
+NOT_FOR_PREDICTING = (
+    "missing-mask",
+    "missing-mask-slice",
+    "unused-annotation",
+    "surplus-readers",
+    "leaking-split",
+)
+"""Problems of a data set that do not matter to who predicts it."""
 
 DEMO_FOLDER = Path("oncoseg-demo")
 """Where `oncoseg demo` puts everything by default."""
@@ -34,6 +43,7 @@ def train(
     out: Path,
     data: list[str] | None = None,
     only: list[str] | None = None,
+    channel: Chosen = None,
     resume: bool = False,
     store: Path | None = None,
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
@@ -50,6 +60,9 @@ def train(
         out: The run folder: new, or with --resume the one to go on with.
         data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
         only: A modality to train on without the others; may be repeated.
+        channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
+            T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
+            Then nothing is guessed, and the run keeps to it.
         resume: Go on with a run that was stopped, with its own recipe, data and split.
         store: The prepared store; in your cache folder when left out.
         split_file: A split.json to use, such as another run's, instead of drawing one; or nnU-Net's
@@ -61,14 +74,18 @@ def train(
     """
     folders = parse_data(data or [])
     if resume:
+        if channel:
+            raise RunError("A resumed run keeps its own channels; leave --channel out, or start a new run.")
         return _resume(recipe, folders, only, out, store, split_file, workers, fields)
     if recipe is None:
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
         )
     from oncoseg.train import train as start
+    from oncoseg.training_data import channels_by_modality
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
+    channels = channels_by_modality(chosen, parse_channels(channel))
     with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
         outcome = start(
             chosen,
@@ -80,7 +97,9 @@ def train(
             prepare_progress=preparing,
             monitor=monitor,
             accept_implausible=accept_implausible,
+            channels=channels,
             remark=terminal.note_problems,
+            opened=terminal.note_found,
         )
     return _report_outcome(outcome)
 
@@ -91,6 +110,7 @@ def predict(
     *inputs: Path,
     out: Path,
     modality: str | None = None,
+    channel: Chosen = None,
     formats: Annotated[list[str] | None, Parameter(name="--format", negative="")] = None,
     probabilities: bool = False,
     threshold: float | None = None,
@@ -104,6 +124,9 @@ def predict(
         inputs: Images, folders of images, or data sets.
         out: The folder for the masks.
         modality: What the inputs are (mri, ct, …), where the run knows more than one.
+        channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
+            T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
+            Then nothing is guessed.
         formats: Of the masks: nifti, or for DICOM images also seg (DICOM Segmentation) and rtstruct (RT
             Structure Set); may be repeated. NIfTI when left out.
         probabilities: Also write the probability of tumour of every voxel.
@@ -125,10 +148,17 @@ def predict(
             inputs,
             out,
             modality=modality,
+            channels=parse_channels(channel),
             formats=formats or ("nifti",),
             probabilities=probabilities,
             accept_implausible=accept_implausible,
             progress=progress,
+            opened=lambda path, found: terminal.note_found(
+                # by its number, as the name of a patient's folder may be the patient's
+                "input" if len(inputs) == 1 else f"input {inputs.index(path) + 1}",
+                found,
+                NOT_FOR_PREDICTING,
+            ),
         )
     if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(

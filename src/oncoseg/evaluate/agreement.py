@@ -165,10 +165,11 @@ def _score_readers(scoring: Scoring, share: float, case: Case) -> list[CaseScore
     readers = [merge_labels(each.array[0], case.labels, {TUMOUR: ("*",)}) for each in volumes.values()]
     first = next(iter(volumes.values()))
     spacing = first.spacing_mm if first.spacing_known else None
-    classes = {TUMOUR: (1,)}
+    axes, classes = first.sheared_axes_mm, {TUMOUR: (1,)}
     found = []
     for groups, name, truth, reader in _matches(readers, share):
-        rows = score_case(f"{case.id}:{name}", case.patient, truth, reader, spacing, classes, scoring)
+        of_pair = f"{case.id}:{name}", case.patient, truth, reader, spacing
+        rows = score_case(*of_pair, classes, scoring, axes_mm=axes)
         marks = fingerprints(in_canonical(truth, first), classes)
         found += [row._replace(group=group, truth=marks[row.label]) for group in groups for row in rows]
     return found

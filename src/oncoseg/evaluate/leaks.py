@@ -41,8 +41,9 @@ def sides_of_run(run: Path, data: Mapping[str, Path] | None = None) -> list[Side
     groups: list[Sides] = []
     for modality, listed in folder.split().items():
         source = sources[modality]
-        cases = open_dataset(Path(moved.get(modality, source["path"])), source["layout"]).cases
-        groups.append(dict(splits.from_json(listed, cases)))
+        path = Path(moved.get(modality, source["path"]))
+        scan = open_dataset(path, source["layout"], channels=source.get("channels"))
+        groups.append(dict(splits.from_json(listed, scan.cases)))
     return groups
 
 

@@ -232,7 +232,7 @@ def _scores(
     }
     of_pair = pair.case, pair.patient, loaded.truth, loaded.prediction, loaded.spacing_mm
     found = fingerprints(in_canonical(loaded.truth, loaded.like), classes)
-    scores = score_case(*of_pair, classes, scoring, maps)
+    scores = score_case(*of_pair, classes, scoring, maps, axes_mm=loaded.like.sheared_axes_mm)
     return [row._replace(truth=found[row.label]) for row in scores], " ".join(dict.fromkeys(why))
 
 

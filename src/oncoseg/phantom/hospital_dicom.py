@@ -79,7 +79,9 @@ def _write_study(
     write_series(images, scan, voxels, spacing, origin)
     (series,) = find_series(images)
     path = folder / "RTSTRUCT" / "1-1.dcm"
-    write_rtstruct(path, tumour.astype(np.uint8), series, {1: STRUCTURE}, Algorithm(__version__))
+    write_rtstruct(
+        path, tumour.astype(np.uint8), series, {1: STRUCTURE}, Algorithm(__version__, name="oncoseg phantom")
+    )
     _fix_identity(path, scan)
 
 

@@ -44,7 +44,15 @@ BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
 KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
-    *("Modality", "SeriesDescription", "SeriesNumber", "ImageType", "PatientID", "IssuerOfPatientID"),
+    *(
+        "Modality",
+        "ManufacturerModelName",
+        "SeriesDescription",
+        "SeriesNumber",
+        "ImageType",
+        "PatientID",
+        "IssuerOfPatientID",
+    ),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),

@@ -152,6 +152,7 @@ def _annotation(header: Header, kind: str, patient: str) -> Annotation:
         frame_of_reference_uid=header.text("FrameOfReferenceUID"),
         description=header.text("SeriesDescription"),
         patient=patient,
+        made_by=header.text("ManufacturerModelName"),
     )
 
 
