@@ -1,6 +1,7 @@
 """What a user names on the command line → cases to predict, each with its modality."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,8 @@ def find_jobs(inputs: Sequence[Path], recipe: Recipe, modality: str | None) -> l
         for path in inputs
         for case in _cases(Path(path), recipe, modality)
     ]
-    names = [job.case.id for job in jobs]
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(job.case.id for job in jobs)
+    doubled = sorted(name for name, count in counts.items() if count > 1)
     if doubled:
         raise DataError(
             f"Several inputs would be written as {doubled[0]}.nii.gz; expected every input to have a name "

@@ -1,6 +1,5 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from oncoseg import split as splitting
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.errors import DataError
-from oncoseg.files import sha256_of_json, user_cache
+from oncoseg.files import read_json, sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
 from oncoseg.store import PreparedCase
@@ -130,7 +129,7 @@ def read_split(path: Path) -> dict[str, Any]:
         DataError: not readable, or not of that form.
     """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["modalities"])
+        return dict(read_json(path)["modalities"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"Cannot read the split {path} ({error}); expected a file like a run folder's split.json: "

@@ -10,7 +10,6 @@ Patients get salted pseudonyms (`oncoseg.io.dicom.patients`), the same as in de-
 salt; no name, number or description is kept.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, shortened, walk
 from oncoseg.datasets.structures import Labels, own_labels, structures_of
 from oncoseg.errors import DataError
+from oncoseg.files import read_json
 from oncoseg.io import ImageRef, is_dicom
 from oncoseg.io.annotations import open_structures
 from oncoseg.io.dicom.channels import guess_channels
@@ -97,7 +97,7 @@ def scan(path: Path) -> Scan:
     problems += [*scanned.problems, *_left_out(found), *_unused(marked, scanned.cases)]
     remarks = [f"{reason} ({count} series)." for reason, count in sorted(reasons.items())]
     if labels and joined is None:
-        shown = shortened([repr(name) for name in labels], SHOWN_NAMES)
+        shown = shortened([repr(name) for name in labels], most=SHOWN_NAMES)
         remarks.append(
             f"Structures are labels of their own: {shown}. Join them in {LABELS} if that is wrong."
         )
@@ -269,8 +269,8 @@ def _read_map(path: Path, example: str) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}. Expected for example {example}.") from error
     if not isinstance(found, dict) or not found:
         raise DataError(f"{path}: expected a map such as {example}.")

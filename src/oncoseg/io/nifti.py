@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.io.checks import LARGEST_DEFLATE_RATIO, check_finite, check_memory
+from oncoseg.io.checks import LARGEST_DEFLATE_RATIO, check_finite, check_memory, check_regular
 from oncoseg.io.nifti_header import NiftiHeader, read_header
 from oncoseg.volume import Volume
 
@@ -191,6 +191,7 @@ class NiftiSlabs:
 
 
 def _open(path: Path) -> BufferedIOBase:
+    check_regular(path)
     try:
         with path.open("rb") as plain:
             magic = plain.read(2)
