@@ -96,6 +96,8 @@ def reader_agreement(
         found = {case.id: rows for case in cases if (rows := so_far.recall(case)) is not None}
         left = {case.id: case for case in cases if case.id not in found}
         unusable: dict[str, str] = {}
+        if progress is not None:
+            progress(len(found), len(cases))
         for done, (name, rows, why) in enumerate(
             run_each(partial(_score_or_reason, chosen, share), left.values(), count, "scoring"),
             len(found) + 1,
