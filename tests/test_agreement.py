@@ -68,7 +68,7 @@ def test_two_processes_find_the_same(tmp_path: Path) -> None:
     reader_agreement(tmp_path / "data", tmp_path / "two", workers=2, progress=lambda *done: seen.append(done))
     for name in ("cases.csv", "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_one_reader_agrees_with_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
