@@ -23,7 +23,7 @@ START_SECONDS = 120.0
 """How long a new process may take to import what it needs, on a busy machine with a cold disk."""
 
 PAD_BYTES = 16 << 20
-"""What the process's allocator takes at a time. It keeps all, which saves a tenth of reading a JPEG series."""
+"""What the process's allocator takes at a time. It keeps all, which saves a tenth of reading JPEG."""
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
