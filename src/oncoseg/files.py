@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -166,6 +167,18 @@ def filled(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # something is in it
             folder.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def scratch_folder(what: str) -> Iterator[Path]:
+    """Give a folder among the system's temporary ones that only this user can read; delete it at the end.
+
+    Those that killed processes left are deleted, too: they may hold images of patients.
+    """
+    remove_leftovers(Path(tempfile.gettempdir()))
+    prefix = f"{TEMPORARY_MARK}{_machine()}-{os.getpid()}-{what}-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        yield Path(folder)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from oncoseg.errors import DataError
+from oncoseg.files import scratch_folder
 
 MOST_ENTRIES = 100_000
 """No zip may hold more files."""
@@ -61,18 +61,18 @@ def unpacked(path: Path) -> Iterator[Path]:
         DataError: the zip is damaged, encrypted or beyond the bounds above, leads out of its folder or holds
             links; or there is no room.
     """
-    with tempfile.TemporaryDirectory(prefix="oncoseg-zip-") as folder:
+    with scratch_folder("zip") as folder:
         try:
             _check_index(path)
             with zipfile.ZipFile(path) as archive:
-                _unpack(archive, path, Path(folder))
+                _unpack(archive, path, folder)
         except DAMAGE as error:
             raise DataError(
                 f"{path} is damaged, encrypted or no usual zip: {error}. Unpack it yourself."
             ) from error
         except OSError as error:
             raise DataError(f"{path} cannot be unpacked into {folder}: {error.strerror or error}.") from error
-        yield Path(folder)
+        yield folder
 
 
 def _check_index(path: Path) -> None:
