@@ -176,13 +176,9 @@ def test_what_a_killed_process_left_is_deleted(tmp_path: Path, monkeypatch: pyte
         "import os; from pathlib import Path; from oncoseg.io.dicom.zips import unpacked; "
         f"whole = unpacked(Path({str(study(tmp_path))!r})); whole.__enter__(); os._exit(9)"
     )
-    environment = os.environ | {
-        "TMPDIR": str(tmp_path / "temporary"),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    assert (
-        subprocess.run([sys.executable, "-c", command], env=os.environ | places, check=False).returncode == 9
-    )
+    places = {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", command], env=os.environ | places, check=False)
+    assert killed.returncode == 9
     (left,) = (tmp_path / "temporary").iterdir()
     assert len([path for path in left.rglob("*") if path.is_file()]) == 6
     assert left.stat().st_mode & 0o077 == 0

@@ -193,7 +193,9 @@ def _look(case: Case, stopping: Event) -> _Looked:
     first = dict(list(images.items())[:1])
     constant = [channel for channel, volume in images.items() if volume.array.min() == volume.array.max()]
     usable = [mask for mask in masks.values() if mask.grid == next(iter(masks.values())).grid]
+    _check_going_on(stopping)
     counted = [_count_values(mask.array) for mask in usable]
+    _check_going_on(stopping)
     problems = [
         *(*image_problems, *mask_problems),
         *(*_grid_problems(case.id, images), *_grid_problems(case.id, first | masks)),
