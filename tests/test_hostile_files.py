@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,8 +25,10 @@ from oncoseg.io import ImageRef
 from oncoseg.io.annotations import open_structures
 from oncoseg.io.dicom import headers, pixel_format, zips
 from oncoseg.io.dicom.survey import find_series, survey
+from oncoseg.io.dicom.voxels import open_series
 from oncoseg.io.dicom.zips import unpacked
 from oncoseg.io.lidc_xml import read_lidc_xml
+from oncoseg.io.nifti import open_slabs
 from oncoseg.io.segments import list_segments
 from oncoseg.run_folder import RunFolder
 from oncoseg.store import FileHashes
@@ -252,3 +255,41 @@ def test_a_decompression_bomb_of_one_image(tmp_path: Path) -> None:
     Image.new("1", (30_000, 30_000)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="is no readable PNG or TIFF image: Image size"):
         io.read(ImageRef((tmp_path / "a.png",)))
+
+
+@pytest.mark.parametrize(
+    ("name", "axis", "scaled", "needed"),
+    [
+        ("a.nii", 2, False, 2),
+        ("a.nii", 0, False, 2),
+        ("a.nii", 2, True, 6),  # the stored numbers and float32
+        ("a.nii.gz", 2, False, 2),
+        ("a.nii.gz", 0, False, 4),  # kept whole for the next slab
+    ],
+)
+def test_whole_nifti_files_beyond_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, axis: int, scaled: bool, needed: int
+) -> None:
+    image = nib.Nifti1Image(np.zeros((8, 8, 8), np.int16), np.eye(4))
+    if scaled:
+        image.header.set_slope_inter(2, 1)
+    nib.save(image, tmp_path / name)
+    monkeypatch.setattr("oncoseg.io.checks.SMALL_BYTES", 0)
+    room = needed * 8**3
+    monkeypatch.setattr("oncoseg.io.checks.free_memory_gib", lambda: room / 2**30)
+    with open_slabs(tmp_path / name) as slabs:
+        slabs.slab(axis, 0, 8)
+    monkeypatch.setattr("oncoseg.io.checks.free_memory_gib", lambda: (room - 1) / 2**30)
+    with open_slabs(tmp_path / name) as slabs, pytest.raises(DataError, match="of memory, more than is free"):
+        slabs.slab(axis, 0, 8)
+
+
+def test_whole_series_beyond_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(slices(numbered(GRID)), tmp_path)
+    (series,) = find_series(tmp_path, salt=SALT)
+    monkeypatch.setattr("oncoseg.io.checks.SMALL_BYTES", 0)
+    monkeypatch.setattr("oncoseg.io.checks.free_memory_gib", lambda: 4 * 5 * 2 * 5 / 2**30)  # five slices
+    with open_series(series) as slabs:
+        slabs.slab(2, 0, 5)
+        with pytest.raises(DataError, match="of memory, more than is free"):
+            slabs.slab(2, 0, 6)
