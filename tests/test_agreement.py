@@ -68,7 +68,7 @@ def test_two_processes_find_the_same(tmp_path: Path) -> None:
     reader_agreement(tmp_path / "data", tmp_path / "two", workers=2, progress=lambda *done: seen.append(done))
     for name in ("cases.csv", "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_one_reader_agrees_with_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_a_stopped_agreement_goes_on_where_it_was(tmp_path: Path, monkeypatch: p
     seen: list[tuple[int, int]] = []
     reader_agreement(tmp_path / "data", tmp_path / "out", workers=0, progress=lambda *d: seen.append(d))
     assert len(scored) == 1
-    assert seen == [(4, 4)]
+    assert seen == [(3, 4), (4, 4)]
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
     assert not (tmp_path / "out" / ".unfinished").exists()
@@ -173,3 +173,13 @@ def test_nothing_is_taken_from_before_where_settings_or_files_have_changed(tmp_p
     file = case.masks[0].files[0]
     os.utime(file, ns=(0, 0))
     assert before.recall(case) is None
+
+
+def test_processes_are_as_many_as_fit_with_all_readers_of_the_largest_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodule(tmp_path, 1, slice(0, 4), slice(0, 4))
+    nodule(tmp_path, 2, slice(0, 4), slice(0, 4), slice(0, 4), slice(0, 4))
+    cases = open_dataset(tmp_path).cases
+    monkeypatch.setattr(agreement.io, "voxel_bytes", lambda ref: 1 << 27)  # 512×512×512 of one byte
+    assert agreement._gib_of(cases) == agreement.GIB_PER_PROCESS + 4 * 4 / 8

@@ -86,7 +86,7 @@ def test_two_processes_find_the_same(folders: tuple[Path, Path], tmp_path: Path)
     evaluate_masks(*folders, tmp_path / "two", workers=2, progress=lambda *done: seen.append(done))
     for name in ("cases.csv", "patients.csv", "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_every_label_is_a_class_unless_declared(tmp_path: Path) -> None:

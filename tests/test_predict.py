@@ -535,6 +535,16 @@ def test_a_trained_run_predicts_after_loading(tmp_path: Path) -> None:
     assert all(path.is_file() for path in masks)
 
 
+def test_a_recipe_of_an_immense_network_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path)
+    run = train(tiny_recipe(), data, tmp_path / "run", store=tmp_path / "store", workers=0).run
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe["network"]["arguments"]["features"] = [1 << 20, 1 << 20]  # 40 TB
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(RunError, match=r"does not fit its recipe \(ValueError\)"):
+        Predictor.load(run)
+
+
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     data = tiny_data(tmp_path)
     run = train(tiny_recipe(), data, tmp_path / "run", store=tmp_path / "store", workers=0).run

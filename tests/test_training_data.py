@@ -231,8 +231,9 @@ def test_data_sets_are_looked_through_once_and_their_problems_told(
     said: list[tuple[str, str]] = []
     told: dict[str, str] = {}
 
-    def start(recipe: Any, folders: Any, out: Path, *, remark: Any, store: Path | None, **_: Any) -> Any:
-        training_data.load(tiny_recipe(), folders, tmp_path / "store", workers=0, remark=remark)
+    def start(recipe: Any, folders: Any, out: Path, *, remark: Any, opened: Any, **_: Any) -> Any:
+        store = tmp_path / "store"
+        training_data.load(tiny_recipe(), folders, store, workers=0, remark=remark, opened=opened)
         raise DataError("enough")
 
     def note(name: str, problems: Any) -> None:

@@ -1,6 +1,7 @@
 """What a user names on the command line → cases to predict, each with its modality."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,8 +110,8 @@ def find_jobs(
                 unfit[case.id] = str(error)
     if unfit and not jobs:
         raise DataError(next(iter(unfit.values())))
-    names = [*(job.case.id for job in jobs), *unfit]
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter([*(job.case.id for job in jobs), *unfit])
+    doubled = sorted(name for name, count in counts.items() if count > 1)
     if doubled:
         raise DataError(
             f"Several inputs would be written as {doubled[0]}.nii.gz; expected every input to have a name "

@@ -130,11 +130,15 @@ class Predictor:
         folder = RunFolder(Path(run))
         recipe = folder.recipe().with_changes(changes or {})
         model = folder.need_model()
-        network = build(
-            recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
-        )
+        makings = recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
+        with torch.device("meta"):  # takes no memory, whatever the recipe asks for
+            expected = build(*makings).state_dict()
         try:
-            network.load_state_dict(safetensors.torch.load_file(model))
+            kept = safetensors.torch.load_file(model)
+            if _shapes(kept) != _shapes(expected):
+                raise ValueError("its tensors have other names or sizes")
+            network = build(*makings)
+            network.load_state_dict(kept)
         except Exception as error:
             raise RunError(
                 f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights "
@@ -410,6 +414,10 @@ class Predictor:
                 substituted[name] = used
         kept = {"inputs": inputs, "substituted": substituted, "remarks": remarks}
         write_json(out / RECORD_FILE, record | kept)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:

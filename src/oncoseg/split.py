@@ -1,6 +1,5 @@
 """Splits by patient: who is trained on, who chooses the checkpoint, who is tested."""
 
-import json
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 from oncoseg.datasets.base import Case
 from oncoseg.datasets.folders import safe_id
 from oncoseg.errors import DataError, nearest
+from oncoseg.files import read_json
 
 FOLD = re.compile(r"(?P<file>.+)#(?P<fold>\d+)")
 """A fold of a file of nnU-Net's."""
@@ -102,7 +102,7 @@ def read_split(path: Path, modalities: Sequence[str]) -> dict[str, Any]:
     match = None if path.exists() else FOLD.fullmatch(path.name)
     file, fold = (path.with_name(match["file"]), int(match["fold"])) if match else (path, 0)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         return _fold(file, found, fold, modalities) if isinstance(found, list) else dict(found["modalities"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it has another form"

@@ -1,6 +1,7 @@
 """The commands about recipes: `oncoseg recipes`, `recipes show`, `recipes describe`; and reading one."""
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,6 +79,7 @@ def open_recipe(name: str) -> "Recipe":
     Raises:
         RecipeError: neither a known name nor a readable recipe.
     """
+    from oncoseg.files import read_json
     from oncoseg.recipe import Recipe
     from oncoseg.recipes import get_recipe
 
@@ -86,7 +88,10 @@ def open_recipe(name: str) -> "Recipe":
         return get_recipe(name)
     if not path.is_file():
         raise RecipeError(f"The recipe file {path} does not exist; give a recipe's JSON file or its name.")
-    return Recipe.from_json(path.read_text(encoding="utf-8"))
+    try:
+        return Recipe.from_json(json.dumps(read_json(path)))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"Expected a recipe as JSON in {path}, but {error}.") from error
 
 
 def changed(

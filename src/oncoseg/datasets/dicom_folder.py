@@ -11,7 +11,6 @@ Patients get salted pseudonyms (`oncoseg.io.dicom.patients`), the same as in de-
 salt; no name, number or description is kept.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, shortened, walk
 from oncoseg.datasets.structures import Labels, own_labels, structures_of
 from oncoseg.errors import DataError
+from oncoseg.files import read_json
 from oncoseg.io import ImageRef, is_dicom
 from oncoseg.io.annotations import open_structures
 from oncoseg.io.dicom.channels import guess_channels
@@ -137,7 +137,7 @@ def scan(
     if others := [each for each in found.series if id(each) not in taken]:
         remarks.append(f"Of no channel, and not used: {_numbers(others)}.")
     if labels and joined is None:
-        shown = shortened([repr(name) for name in labels], SHOWN_NAMES)
+        shown = shortened([repr(name) for name in labels], most=SHOWN_NAMES)
         remarks.append(
             f"Structures are labels of their own: {shown}. Join them in {LABELS} if that is wrong."
         )
@@ -228,7 +228,7 @@ def _unmatched(wanted: Wanted, series: Sequence[Series]) -> list[Problem]:
 def _numbers(series: Sequence[Series]) -> str:
     """How many series, and the numbers that the scanner gave them; no description, which may hold a name."""
     numbers = sorted({each.number for each in series if each.number is not None})
-    named = f", number {shortened(numbers, SHOWN_NAMES)}" if numbers else ""
+    named = f", number {shortened(numbers, most=SHOWN_NAMES)}" if numbers else ""
     return f"{len(series)} series{named}"
 
 
@@ -286,7 +286,7 @@ def _no_mask(case_id: str, group: Mapping[str, Series], marked: Sequence[Marked]
     drawn = own_labels(name for each in marked if uids & set(each.series_uids) for name in each.names)
     if drawn:
         what = f"{LABELS} names none of its structures, which are "
-        what += shortened([repr(name) for name in drawn], SHOWN_NAMES)
+        what += shortened([repr(name) for name in drawn], most=SHOWN_NAMES)
         mend = 'Add one there, such as {"tumour": ["GTV*"]}.'
     else:
         what, mend = "no RTSTRUCT or SEG refers to its series", "Add it anywhere in the folder."
@@ -343,8 +343,8 @@ def _read_map(path: Path, example: str) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}. Expected for example {example}.") from error
     if not isinstance(found, dict) or not found:
         raise DataError(f"{path}: expected a map such as {example}.")

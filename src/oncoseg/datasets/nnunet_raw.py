@@ -4,7 +4,6 @@ Version 1 (`TaskNNN_Name`) as well. Isensee et al., 2021, https://doi.org/10.103
 https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from oncoseg.datasets.dataset_json import (
 )
 from oncoseg.datasets.folders import collect, safe_id, shortened
 from oncoseg.errors import DataError
+from oncoseg.files import read_json
 from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, ImageRef, image_ref
 
 SPLITS = "splits_final.json"
@@ -272,9 +272,9 @@ def _read_splits(root: Path) -> tuple[list[Mapping[str, Any]], tuple[str, ...]]:
     if path is None:
         return [], ()
     try:
-        folds = list(json.loads(path.read_bytes()))
+        folds = list(read_json(path))
         sizes = {(len(fold["train"]), len(fold["val"])) for fold in folds}
-    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         sizes = set()
     if not sizes:
         return [], (f"{path} is no list of folds of nnU-Net's and is not used.",)

@@ -7,7 +7,6 @@ a folder of DICOM files is a series. Beside the table, `labels.json` names the l
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from pathlib import Path
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.dataset_json import Listing
-from oncoseg.datasets.folders import collect, list_folder, safe_id
+from oncoseg.datasets.folders import collect, list_folder, safe_id, shortened
 from oncoseg.datasets.structures import Labels, is_annotation, own_labels, structure_names, structures_of
-from oncoseg.datasets.tables import TABLE_SUFFIXES, Table, read_table
+from oncoseg.datasets.tables import SHOWN_COLUMNS, TABLE_SUFFIXES, Table, read_table
 from oncoseg.errors import DataError
+from oncoseg.files import read_json
 from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, ImageRef, image_ref, is_dicom
 
 INDEX = "cases.csv"
@@ -43,6 +43,9 @@ CELL = re.compile(r"(?P<path>.+?)(#(?P<component>\d+))?")
 
 GLANCE_CELLS = 20
 """How many cells of a column are looked for as folders."""
+
+Row = tuple[int, Mapping[str, str]]
+"""Number of a row, and what it says of the case."""
 
 Described = tuple[Case | None, list[Problem]]
 
@@ -96,7 +99,10 @@ def _scan(path: Path, need_images: bool) -> Scan:
     columns = _columns(table, need_images)
     labels = read_labels(table.path.parent / LABELS)
     files = _Files(table, columns, labels)
-    rows = range(len(table.rows))
+    named = {name: table.column(name) or ("",) * len(table.rows) for name in (CASE, PATIENT, CLASS, SITE)}
+    rows = (
+        (number, {name: cells[number] for name, cells in named.items()}) for number in range(len(table.rows))
+    )
     found = collect("table", [_describe(table, row, columns, files, need_images) for row in rows])
     remarks = list(table.remarks)
     if columns.ignored:
@@ -115,12 +121,12 @@ def read_labels(path: Path) -> dict[int, str] | None:
     if not path.is_file():
         return None
     try:
-        given = json.loads(path.read_bytes())
+        given = read_json(path)
         pairs = [
             (int(key), value) if isinstance(value, str) and key.isdecimal() else (int(value), key)
             for key, value in given.items()
         ]
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f'{path} is no map of labels ({error}); expected for example {{"liver": 1, "tumour": 2}}.'
         ) from error
@@ -155,7 +161,10 @@ def _columns(table: Table, need_images: bool) -> Columns:
         else:
             ignored.append(heading)
     if not images and (need_images or not masks):
-        known, given = ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)), ", ".join(table.columns)
+        known, given = (
+            ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)),
+            shortened(table.columns, most=SHOWN_COLUMNS),
+        )
         raise DataError(
             f"{table.path} has no column of images: expected one per channel, such as CT or T1, with paths "
             f"that end in {known}. Its columns are {given}."
@@ -264,8 +273,8 @@ class _Files:
         return ImageRef(ref.files, grid_of=image.files, structures=structures)
 
 
-def _describe(table: Table, row: int, columns: Columns, files: _Files, need_images: bool) -> Described:
-    texts = {name: (table.column(name) or [""] * (row + 1))[row] for name in (CASE, PATIENT, CLASS, SITE)}
+def _describe(table: Table, described: Row, columns: Columns, files: _Files, need_images: bool) -> Described:
+    row, texts = described
     where = f"{table.path.name}, line {table.lines[row]}"
     if not texts[CASE] or not texts[PATIENT]:
         text = (

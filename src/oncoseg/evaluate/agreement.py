@@ -29,6 +29,7 @@ from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
 from oncoseg.evaluate.unfinished import Unfinished
 from oncoseg.files import filled
+from oncoseg.io import ImageRef
 from oncoseg.labels import check_share, consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.volume import check_same_grid
@@ -51,8 +52,8 @@ REMARKS = (
 )
 """What a reader of the tables has to know."""
 
-GIB_PER_PROCESS = 1.0
-"""What a process needs, with the masks of all readers of a case."""
+GIB_PER_PROCESS, MASK_COPIES = 0.5, 4.0
+"""What a process needs, and with it in times of the masks of all readers of a case."""
 
 Progress = Callable[[int, int], None]
 """Called with (cases done, cases in all)."""
@@ -90,12 +91,14 @@ def reader_agreement(
     cases = [case for case in scan.cases if len(case.masks) > 1]
     if not cases:
         raise DataError(f"No case in {data} has the masks of several readers; expected two or more.")
-    count = processes_within(workers, None, GIB_PER_PROCESS, len(cases))
+    count = processes_within(workers, None, _gib_of(cases), len(cases))
     so_far = Unfinished(out, "The folder of the agreement", [as_json(chosen), share])
     with filled(out):
         found = {case.id: rows for case in cases if (rows := so_far.recall(case)) is not None}
         left = {case.id: case for case in cases if case.id not in found}
         unusable: dict[str, str] = {}
+        if progress is not None:
+            progress(len(found), len(cases))
         for done, (name, rows, why) in enumerate(
             run_each(partial(_score_or_reason, chosen, share), left.values(), count, "scoring"),
             len(found) + 1,
@@ -118,6 +121,18 @@ def reader_agreement(
     write(out, scores, of_each, describe(of_each, chosen), summary, summary_tables.of_masks(summary))
     so_far.finish()
     return Result(out, scores, of_each, summary, {}, [], {})
+
+
+def _gib_of(cases: Sequence[Case]) -> float:
+    """What a process needs for the largest case."""
+    return GIB_PER_PROCESS + MASK_COPIES * max(sum(map(_bytes_of, case.masks)) for case in cases) / 2**30
+
+
+def _bytes_of(mask: ImageRef) -> int:
+    try:
+        return io.voxel_bytes(mask)
+    except DataError:
+        return 0  # reading it will say what is wrong
 
 
 def _about(unusable: Mapping[str, str]) -> list[str]:

@@ -162,6 +162,8 @@ def _score_all(
 ) -> dict[str, _Scored]:
     """Case → its scores, in order of arrival."""
     scored = {}
+    if progress is not None:
+        progress(0, len(pairs))
     for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
         scored[name] = result
         if progress is not None:
