@@ -17,7 +17,7 @@ from oncoseg.demo import Demo
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.train import Outcome
+from oncoseg.training.loop import Outcome
 from tiny import brats_case, tiny_data, tiny_recipe
 
 NAME = "unified-mri-ct"

@@ -6,11 +6,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from oncoseg import training_data
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError
 from oncoseg.files import SYNTHETIC_NOTE
 from oncoseg.split import split_patients
+from oncoseg.training import data as training_data
 from tiny import MRI_GRID, brats_case, tiny_data, tiny_recipe
 
 

@@ -16,7 +16,7 @@ from oncoseg.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
-    from oncoseg.train import Outcome
+    from oncoseg.training.loop import Outcome
 
 TRAIN_FLAGS = (
     *("data", "only", "out", "resume", "store", "split", "workers", "accept-implausible"),
