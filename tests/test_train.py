@@ -31,7 +31,7 @@ def test_a_run_folder_is_complete(whole: RunFolder, data: Mapping[str, Path]) ->
     there = {path.name for path in whole.path.iterdir()} - {"tensorboard"}
     assert there == {
         *("recipe.json", "split.json", "data.json", "metrics.json"),
-        *("model.safetensors", "checkpoint.pt", "log.csv"),
+        *("model.safetensors", "checkpoint.pt", "checkpoint-before.pt", "log.csv"),
     }
     assert whole.recipe() == tiny_recipe()
     assert set(whole.split()) == {"mri", "ct"}
@@ -112,6 +112,7 @@ def test_a_score_that_is_not_known_never_replaces_one_that_is(
     recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=3)
     run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
     assert run.metrics()["best"] == {
+        "stage": "joint",
         "epoch": 2,
         "macro_dice": 0.4,
         "validation_dice": {"mri": None, "ct": 0.4},
@@ -259,7 +260,7 @@ def test_an_existing_folder_is_never_written_into(
 
 
 BAD: dict[str, tuple[Recipe, type[Exception]]] = {
-    "loss": (tiny_recipe(modalities__ct__loss__name="dice"), RecipeError),
+    "loss": (tiny_recipe(modalities__ct__loss__name="dise"), RecipeError),
     "loss's argument": (tiny_recipe(modalities__ct__loss__arguments__delta=1.0), RecipeError),
     "network": (tiny_recipe(network__name="unet"), RecipeError),
     "network's argument": (tiny_recipe(network__arguments__width=3), RecipeError),
@@ -280,6 +281,8 @@ def test_a_recipe_that_does_not_work_leaves_no_run_folder(
 UNFIT = {
     "modalities__ct__loss__name": "focal-tverski",
     "modalities__ct__loss__arguments__delta": 1.0,
+    "training__optimiser__name": "sdg",
+    "training__schedule__arguments__power": 2.0,
     "network__name": "attention-uned",
     "network__arguments__width": 3,
     "network__arguments__features": [-4, 8],

@@ -93,7 +93,7 @@ def test_a_step_follows_each_modalitys_own_loss_and_weight(
     # four pixels with tumour in one of them, at p = 1/2: TP = p, FN = 1 − p, FP = 3p, and with γ = 1
     # loss = 1 − p/D for D = p + α(1 − p) + 3βp, whose slope in p is −α/D²
     slices = torch.rand(1, 4, 2, 2), torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
-    monkeypatch.setattr(training, "read_ahead", lambda *_: iter([{"mri": slices, "ct": slices}]))
+    monkeypatch.setattr(loop, "read_ahead", lambda *_: iter([{"mri": slices, "ct": slices}]))
     recipe = joint(
         **UNCHANGED,
         modalities__mri__loss={
@@ -146,7 +146,7 @@ def test_batches_are_augmented_as_the_recipe_says_and_hold_the_share_of_tumour(
         given.append((masks, strengths))
         return torch.full_like(images, 0.25), masks
 
-    monkeypatch.setattr(training, "augment", augment)
+    monkeypatch.setattr(loop, "augment", augment)
     recipe = joint(
         augmentation__rotation_degrees=33.0, augmentation__crop=[8, 12], training__tumour_share=1.0
     )

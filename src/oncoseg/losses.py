@@ -229,8 +229,15 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 """Name in a recipe → loss. A new loss is a function above and a line here."""
 
 
-def build(name: str, arguments: Mapping[str, float | Sequence[float]]) -> Callable[[Tensor, Tensor], Tensor]:
+def build(
+    name: str, arguments: Mapping[str, float | Sequence[float]], classes: int = 1
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Make a loss of logits and target by its name in LOSSES.
+
+    Args:
+        name: in LOSSES.
+        arguments: what it takes by name.
+        classes: how many there are besides background.
 
     Raises:
         RecipeError: an unknown name, or arguments that the loss does not take.

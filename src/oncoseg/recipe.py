@@ -33,7 +33,7 @@ class Loss(_Part):
 
     name: str = "focal-tversky"
     """A name in LOSSES."""
-    arguments: Mapping[str, float | tuple[float, ...]] = {}
+    arguments: dict[str, float | tuple[float, ...]] = {}
     """What the loss takes, for example alpha (weight of FN), beta (weight of FP), gamma."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of this modality's term in the sum."""
@@ -163,7 +163,7 @@ class Training(_Part):
     tumour_share: Share | None = None
     """Share of slices with tumour in each modality's part of a batch; None takes slices as they come."""
     accumulate: Positive = 1
-    """Batches whose gradients are averaged for one step; each has its own loss."""
+    """Batches whose gradients are averaged for one step; each has a loss and batch statistics of its own."""
     optimiser: Optimiser = Optimiser()
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """The highest learning rate; the schedule says when."""

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from oncoseg.training.loop import Outcome
 
 TRAIN_FLAGS = (
-    *("data", "only", "out", "resume", "store", "split", "workers", "accept-implausible"),
+    *("data", "only", "out", "resume", "extend", "store", "split", "workers", "accept-implausible"),
     *("help", "debug"),
 )
 """The flags of `train` besides a recipe's fields."""
+
+UNFINISHED = 75
+"""Exit code of a training whose time budget is spent: go on later (EX_TEMPFAIL of BSD's sysexits)."""
 
 DEMO_FOLDER = Path("oncoseg-demo")
 """Where `oncoseg demo` puts everything by default."""
@@ -36,6 +39,7 @@ def train(
     data: list[str] | None = None,
     only: list[str] | None = None,
     resume: bool = False,
+    extend: int | None = None,
     store: Path | None = None,
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
     workers: int | None = None,
@@ -52,6 +56,8 @@ def train(
         data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
         only: A modality to train on without the others; may be repeated.
         resume: Go on with a run that was stopped, with its own recipe, data and split.
+        extend: With --resume, epochs to add to a finished run, with a learning-rate schedule of their own;
+            the recipe in the run folder keeps them.
         store: The prepared store; in your cache folder when left out.
         split_file: A split.json to use, such as another run's, instead of drawing one.
         workers: Processes for preparing; one per processor when left out.
@@ -61,7 +67,9 @@ def train(
     """
     folders = parse_data(data or [])
     if resume:
-        return _resume(recipe, folders, only, out, store, split_file, workers, fields)
+        return _resume(recipe, folders, only, out, store, split_file, workers, extend, fields)
+    if extend is not None:
+        raise RunError("--extend adds epochs to a finished run; expected --resume with it.")
     if recipe is None:
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
@@ -196,6 +204,7 @@ def _resume(
     store: Path | None,
     split_file: Path | None,
     workers: int | None,
+    extend: int | None,
     fields: Mapping[str, Any],
 ) -> int:
     from oncoseg.run_folder import RunFolder
@@ -222,6 +231,8 @@ def _resume(
             workers=workers,
             prepare_progress=preparing,
             monitor=monitor,
+            warn=terminal.note,
+            extend=extend,
         )
     return _report_outcome(outcome)
 
@@ -241,7 +252,7 @@ def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
 
 
 def _report_outcome(outcome: "Outcome") -> int:
-    """Say how training ended; the exit code is 128 + n after signal n, otherwise 0."""
+    """Say how training ended; the exit code is 128 + n after signal n, `UNFINISHED` after the budget."""
     from oncoseg.run_folder import RunFolder
 
     if outcome.finished:
@@ -254,7 +265,7 @@ def _report_outcome(outcome: "Outcome") -> int:
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
     terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
     received = signal.Signals.__members__.get(outcome.reason.split()[0])
-    return 128 + received if received is not None else 0
+    return 128 + received if received is not None else UNFINISHED
 
 
 def _digits(value: float | None) -> str:

@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
 def losses_of(recipe: Recipe) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     """Modality → its loss of logits and masks."""
     return {
-        name: losses.build(modality.loss.name, modality.loss.arguments)
+        name: losses.build(modality.loss.name, modality.loss.arguments, len(recipe.classes))
         for name, modality in recipe.modalities.items()
     }
 
