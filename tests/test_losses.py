@@ -103,6 +103,7 @@ def test_a_loss_is_built_with_its_arguments() -> None:
         ("xyz", {}, "expected one of bce-dice, boundary, "),
         ("focal-tversky", {"gama": 1.0}, "takes no argument 'gama'; did you mean 'gamma'"),
         ("focal-tversky", {"xyz": 1.0}, "expected one of alpha, beta, gamma, smooth"),
+        ("dice", {"class_weights": [1.0, 2.0]}, "expected 1 class_weights"),
         ("focal-tversky", {"gamma": "much"}, "does not take the arguments {'gamma': 'much'}"),
     ],
 )

@@ -246,9 +246,6 @@ def build(
         raise RecipeError(f"Unknown loss {name!r}; {nearest(name, LOSSES)}")
     function = LOSSES[name]
     check_arguments(f"Loss {name!r}", function, arguments)
-    classes = (
-        len(weights) if isinstance(weights := arguments.get("class_weights"), Sequence) and weights else 1
-    )
     try:
         function(torch.zeros(1, classes, 2, 2), torch.zeros(1, 2, 2), **arguments)
     except (TypeError, ValueError) as error:

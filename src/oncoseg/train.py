@@ -139,7 +139,7 @@ def resume(
 
 def _extended(run: RunFolder, recipe: Recipe, epochs: int) -> Recipe:
     """Write more epochs into the recipe of a finished run."""
-    if not run.metrics().get("finished"):
+    if not run.is_finished():
         raise RunError(
             f"{run.path} is not finished; expected a finished run to extend. Go on with it first: "
             f"oncoseg train --resume --out {run.path}"

@@ -48,9 +48,10 @@ def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dic
         remark: told, in a sentence, that a damaged one is passed over.
 
     Raises:
-        RunError: there are some, but all are damaged.
+        RunError: there are some, but all are damaged; or the folder cannot be written.
     """
-    there = [file for file in _all(path) if file.is_file()]
+    _settle(path)
+    there = [file for file in (path, path.with_name(BEFORE)) if file.is_file()]
     for file in there:
         try:
             return read(file, device)
@@ -65,7 +66,7 @@ def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dic
 
 def exists(path: Path) -> bool:
     """Whether there is any state to go on from."""
-    return any(file.is_file() for file in _all(path))
+    return any(file.is_file() for file in (_fresh(path), path, path.with_name(BEFORE)))
 
 
 def read(path: Path, device: torch.device) -> dict[str, Any]:
@@ -99,8 +100,3 @@ def _settle(path: Path) -> None:
 def _fresh(path: Path) -> Path:
     """Where a whole new checkpoint lies until it has its name."""
     return path.with_name(f"{path.name}.new")
-
-
-def _all(path: Path) -> list[Path]:
-    """Newest first."""
-    return [_fresh(path), path, path.with_name(BEFORE)]

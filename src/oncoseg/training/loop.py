@@ -125,9 +125,11 @@ class Training:
 
     def go(self) -> Outcome:
         """Train until the end, the budget or a request to stop."""
-        if self.stage == len(self.stages):
-            return Outcome(self.run.path, True, "all epochs were done before")
         self.started = self.saved = time.monotonic()
+        if self.stage == len(self.stages):
+            if not self.run.is_finished():  # killed after the last checkpoint
+                self._save_metrics(finished=True)
+            return Outcome(self.run.path, True, "all epochs were done before")
         self.steps_done = 0
         finished, reason = True, "all epochs are done"
         with contextlib.closing(self.log), stop_requests() as self.stop:
