@@ -27,6 +27,10 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
     },
     "plateau, patience": {"training__schedule__name": "plateau", "training__patience": 1},
     "average": {"training__average_decay": 0.5},
+    "deep supervision": {
+        "network__arguments__deep_supervision": True,
+        "network__arguments__features": [4, 4, 8],
+    },
     "accumulate": {"training__accumulate": 2, "training__batch_size": 2},
     "dice and entropy": {
         "modalities__mri__loss__name": "dice-cross-entropy",

@@ -4,8 +4,31 @@ The classes of a mask exclude each other, so the probabilities are a softmax ove
 With one class that is the sigmoid.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Supervised(NamedTuple):
+    """What a network with deep supervision returns while it is trained.
+
+    Attributes:
+        logits: as always, `n classes …`.
+        coarser: of the decoder's coarser stages, the finest first, each enlarged to the same size.
+    """
+
+    logits: Tensor
+    coarser: tuple[Tensor, ...]
+
+    def weighted(self) -> list[tuple[float, Tensor]]:
+        """Every logits with its weight in the loss: each coarser half of the finer, together 1.
+
+        Source: Isensee et al. 2021 (nnU-Net), supplementary note 2.
+        """
+        every = (self.logits, *self.coarser)
+        whole = 2 - 2.0 ** -(len(every) - 1)
+        return [(2.0**-level / whole, logits) for level, logits in enumerate(every)]
 
 
 def margins(logits: Tensor) -> Tensor:

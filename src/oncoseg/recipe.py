@@ -162,6 +162,8 @@ class Training(_Part):
     """Slices in a batch, shared equally among the stage's modalities."""
     tumour_share: Share | None = None
     """Share of slices with tumour in each modality's part of a batch; None takes slices as they come."""
+    balance: Literal["class", "site"] | None = None
+    """Draw equally often from every class of cases, or every site, of a modality; None as they come."""
     accumulate: Positive = 1
     """Batches whose gradients are averaged for one step; each has a loss and batch statistics of its own."""
     optimiser: Optimiser = Optimiser()

@@ -24,10 +24,12 @@ from oncoseg import hardware, losses, models
 from oncoseg.augment import Strengths, augment
 from oncoseg.errors import RunError
 from oncoseg.files import write_bytes
+from oncoseg.logits import Supervised
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, SliceId, epoch_batches, joined, read_ahead
 from oncoseg.stopping import stop_requests
+from oncoseg.store import PreparedCase
 from oncoseg.training import checkpoints, optimisers, schedules
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.log import EpochRow, TrainingLog
@@ -36,6 +38,13 @@ from oncoseg.training.sums import EpochSums, mean_of_known, validate
 
 CHECKPOINT_MINUTES = 5.0
 """A kill -9 costs at most this much training."""
+
+
+GROUPS: Mapping[str, Callable[[PreparedCase], str | None]] = {
+    "class": lambda case: case.target,
+    "site": lambda case: case.site,
+}
+"""How `training.balance` groups cases; those of which nothing is known are a group, too."""
 
 
 class Status(NamedTuple):
@@ -170,10 +179,12 @@ class Training:
             seed = self._seed_of_batch(number)
             images, masks, parts = self._augmented(batch, seed)
             torch.manual_seed(seed + 1)
-            logits = self.network(images)
-            loss = torch.zeros((), device=self.device)
+            output = self.network(images)
+            heads = output.weighted() if isinstance(output, Supervised) else [(1.0, output)]
+            logits, loss = heads[0][1], torch.zeros((), device=self.device)
             for name, part in parts.items():
-                term = self.losses[name](logits[part], masks[part])
+                terms = [weight * self.losses[name](head[part], masks[part]) for weight, head in heads]
+                term = torch.stack(terms).sum()
                 loss = loss + self.recipe.modalities[name].loss.weight * term
                 self.partial.add(name, term.detach(), logits[part].detach(), masks[part])
             self.fabric.backward(loss / len(group))
@@ -252,7 +263,8 @@ class Training:
         training = self.recipe.training
         cases = {name: self.cases[name] for name in stage.modalities}
         seed = (training.seed, self.stage, epoch)
-        return epoch_batches(cases, training.batch_size, training.tumour_share, seed)
+        group = None if training.balance is None else GROUPS[training.balance]
+        return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
 
     def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor, dict[str, slice]]:
         """One tensor of all modalities, augmented, and which rows are whose."""
