@@ -66,7 +66,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(data: Mapping[str, Path], store: Path, tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
     """A run from beginning to end: one epoch on CT, two on both."""
     from oncoseg.run_folder import RunFolder
-    from oncoseg.train import Outcome, train
+    from oncoseg.train import train
+    from oncoseg.training.loop import Outcome
     from tiny import tiny_recipe
 
     out = tmp_path_factory.mktemp("runs") / "whole"

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from oncoseg.run_folder import RunFolder
-from oncoseg.train import Status
+from oncoseg.training import checkpoints
+from oncoseg.training.loop import Status
 
 
 def stopping_at(step: int) -> Callable[[Status], None]:
@@ -30,7 +31,7 @@ def log_of(run: RunFolder) -> list[dict[str, str]]:
 
 
 def checkpoint_of(run: RunFolder) -> dict[str, Any]:
-    return torch.load(run.checkpoint, weights_only=True)
+    return checkpoints.read(run.checkpoint, torch.device("cpu"))
 
 
 def assert_same(one: RunFolder, other: RunFolder) -> None:

@@ -31,8 +31,8 @@ from oncoseg.io.lidc_xml import read_lidc_xml
 from oncoseg.io.nifti import open_slabs
 from oncoseg.io.segments import list_segments
 from oncoseg.run_folder import RunFolder
+from oncoseg.split import read_split
 from oncoseg.store import FileHashes
-from oncoseg.training_data import read_split
 from tiny import lidc_nodule
 
 SALT = b"x" * 32

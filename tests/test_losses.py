@@ -1,10 +1,27 @@
-"""The focal Tversky loss against numbers computed by hand."""
+"""Losses against numbers computed by hand, and against MONAI's where the definitions coincide."""
 
+import math
+
+import monai.losses
 import pytest
 import torch
 
 from oncoseg.errors import RecipeError
-from oncoseg.losses import POWER_FLOOR, build, focal_tversky
+from oncoseg.logits import margins, probabilities
+from oncoseg.losses import (
+    POWER_FLOOR,
+    bce_dice,
+    boundary,
+    build,
+    cross_entropy,
+    dice,
+    dice_cross_entropy,
+    focal,
+    focal_tversky,
+    generalised_dice,
+    lovasz,
+    tversky,
+)
 
 LOG_3 = 1.0986122886681098
 """The logit of probability 3/4; its negative is that of 1/4."""
@@ -83,12 +100,116 @@ def test_a_loss_is_built_with_its_arguments() -> None:
     ("name", "arguments", "message"),
     [
         ("focal-tverski", {}, "did you mean 'focal-tversky'"),
-        ("xyz", {}, "expected one of focal-tversky"),
+        ("xyz", {}, "expected one of bce-dice, boundary, "),
         ("focal-tversky", {"gama": 1.0}, "takes no argument 'gama'; did you mean 'gamma'"),
         ("focal-tversky", {"xyz": 1.0}, "expected one of alpha, beta, gamma, smooth"),
+        ("dice", {"class_weights": [1.0, 2.0]}, "expected 1 class_weights"),
         ("focal-tversky", {"gamma": "much"}, "does not take the arguments {'gamma': 'much'}"),
     ],
 )
 def test_a_loss_that_is_not_there_is_explained(name: str, arguments: dict[str, float], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         build(name, arguments)
+
+
+def noisy(classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randn(3, classes, 7, 5, generator=generator)
+    return logits, torch.randint(0, classes + 1, (3, 7, 5), generator=generator)
+
+
+def with_zeros(logits: torch.Tensor) -> torch.Tensor:
+    return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_probabilities_are_a_softmax_beside_a_background_of_0(classes: int) -> None:
+    logits, _ = noisy(classes)
+    expected = with_zeros(logits).softmax(1)[:, 1:]
+    torch.testing.assert_close(probabilities(logits), expected)
+    torch.testing.assert_close(margins(logits).sigmoid(), expected)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_dice_and_tversky_are_monais(classes: int) -> None:
+    logits, target = noisy(classes)
+    settings = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True}
+    small = {"smooth_nr": 2.0, "smooth_dr": 2.0}
+    given = with_zeros(logits), target[:, None]
+    torch.testing.assert_close(
+        dice(logits, target, smooth=2.0), monai.losses.DiceLoss(**settings, **small)(*given)
+    )
+    theirs = monai.losses.TverskyLoss(**settings, **small, alpha=0.3, beta=0.7)  # theirs: alpha weighs FP
+    torch.testing.assert_close(tversky(logits, target, alpha=0.7, beta=0.3, smooth=2.0), theirs(*given))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_weighted_dice_is_monais_over_the_sum_of_weights(classes: int) -> None:
+    logits, target = noisy(classes)
+    weights = [1.0, 4.0, 2.0][:classes]
+    theirs = monai.losses.DiceLoss(
+        include_background=False, to_onehot_y=True, softmax=True, batch=True, weight=weights, reduction="sum"
+    )
+    expected = theirs(with_zeros(logits), target[:, None]) / sum(weights)
+    torch.testing.assert_close(dice(logits, target, smooth=1e-5, class_weights=weights), expected)
+
+
+def test_focal_is_monais() -> None:
+    logits, target = noisy(1)
+    theirs = monai.losses.FocalLoss(include_background=True, gamma=1.5, alpha=0.3)
+    expected = theirs(logits, target[:, None].float())
+    torch.testing.assert_close(focal(logits, target, gamma=1.5, alpha=0.3), expected)
+
+
+def test_entropies_of_four_pixels() -> None:
+    # p of the truth: 3/4, 1/4, 1/2, 1/2
+    expected = -math.log(3 / 4 * 1 / 4 * 1 / 2 * 1 / 2) / 4
+    assert cross_entropy(LOGITS, TARGET).item() == pytest.approx(expected)
+    assert bce_dice(LOGITS, TARGET, dice_weight=0.0).item() == pytest.approx(expected)
+    region = dice(LOGITS, TARGET).item()  # 1 − (2·1 + 1) / (2 + 2 + 1)
+    assert region == pytest.approx(2 / 5)
+    assert bce_dice(LOGITS, TARGET, dice_weight=2.0).item() == pytest.approx(expected + 2 * region)
+    both = dice_cross_entropy(LOGITS, TARGET, dice_weight=0.5, cross_entropy_weight=3.0)
+    assert both.item() == pytest.approx(0.5 * region + 3 * expected)
+    # weights 2 for tumour: (2·(−ln 3/4 − ln 1/4) + 2 ln 2) / 6
+    weighted = (2 * -math.log(3 / 16) + 2 * math.log(2)) / 6
+    assert cross_entropy(LOGITS, TARGET, class_weights=[2.0]).item() == pytest.approx(weighted)
+
+
+def test_generalised_dice_by_hand() -> None:
+    target = torch.tensor([[[1, 0, 0, 0]]])  # sizes 1 and 3: weights 1 and 1/9
+    logits = torch.tensor([[[[LOG_3, -LOG_3, 0.0, 0.0]]]])
+    overlap = 3 / 4 + (3 / 4 + 1 / 2 + 1 / 2) / 9
+    sizes = (2 + 1) + (2 + 3) / 9
+    loss = generalised_dice(logits, target, smooth=0.0)
+    assert loss.item() == pytest.approx(1 - 2 * overlap / sizes)
+
+
+def test_lovasz_of_a_certain_mask_is_one_minus_its_iou() -> None:
+    target = torch.tensor([[[1, 1, 1, 0, 0, 0]]])
+    predicted = torch.tensor([[[0, 1, 1, 1, 1, 0]]])  # IoU 2/5
+    loss = lovasz(60.0 * (2 * predicted[:, None].float() - 1), target)
+    assert loss.item() == pytest.approx(3 / 5)
+    # errors 1/4, 3/4, 1/2, 1/2 in falling order: (missed) 3/4, then two false 1/2, then 1/4
+    # IoU losses: 1/2, 2/3, 3/4, 1: weighted by what each adds
+    by_hand = 3 / 4 * 1 / 2 + 1 / 2 * (2 / 3 - 1 / 2) + 1 / 2 * (3 / 4 - 2 / 3) + 1 / 4 * (1 - 3 / 4)
+    assert lovasz(LOGITS, TARGET).item() == pytest.approx(by_hand)
+
+
+def test_boundary_counts_how_far_a_pixel_lies_from_the_truth() -> None:
+    target = torch.tensor([[[1, 1, 0, 0, 0]]])
+    for column, distance in ((2, 1.0), (3, 2.0), (4, 3.0)):
+        predicted = target.clone()
+        predicted[0, 0, column] = 1
+        logits = 60.0 * (2 * predicted[:, None].float() - 1)
+        more = boundary(logits, target, boundary_weight=1.0) - dice(logits, target)
+        assert more.item() == pytest.approx(distance / 5)
+    nothing = torch.zeros(1, 1, 5)
+    assert boundary(LOGITS, nothing[..., :4]) == dice(LOGITS, nothing[..., :4])
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0, 3.0], [-1.0, 2.0], [0.0, 0.0]])
+def test_class_weights_must_fit(weights: list[float]) -> None:
+    logits, target = noisy(2)
+    with pytest.raises(ValueError, match="expected 2 class_weights of at least 0"):
+        dice(logits, target, class_weights=weights)

@@ -7,6 +7,7 @@ import torch
 
 from oncoseg import models
 from oncoseg.errors import RecipeError
+from oncoseg.logits import Supervised
 from oncoseg.models import build
 from oncoseg.models.blocks import AttentionGate, crop_to, pad_to_multiple
 
@@ -93,3 +94,20 @@ def test_the_nearest_network_is_suggested() -> None:
         build("attention-net", 1, 1, {})
     with pytest.raises(RecipeError, match="expected one of attention-unet"):
         build("xyz", 1, 1, {})
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_deep_supervision_shows_coarser_stages_to_training_only(spatial_dims: int) -> None:
+    arguments = {"features": [4, 6, 8, 10], "spatial_dims": spatial_dims, "dropout": 0.0}
+    network = build("attention-unet", 1, 2, arguments | {"deep_supervision": True})
+    images = torch.randn(1, 1, *(13, 10, 9)[:spatial_dims])
+    output = network.train()(images)
+    assert isinstance(output, Supervised)
+    assert len(output.coarser) == 2
+    weights, every = zip(*output.weighted(), strict=True)
+    assert weights == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert {logits.shape for logits in every} == {(1, 2, *images.shape[2:])}
+    # a pixel of the coarsest is a block of four by four
+    assert torch.equal(every[2][0, :, 0, 0], every[2][0, :, 3, 3])
+    assert not torch.equal(every[2][0, :, 3, 3], every[2][0, :, 4, 4])
+    assert isinstance(network.eval()(images), torch.Tensor)

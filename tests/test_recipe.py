@@ -13,7 +13,8 @@ from oncoseg.losses import LOSSES
 from oncoseg.models import MODELS
 from oncoseg.recipe import Modality, Recipe
 from oncoseg.recipes import get_recipe
-from oncoseg.train import check_recipe, stages_of
+from oncoseg.train import check_recipe
+from oncoseg.training.stages import stages_of
 
 S1 = get_recipe("unified-mri-ct")
 

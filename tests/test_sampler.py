@@ -1,5 +1,6 @@
 """Batches: equal shares, every slice of the largest modality, as many with tumour as asked for."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -105,3 +106,21 @@ def test_a_joined_batch_knows_whose_rows_are_whose() -> None:
     assert parts == {"mri": slice(0, 2), "ct": slice(2, 3)}
     assert images[:, 0, 0, 0].tolist() == [0.5, 0.5, 0.0]
     assert masks[:, 0, 0].tolist() == [1, 1, 0]
+
+
+def test_groups_are_drawn_equally_often_whatever_their_size() -> None:
+    # 8 slices of site A, 3 of B, 1 of a site that is not known
+    sizes = {"A": [0, 1, 0, 0, 2, 0, 0, 0], "B": [0, 0, 1], None: [4]}
+    cases = [dataclasses.replace(prepared([]), site=site) for site in sizes]
+    for case, pixels in zip(cases, sizes.values(), strict=True):
+        case.__dict__["description"] = {"tumour_pixels": pixels}
+    batches = epoch_batches({"ct": cases}, 3, None, (0,), lambda case: case.site)
+    assert all(sorted(ref.case for ref in batch["ct"]) == [0, 1, 2] for batch in batches)
+    assert len(batches) == 4
+    drawn = seen(batches, "ct")
+    assert max(drawn[SliceId(0, k)] for k in range(8)) == 1
+    assert sorted(drawn[SliceId(1, k)] for k in range(3)) == [1, 1, 2]
+    assert drawn[SliceId(2, 0)] == 4
+    with_tumour = epoch_batches({"ct": cases}, 3, 1.0, (0,), lambda case: case.site)
+    assert set(seen(with_tumour, "ct")) == {SliceId(0, 1), SliceId(0, 4), SliceId(1, 2), SliceId(2, 0)}
+    assert all(sorted(ref.case for ref in batch["ct"]) == [0, 1, 2] for batch in with_tumour)

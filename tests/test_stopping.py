@@ -7,7 +7,7 @@ import pytest
 from oncoseg.stopping import StopRequest, Terminated, orderly_termination, stop_requests
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_asks_and_the_old_handlers_come_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_requests() as stop:

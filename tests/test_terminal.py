@@ -5,7 +5,7 @@ from rich.console import Console
 
 from oncoseg.cli import terminal
 from oncoseg.datasets.base import Problem
-from oncoseg.train import Status
+from oncoseg.training.loop import Status
 
 
 @pytest.fixture

@@ -11,13 +11,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from oncoseg import train as training
 from oncoseg.errors import DataError, RecipeError, RunError
 from oncoseg.files import TEMPORARY_MARK
 from oncoseg.predict import Predictor
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.train import Status, resume, stages_of, train
+from oncoseg.train import resume, train
+from oncoseg.training import loop
+from oncoseg.training.loop import Status
+from oncoseg.training.stages import stages_of
 from runs import assert_same, checkpoint_of, log_of
 from test_files import largest_file
 from tiny import tiny_recipe
@@ -29,7 +31,7 @@ def test_a_run_folder_is_complete(whole: RunFolder, data: Mapping[str, Path]) ->
     there = {path.name for path in whole.path.iterdir()} - {"tensorboard"}
     assert there == {
         *("recipe.json", "split.json", "data.json", "metrics.json"),
-        *("model.safetensors", "checkpoint.pt", "log.csv"),
+        *("model.safetensors", "checkpoint.pt", "checkpoint-before.pt", "log.csv"),
     }
     assert whole.recipe() == tiny_recipe()
     assert set(whole.split()) == {"mri", "ct"}
@@ -77,7 +79,7 @@ def test_the_kept_weights_are_those_of_the_best_joint_epoch(
 ) -> None:
     scores = iter([0.9, 0.3, 0.5, 0.5, 0.2])
     weights: list[dict[str, torch.Tensor]] = []
-    real = training._Training._validate
+    real = loop.Training._validate
 
     def validate(self: Any, stage: Any) -> Any:
         found = real(self, stage)
@@ -85,7 +87,7 @@ def test_the_kept_weights_are_those_of_the_best_joint_epoch(
         weights.append({name: value.clone() for name, value in self.network.state_dict().items()})
         return {name: (loss, score) for name, (loss, _) in found.items()}
 
-    monkeypatch.setattr(training._Training, "_validate", validate)
+    monkeypatch.setattr(loop.Training, "_validate", validate)
     train(tiny_recipe(training__max_epochs=4), data, tmp_path / "run", store=store, workers=0)
     run = RunFolder(tmp_path / "run")
     best = run.metrics()["best"]
@@ -103,13 +105,14 @@ def test_a_score_that_is_not_known_never_replaces_one_that_is(
     nan = math.nan
     scores = iter([{"mri": nan, "ct": nan}, {"mri": nan, "ct": 0.4}, {"mri": nan, "ct": nan}])
     monkeypatch.setattr(
-        training._Training,
+        loop.Training,
         "_validate",
         lambda self, stage: {name: (0.5, score) for name, score in next(scores).items()},
     )
     recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=3)
     run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
     assert run.metrics()["best"] == {
+        "stage": "joint",
         "epoch": 2,
         "macro_dice": 0.4,
         "validation_dice": {"mri": None, "ct": 0.4},
@@ -189,7 +192,7 @@ def test_progress_tells_every_epochs_own_validation(
 def test_the_loss_is_looked_at_only_for_a_monitor(
     data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(training.EpochSums, "latest_loss")
+    monkeypatch.delattr(loop.EpochSums, "latest_loss")
     assert train(tiny_recipe(training__max_epochs=1), data, tmp_path / "run", store=store, workers=0).finished
 
 
@@ -219,8 +222,8 @@ def test_stages_follow_the_recipe() -> None:
         {"training__clip_norm": None},
         {"training__tumour_share": 0.5},
         {"augmentation__crop": [8, 8]},
-        {"training__warmup_share": 0.2, "training__pretrain_epochs": 2},
-        {"training__warmup_share": 0.5, "training__batch_size": 64},
+        {"training__schedule__arguments__warmup_share": 0.2, "training__pretrain_epochs": 2},
+        {"training__schedule__arguments__warmup_share": 0.5, "training__batch_size": 64},
         {"modalities__mri__loss__weight": 2.0},
         {"classes": {"core": ["enhancing tumour", "nodule"], "rest": ["*"]}},
     ],
@@ -257,7 +260,7 @@ def test_an_existing_folder_is_never_written_into(
 
 
 BAD: dict[str, tuple[Recipe, type[Exception]]] = {
-    "loss": (tiny_recipe(modalities__ct__loss__name="dice"), RecipeError),
+    "loss": (tiny_recipe(modalities__ct__loss__name="dise"), RecipeError),
     "loss's argument": (tiny_recipe(modalities__ct__loss__arguments__delta=1.0), RecipeError),
     "network": (tiny_recipe(network__name="unet"), RecipeError),
     "network's argument": (tiny_recipe(network__arguments__width=3), RecipeError),
@@ -278,6 +281,8 @@ def test_a_recipe_that_does_not_work_leaves_no_run_folder(
 UNFIT = {
     "modalities__ct__loss__name": "focal-tverski",
     "modalities__ct__loss__arguments__delta": 1.0,
+    "training__optimiser__name": "sdg",
+    "training__schedule__arguments__power": 2.0,
     "network__name": "attention-uned",
     "network__arguments__width": 3,
     "network__arguments__features": [-4, 8],

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from oncoseg import train as training
-from oncoseg.errors import DataError, RunError
+from oncoseg.errors import DataError, RecipeError, RunError
 from oncoseg.run_folder import RunFolder
-from oncoseg.train import Outcome, Status, resume, train
+from oncoseg.train import resume, train
+from oncoseg.training import checkpoints, loop
+from oncoseg.training import data as training_data
+from oncoseg.training.loop import Outcome, Status
 from runs import assert_same, checkpoint_of, log_of, stopping_at
 from tiny import brats_case, tiny_data, tiny_recipe
 
@@ -67,11 +70,11 @@ def test_a_kill_loses_what_came_after_the_last_checkpoint_only(
 def test_checkpoints_are_written_within_long_epochs(
     data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "CHECKPOINT_MINUTES", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_MINUTES", -1.0)
     places: list[list[int]] = []
-    real = training._Training._save_checkpoint
+    real = loop.Training._save_checkpoint
     monkeypatch.setattr(
-        training._Training,
+        loop.Training,
         "_save_checkpoint",
         lambda self: (real(self), places.append([self.stage, self.epoch, self.step]))[0],
     )
@@ -84,7 +87,8 @@ def test_a_run_without_any_checkpoint_starts_over(
 ) -> None:
     out = tmp_path / "run"
     train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
-    (out / "checkpoint.pt").unlink()
+    for kept in out.glob("checkpoint*.pt"):
+        kept.unlink()
     resume(out, store=store, workers=0)
     assert_same(RunFolder(out), whole)
 
@@ -138,8 +142,9 @@ def test_preparing_counts_for_the_budget(
     data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setattr(training, "time", clock)
-    monkeypatch.setattr(training.training_data, "load", clock.slow(training.training_data.load))
+    monkeypatch.setattr(training_data, "load", clock.slow(training_data.load))
     recipe = tiny_recipe(training__max_minutes=30)
     assert not train(recipe, data, tmp_path / "run", store=store, workers=0).finished
     assert checkpoint_of(RunFolder(tmp_path / "run"))["place"] == [0, 0, 1]
@@ -149,8 +154,9 @@ def test_validation_counts_for_the_budget_and_every_call_gets_on(
     whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
     monkeypatch.setattr(training, "time", clock)
-    monkeypatch.setattr(training, "validate", clock.slow(training.validate))
+    monkeypatch.setattr(loop, "validate", clock.slow(loop.validate))
     out = tmp_path / "run"
     outcome = train(tiny_recipe(training__max_minutes=30), data, out, store=store, workers=0)
     places = [checkpoint_of(RunFolder(out))["place"]]
@@ -171,7 +177,7 @@ def test_a_stop_within_validation_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     call: int,
 ) -> None:
-    real, calls = training.validate, 0
+    real, calls = loop.validate, 0
 
     def validate(*given: Any) -> Any:
         nonlocal calls
@@ -180,7 +186,7 @@ def test_a_stop_within_validation_changes_nothing(
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
-    monkeypatch.setattr(training, "validate", validate)
+    monkeypatch.setattr(loop, "validate", validate)
     out = tmp_path / "run"
     assert train(tiny_recipe(), data, out, store=store, workers=0) == Outcome(
         out, False, "SIGTERM was received"
@@ -213,31 +219,49 @@ def copy_of(run: RunFolder, target: Path) -> RunFolder:
     return RunFolder(target)
 
 
-def fewer_bytes(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:5000])
-
-
-def other_network(path: Path) -> None:
-    state = torch.load(path, weights_only=True)
+def other_network(state: dict[str, Any]) -> None:
     state["network"].popitem()
-    torch.save(state, path)
 
 
-def lacking(path: Path) -> None:
-    state = torch.load(path, weights_only=True)
+def lacking(state: dict[str, Any]) -> None:
     del state["place"]
-    torch.save(state, path)
 
 
-@pytest.mark.parametrize(
-    "spoil", [fewer_bytes, other_network, lacking, lambda path: path.write_bytes(b"")], ids=str
-)
-def test_a_damaged_checkpoint_is_a_run_error(
-    whole: RunFolder, store: Path, tmp_path: Path, spoil: Callable[[Path], None]
+@pytest.mark.parametrize("spoil", [other_network, lacking])
+def test_a_checkpoint_of_another_run_is_a_run_error(
+    whole: RunFolder, store: Path, tmp_path: Path, spoil: Callable[[dict[str, Any]], None]
 ) -> None:
     run = copy_of(whole, tmp_path / "run")
-    spoil(run.checkpoint)
-    with pytest.raises(RunError, match=r"checkpoint .* cannot be used.*Delete it"):
+    state = checkpoint_of(run)
+    spoil(state)
+    checkpoints.save(run.checkpoint, state)
+    with pytest.raises(RunError, match=r"checkpoint .* does not fit its recipe .*Delete it"):
+        resume(run.path, store=store, workers=0)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out, said = tmp_path / "run", []
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(8))
+    run = RunFolder(out)
+    content = bytearray(run.checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    run.checkpoint.write_bytes(content)
+    assert resume(out, store=store, workers=0, warn=said.append).finished
+    assert len(said) == 1
+    assert "checkpoint.pt is damaged: its hash does not fit its content" in said[0]
+    assert "Going on from the checkpoint before it" in said[0]
+    assert_same(run, whole)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_so(
+    whole: RunFolder, store: Path, tmp_path: Path
+) -> None:
+    run = copy_of(whole, tmp_path / "run")
+    for name in ("checkpoint.pt", "checkpoint-before.pt"):
+        (run.path / name).write_bytes(b"")
+    with pytest.raises(RunError, match=r"checkpoint-before.pt is damaged.* No other is left: delete it"):
         resume(run.path, store=store, workers=0)
 
 
@@ -270,3 +294,22 @@ def test_data_that_moved_are_named(tmp_path: Path, store: Path) -> None:
     data["mri"].rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="does not exist"):
         resume(out, store=store, workers=0)
+
+
+def test_an_extended_run_is_one_that_was_planned_so(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    planned, extended = RunFolder(tmp_path / "planned"), RunFolder(tmp_path / "extended")
+    train(tiny_recipe(training__extensions=[1, 2]), data, planned.path, store=store, workers=0)
+    train(tiny_recipe(), data, extended.path, store=store, workers=0)
+    with pytest.raises(RecipeError, match="extensions"):
+        resume(extended.path, store=store, workers=0, extend=0)
+    assert resume(extended.path, store=store, workers=0, extend=1).finished
+    outcome = resume(extended.path, store=store, workers=0, extend=2, monitor=stopping_at(3))
+    assert not outcome.finished
+    with pytest.raises(RunError, match="is not finished; expected a finished run to extend"):
+        resume(extended.path, store=store, workers=0, extend=2)
+    assert resume(extended.path, store=store, workers=0).finished
+    assert extended.recipe() == planned.recipe()
+    assert [row["stage"] for row in log_of(extended)][-4:] == ["extension-2"] * 4
+    assert_same(extended, planned)

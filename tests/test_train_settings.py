@@ -13,6 +13,7 @@ from oncoseg import train as training
 from oncoseg.augment import Strengths
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.training import loop
 from test_train import log_of
 from tiny import tiny_data, tiny_recipe
 
@@ -56,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def network(monkeypatch: pytest.MonkeyPatch) -> Level:
     """Stands for the recipe's network."""
     level = Level()
-    monkeypatch.setattr(training.models, "build", lambda *_: level)
+    monkeypatch.setattr(loop.models, "build", lambda *_: level)
     monkeypatch.setattr(training.models, "describe", lambda *_: None)
     return level
 
@@ -92,7 +93,7 @@ def test_a_step_follows_each_modalitys_own_loss_and_weight(
     # four pixels with tumour in one of them, at p = 1/2: TP = p, FN = 1 − p, FP = 3p, and with γ = 1
     # loss = 1 − p/D for D = p + α(1 − p) + 3βp, whose slope in p is −α/D²
     slices = torch.rand(1, 4, 2, 2), torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
-    monkeypatch.setattr(training, "read_ahead", lambda *_: iter([{"mri": slices, "ct": slices}]))
+    monkeypatch.setattr(loop, "read_ahead", lambda *_: iter([{"mri": slices, "ct": slices}]))
     recipe = joint(
         **UNCHANGED,
         modalities__mri__loss={
@@ -124,7 +125,11 @@ def test_the_learning_rate_rises_for_the_share_asked_for(
     peak: int,
 ) -> None:
     # MRI: one patient of 4 slices in batches of 2 + 2, four epochs; a share of 9 rates, the last unused
-    recipe = joint(training__max_epochs=4, training__learning_rate=0.5, training__warmup_share=warmup_share)
+    recipe = joint(
+        training__max_epochs=4,
+        training__learning_rate=0.5,
+        training__schedule__arguments__warmup_share=warmup_share,
+    )
     run(recipe, data, store, tmp_path / "run")
     rates = [step["lr"] for step in steps]
     assert len(rates) == 8
@@ -141,7 +146,7 @@ def test_batches_are_augmented_as_the_recipe_says_and_hold_the_share_of_tumour(
         given.append((masks, strengths))
         return torch.full_like(images, 0.25), masks
 
-    monkeypatch.setattr(training, "augment", augment)
+    monkeypatch.setattr(loop, "augment", augment)
     recipe = joint(
         augmentation__rotation_degrees=33.0, augmentation__crop=[8, 12], training__tumour_share=1.0
     )
@@ -166,6 +171,6 @@ def test_the_allocator_is_tuned_for_training(
     data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Level
 ) -> None:
     tuned: list[bool] = []
-    monkeypatch.setattr(training.hardware, "tune_allocator", lambda: tuned.append(True))
+    monkeypatch.setattr(loop.hardware, "tune_allocator", lambda: tuned.append(True))
     run(joint(), data, store, tmp_path / "run")
     assert tuned == [True]

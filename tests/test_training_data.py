@@ -6,11 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from oncoseg import cli, datasets, training_data
+from oncoseg import cli, datasets
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError
 from oncoseg.files import SYNTHETIC_NOTE
 from oncoseg.split import read_split, split_patients
+from oncoseg.training import data as training_data
 from tiny import MRI_GRID, brats_case, tiny_data, tiny_recipe
 
 
@@ -280,3 +281,11 @@ def test_the_record_says_whether_the_images_are_synthetic(tmp_path: Path) -> Non
     (data["ct"] / SYNTHETIC_NOTE).touch()
     loaded = training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0)
     assert {name: record["synthetic"] for name, record in loaded.data.items()} == {"mri": False, "ct": True}
+
+
+def test_balancing_needs_cases_that_say_their_class(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path / "data", 3, 3)
+    with pytest.raises(
+        DataError, match=r"mri: .*training.balance is class, but the class of no case is known"
+    ):
+        training_data.load(tiny_recipe(training__balance="class"), data, tmp_path / "store", workers=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from oncoseg.run_folder import RunFolder
-from oncoseg.training_log import EpochRow, TrainingLog
+from oncoseg.training.log import EpochRow, TrainingLog
 
 COLUMNS = (
     "stage,epoch,modality,train_loss,train_dice,validation_loss,validation_dice,"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from oncoseg.store import PreparedCase, SliceWriter
-from oncoseg.training_sums import EpochSums, count_pixels, mean_of_known, validate
+from oncoseg.training.sums import EpochSums, count_pixels, mean_of_known, validate
 
 LOGITS = torch.tensor([[[[2.0, 1.0, -1.0, -2.0]]]])
 MASKS = torch.tensor([[[1, 0, 1, 0]]], dtype=torch.uint8)

@@ -28,6 +28,7 @@ from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
 from oncoseg.inputs import Job, Opened, find_jobs
 from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
+from oncoseg.logits import probabilities
 from oncoseg.models import build
 from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
@@ -357,7 +358,7 @@ class Predictor:
                     "Its weights are damaged or their training has diverged: copy the run again, or train "
                     "again."
                 )
-            total = total.to(self.device) + logits.float().sigmoid().flip(axes)
+            total = total.to(self.device) + probabilities(logits).flip(axes)
         return total / len(mirrors)
 
     def _algorithm(self, modality: str) -> Algorithm:

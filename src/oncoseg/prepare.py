@@ -171,7 +171,9 @@ def prepare(
     if failures:
         raise failed_cases(failures, len(cases), "prepared; the others are kept in the store")
     return [
-        PreparedCase(case.id, case.patient, folder, _order(settings.channels_of(case)))
+        PreparedCase(
+            case.id, case.patient, folder, _order(settings.channels_of(case)), case.site, case.target
+        )
         for case, folder in zip(cases, folders, strict=True)
         if folder is not None
     ]

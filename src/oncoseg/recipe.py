@@ -33,7 +33,7 @@ class Loss(_Part):
 
     name: str = "focal-tversky"
     """A name in LOSSES."""
-    arguments: dict[str, float] = {}
+    arguments: dict[str, float | tuple[float, ...]] = {}
     """What the loss takes, for example alpha (weight of FN), beta (weight of FP), gamma."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of this modality's term in the sum."""
@@ -129,6 +129,24 @@ class Network(_Part):
     """Its arguments besides the number of channels and classes."""
 
 
+class Optimiser(_Part):
+    """How gradients become steps."""
+
+    name: str = "adamw"
+    """A name in OPTIMISERS: adam, adamw or sgd (with Nesterov's momentum)."""
+    arguments: dict[str, float] = {}
+    """What it takes besides learning rate and weight decay: beta1 and beta2, or momentum."""
+
+
+class Schedule(_Part):
+    """The learning rate over a stage."""
+
+    name: str = "one-cycle"
+    """A name in SCHEDULES: constant, cosine, one-cycle, plateau or polynomial."""
+    arguments: dict[str, float] = {}
+    """What it takes, for example warmup_share (one-cycle), cycles (cosine), power (polynomial)."""
+
+
 class Training(_Part):
     """How the network is trained."""
 
@@ -144,12 +162,22 @@ class Training(_Part):
     """Slices in a batch, shared equally among the stage's modalities."""
     tumour_share: Share | None = None
     """Share of slices with tumour in each modality's part of a batch; None takes slices as they come."""
+    balance: Literal["class", "site"] | None = None
+    """Draw equally often from every class of cases, or every site, of a modality; None as they come."""
+    accumulate: Positive = 1
+    """Batches whose gradients are averaged for one step; each has a loss and batch statistics of its own."""
+    optimiser: Optimiser = Optimiser()
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Peak learning rate of AdamW under the one-cycle policy of each stage."""
+    """The highest learning rate; the schedule says when."""
+    schedule: Schedule = Schedule()
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
-    """AdamW's decoupled weight decay."""
-    warmup_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of a stage's steps in which the learning rate rises."""
+    """The optimiser's weight decay: decoupled with adamw, an L2 penalty with the others."""
+    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and keep a moving average of the weights with this decay per step; None for the weights."""
+    patience: Positive | None = None
+    """End joint training after so many epochs without a better validation Dice; None for all epochs."""
+    extensions: tuple[Positive, ...] = ()
+    """Epochs added after the end by `train --resume --extend`, each time with a schedule of its own."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient; None for no clipping."""
     seed: Annotated[int, Field(ge=0, le=10**9)] = 0
@@ -158,6 +186,16 @@ class Training(_Part):
     """`auto` takes bf16 where the processor computes in it."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, values: Any) -> Any:
+        """Read recipes of run folders made before there was a choice of schedules."""
+        if isinstance(values, dict) and "warmup_share" in values:
+            values = dict(values)
+            share = values.pop("warmup_share")
+            values.setdefault("schedule", {"name": "one-cycle", "arguments": {"warmup_share": share}})
+        return values
 
 
 class Split(_Part):
@@ -321,7 +359,7 @@ def _set(values: Any, path: list[str], value: Any, dotted: str) -> None:
     else:
         key = _known(last, values, dotted)
     new = _from_text(value, _kind_below(kind, key)) if isinstance(value, str) else value
-    if kind in (Network, Loss) and key == "name" and new != values[key]:
+    if kind in (Network, Loss, Optimiser, Schedule) and key == "name" and new != values[key]:
         values["arguments"] = {}
     values[key] = new
 

@@ -4,6 +4,7 @@ recipe.json        the resolved recipe        split.json     who was trained on 
 data.json          the data sets used         log.csv        one row per epoch and modality
 model.safetensors  the kept (best) weights    metrics.json   when they were reached, on what
 checkpoint.pt      the last state, to resume  tensorboard/   the log, for TensorBoard
+checkpoint-before.pt   the one before, for where the last one is damaged
 evaluation/        made by `evaluate`         report/        made by `report`
 
 `predict` and `evaluate` use the best weights only, which are there once a joint epoch is finished. Until
@@ -97,6 +98,13 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """How the kept weights came about."""
         return self._json("metrics.json")
+
+    def is_finished(self) -> bool:
+        """Whether all epochs are done."""
+        try:
+            return self.metrics().get("finished") is True
+        except RunError:
+            return False
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Keep the resolved recipe."""

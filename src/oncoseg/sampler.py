@@ -1,7 +1,7 @@
-"""Which slices make up each batch of an epoch, balanced by modality and tumour; and reading them ahead."""
+"""Which slices make up each batch of an epoch, balanced in several ways; and reading them ahead."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ def epoch_batches(
     batch_size: int,
     tumour_share: float | None,
     seed: Sequence[int],
+    group: Callable[[PreparedCase], str | None] | None = None,
 ) -> list[dict[str, list[SliceId]]]:
     """All batches of one epoch; every batch holds equally many slices of each modality.
 
@@ -42,11 +43,13 @@ def epoch_batches(
         tumour_share: share of slices with tumour in each modality's part, kept over the epoch where it
             does not divide a batch; None for as they come.
         seed: whole numbers that decide the order.
+        group: of a case; slices of each group of a modality are drawn equally often, those of smaller groups
+            therefore more than once in an epoch and not all of the larger ones. None for as they come.
     """
     rng = np.random.default_rng(list(seed))
     each = max(1, batch_size // len(cases))
     count = max(math.ceil(sum(len(case) for case in of_one) / each) for of_one in cases.values())
-    drawn = {name: _draw(of_one, count, each, tumour_share, rng) for name, of_one in cases.items()}
+    drawn = {name: _draw(of_one, count, each, tumour_share, rng, group) for name, of_one in cases.items()}
     return [{name: parts[number] for name, parts in drawn.items()} for number in range(count)]
 
 
@@ -85,6 +88,7 @@ def _draw(
     each: int,
     tumour_share: float | None,
     rng: np.random.Generator,
+    group: Callable[[PreparedCase], str | None] | None,
 ) -> list[list[SliceId]]:
     every = [SliceId(number, position) for number, case in enumerate(cases) for position in range(len(case))]
     marked = np.concatenate([case.tumour_pixels > 0 for case in cases])
@@ -97,11 +101,26 @@ def _draw(
         with_tumour = [ref for ref, mark in zip(every, marked, strict=True) if mark]
         without = [ref for ref, mark in zip(every, marked, strict=True) if not mark]
         groups = [(with_tumour, ends_with), (without, ends_without)]
-    streams = [(_shuffled(refs, ends[-1], rng), ends) for refs, ends in groups]
+    names = None if group is None else [group(case) for case in cases]
+    streams = [(_in_turns(refs, ends[-1], rng, names), ends) for refs, ends in groups]
     return [
         [ref for stream, ends in streams for ref in stream[ends[batch] : ends[batch + 1]]]
         for batch in range(count)
     ]
+
+
+def _in_turns(
+    refs: Sequence[SliceId], length: int, rng: np.random.Generator, names: Sequence[str | None] | None
+) -> list[SliceId]:
+    """`length` of the refs in random order, in turn from each group; `names` are the cases' groups."""
+    if names is None:
+        return _shuffled(refs, length, rng)
+    of_groups: dict[str | None, list[SliceId]] = {}
+    for ref in refs:
+        of_groups.setdefault(names[ref.case], []).append(ref)
+    share = math.ceil(length / len(of_groups))
+    turns = zip(*(_shuffled(of_one, share, rng) for of_one in of_groups.values()), strict=True)
+    return [ref for turn in turns for ref in (turn[i] for i in rng.permutation(len(turn)))][:length]
 
 
 def _shuffled(refs: Sequence[SliceId], length: int, rng: np.random.Generator) -> list[SliceId]:

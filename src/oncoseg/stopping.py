@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: as polite requests while training, and elsewhere as errors that clean up."""
+"""Ctrl-C, SIGTERM and SIGUSR1: polite requests while training; elsewhere errors that clean up."""
 
 import signal
 import threading
@@ -36,7 +36,10 @@ def orderly_termination() -> Iterator[None]:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a clean stop; a second Ctrl-C stops at once."""
+    """Turn the first Ctrl-C, SIGTERM or SIGUSR1 into a clean stop; a second Ctrl-C stops at once.
+
+    SLURM sends SIGTERM before it takes a job's machine away, or SIGUSR1 where `sbatch --signal` asks for it.
+    """
     stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -47,9 +50,15 @@ def stop_requests() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.reason = f"{signal.Signals(number).name} was received"
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, ask) for number in _asking()}
     try:
         yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _asking() -> tuple[signal.Signals, ...]:
+    """The signals that ask for a stop; Windows has no SIGUSR1."""
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")
+    return tuple(signal.Signals[name] for name in names if name in signal.Signals.__members__)

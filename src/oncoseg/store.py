@@ -45,12 +45,16 @@ class PreparedCase:
         patient: whom it belongs to.
         folder: where its slices lie.
         order: for each network channel, which stored channel it is (repeated ones are stored once).
+        site: where the examination was made, if known.
+        target: the case's class, such as `benign`, if known.
     """
 
     id: str
     patient: str
     folder: Path
     order: tuple[int, ...]
+    site: str | None = None
+    target: str | None = None
 
     @cached_property
     def description(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from oncoseg.metrics import SCORES
 from oncoseg.models import Cost, build, describe
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import RECIPES, get_recipe
-from oncoseg.train import stages_of
+from oncoseg.training.stages import stages_of
 from oncoseg.transforms import ZEROS
 
 KNOWN = {channel for layout in DATASETS.values() for channel in layout.channels}
@@ -140,7 +140,7 @@ def test_s1_trains_as_published() -> None:
     assert (training.pretrain_on, training.pretrain_epochs, training.max_epochs) == ("ct", 5, 30)
     assert (training.batch_size, training.tumour_share, training.max_minutes) == (8, None, None)
     assert (training.learning_rate, training.weight_decay) == (1e-4, 1e-5)
-    assert (training.warmup_share, training.clip_norm) == (0.3, 1.0)
+    assert (training.schedule.name, training.clip_norm) == ("one-cycle", 1.0)
     assert (recipe.split.train, recipe.split.validation) == (0.7, 0.1)
     assert (recipe.prediction.threshold, recipe.prediction.flips) == (0.5, False)
     augmentation = {

@@ -1,7 +1,7 @@
 """The command line: `oncoseg COMMAND`. Everything heavy is imported inside the commands.
 
-Exit codes: 0 done, 1 a bug in oncoseg, 2 something the user can mend, 128 + n stopped by signal n
-(130 for Ctrl-C, 143 for SIGTERM).
+Exit codes: 0 done, 1 a bug in oncoseg, 2 something the user can mend, 75 a training's time budget is
+spent and it can go on, 128 + n stopped by signal n (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1).
 """
 
 import sys
@@ -72,6 +72,7 @@ def _make_app() -> App:
             f"oncoseg train unified-mri-ct {two} --out runs/first",
             "oncoseg train unified-mri-ct ... --training.max-epochs 3 --modalities.ct.scaling window",
             "oncoseg train --resume --out runs/first",
+            "oncoseg train --resume --out runs/first --extend 10",
             "oncoseg train unified-mri-ct --help",
         ],
         runs.predict: ["oncoseg predict runs/first data/new_patients --modality mri --out predictions"],

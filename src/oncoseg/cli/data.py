@@ -129,10 +129,10 @@ def prepare(
             Hounsfield units.
         **fields: Fields of the recipe, such as --preparation.slice-size [96,96].
     """
-    from oncoseg import training_data
     from oncoseg.datasets import open_dataset
     from oncoseg.prepare import Settings
     from oncoseg.prepare import prepare as prepare_cases
+    from oncoseg.training import data as training_data
 
     chosen = changed(open_recipe(recipe), fields, PREPARE_FLAGS, only)
     folders = parse_data(data)

@@ -15,10 +15,11 @@ from oncoseg.errors import RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
-    from oncoseg.train import Outcome
+    from oncoseg.training.loop import Outcome
 
 TRAIN_FLAGS = (
-    *("data", "only", "channel", "out", "resume", "store", "split", "workers", "accept-implausible"),
+    *("data", "only", "channel", "out", "resume", "extend", "store", "split", "workers"),
+    "accept-implausible",
     *("help", "debug"),
 )
 """The flags of `train` besides a recipe's fields."""
@@ -31,6 +32,9 @@ NOT_FOR_PREDICTING = (
     "leaking-split",
 )
 """Problems of a data set that do not matter to who predicts it."""
+
+UNFINISHED = 75
+"""Exit code of a training whose time budget is spent: go on later (EX_TEMPFAIL of BSD's sysexits)."""
 
 DEMO_FOLDER = Path("oncoseg-demo")
 """Where `oncoseg demo` puts everything by default."""
@@ -45,6 +49,7 @@ def train(
     only: list[str] | None = None,
     channel: Chosen = None,
     resume: bool = False,
+    extend: int | None = None,
     store: Path | None = None,
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
     workers: int | None = None,
@@ -64,6 +69,8 @@ def train(
             T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
             Then nothing is guessed, and the run keeps to it.
         resume: Go on with a run that was stopped, with its own recipe, data and split.
+        extend: With --resume, epochs to add to a finished run, with a learning-rate schedule of their own;
+            the recipe in the run folder keeps them.
         store: The prepared store; in your cache folder when left out.
         split_file: A split.json to use, such as another run's, instead of drawing one; or nnU-Net's
             splits_final.json, of which FILE#2 is the third fold.
@@ -76,13 +83,15 @@ def train(
     if resume:
         if channel:
             raise RunError("A resumed run keeps its own channels; leave --channel out, or start a new run.")
-        return _resume(recipe, folders, only, out, store, split_file, workers, fields)
+        return _resume(recipe, folders, only, out, store, split_file, workers, extend, fields)
+    if extend is not None:
+        raise RunError("--extend adds epochs to a finished run; expected --resume with it.")
     if recipe is None:
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
         )
     from oncoseg.train import train as start
-    from oncoseg.training_data import channels_by_modality
+    from oncoseg.training.data import channels_by_modality
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
     channels = channels_by_modality(chosen, parse_channels(channel))
@@ -222,6 +231,7 @@ def _resume(
     store: Path | None,
     split_file: Path | None,
     workers: int | None,
+    extend: int | None,
     fields: Mapping[str, Any],
 ) -> int:
     from oncoseg.run_folder import RunFolder
@@ -248,6 +258,8 @@ def _resume(
             workers=workers,
             prepare_progress=preparing,
             monitor=monitor,
+            warn=terminal.note,
+            extend=extend,
         )
     return _report_outcome(outcome)
 
@@ -267,7 +279,7 @@ def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
 
 
 def _report_outcome(outcome: "Outcome") -> int:
-    """Say how training ended; the exit code is 128 + n after signal n, otherwise 0."""
+    """Say how training ended; the exit code is 128 + n after signal n, `UNFINISHED` after the budget."""
     from oncoseg.run_folder import RunFolder
 
     if outcome.finished:
@@ -280,7 +292,7 @@ def _report_outcome(outcome: "Outcome") -> int:
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
     terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
     received = signal.Signals.__members__.get(outcome.reason.split()[0])
-    return 128 + received if received is not None else 0
+    return 128 + received if received is not None else UNFINISHED
 
 
 def _digits(value: float | None) -> str:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from oncoseg.logits import Supervised
 from oncoseg.models.blocks import (
     CONVOLUTION,
     MAX_POOL,
@@ -30,6 +32,7 @@ class AttentionUNet(nn.Module):
         features: channels of each encoder stage and, last, of the bottleneck.
         dropout: probability of dropping an element after the bottleneck, 0 ≤ p < 1.
         attention: False joins the skips unweighted (a plain U-Net).
+        deep_supervision: give coarser decoder stages heads of their own, which only training sees.
 
     Raises:
         ValueError: other spatial dimensions, or fewer than two features.
@@ -44,6 +47,7 @@ class AttentionUNet(nn.Module):
         features: Sequence[int] = (64, 128, 256),
         dropout: float = 0.3,
         attention: bool = True,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         if spatial_dims not in CONVOLUTION:
@@ -66,20 +70,35 @@ class AttentionUNet(nn.Module):
         )
         self.decoder = nn.ModuleList(double_convolution(spatial_dims, 2 * fine, fine) for _, fine in upwards)
         self.head = CONVOLUTION[spatial_dims](stages[0], classes, 1)
+        coarser = reversed(stages[1:]) if deep_supervision else ()
+        self.coarser_heads = nn.ModuleList(CONVOLUTION[spatial_dims](width, classes, 1) for width in coarser)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits `n classes …` for images `n in_channels …` of any spatial size."""
+    def forward(self, images: Tensor) -> Tensor | Supervised:
+        """Logits `n classes …` for images `n in_channels …` of any spatial size.
+
+        While it is trained with deep supervision: `Supervised`.
+        """
         features = pad_to_multiple(images, self.multiple)
         skips = []
         for stage in self.encoder:
             features = stage(features)
             skips.append(features)
             features = self.pool(features)
+        padded = skips[0].shape[2:]
         features = self.dropout(self.bottleneck(features))
+        stages = []
         for up, gate, stage in zip(self.up, self.gates, self.decoder, strict=True):
             features = up(features)
             features = stage(torch.cat([gate(skips.pop(), features), features], dim=1))
-        return crop_to(self.head(features), images.shape[2:])
+            stages.append(features)
+        logits = crop_to(self.head(features), images.shape[2:])
+        if not self.coarser_heads or not self.training:
+            return logits
+        coarser = [
+            crop_to(functional.interpolate(head(features).float(), padded), images.shape[2:])
+            for head, features in zip(self.coarser_heads, stages[:-1], strict=True)
+        ]
+        return Supervised(logits, tuple(reversed(coarser)))
 
 
 class _Ungated(nn.Module):

@@ -12,7 +12,7 @@ def unified_mri_ct() -> Recipe:
     of the same counts; its text gives the pooled AUC as 0.89 and its table as 0.90. Neither its
     averaging nor its rule for empty slices is stated. No evaluation here is tuned towards it.
     """
-    focal = {"gamma": 0.75, "smooth": 1.0}
+    focal: dict[str, float | tuple[float, ...]] = {"gamma": 0.75, "smooth": 1.0}
     return Recipe(
         name="unified-mri-ct",
         title="One Attention U-Net for brain MRI and lung CT, trained on half-and-half batches",
@@ -24,11 +24,11 @@ def unified_mri_ct() -> Recipe:
             "mri": Modality(
                 channels=("T1", "T1ce", "T2", "FLAIR"),
                 substitutes={"T1": "T1ce", "T1ce": "T1", "T2": "FLAIR", "FLAIR": "T2"},
-                loss=Loss(arguments={"alpha": 0.8, "beta": 0.2} | focal),
+                loss=Loss(arguments={"alpha": 0.8, "beta": 0.2, **focal}),
             ),
             "ct": Modality(
                 channels=("CT", "CT", "CT", "CT"),
-                loss=Loss(arguments={"alpha": 0.5, "beta": 0.5} | focal),
+                loss=Loss(arguments={"alpha": 0.5, "beta": 0.5, **focal}),
             ),
         },
         network=Network(name="attention-unet", arguments={"features": [64, 128, 256], "dropout": 0.3}),

@@ -120,6 +120,7 @@ def load(
             validation[name] = prepared[len(parts["train"]) :]
             _check_tumour(train[name], "train")
             _check_tumour(validation[name], "validation")
+            _check_groups(train[name], recipe.training.balance)
         looks = {case.id: case.look for case in prepared}
         doubts = _doubts(looks, settings)
         if remark is not None and doubts:
@@ -254,6 +255,15 @@ def _check_tumour(cases: list[PreparedCase], part: str) -> None:
             f"None of the {len(cases)} cases under {part} has a tumour pixel after preparation; expected "
             "some, to learn from and to choose the weights by. Choose another training.seed, or the sides "
             "yourself with --split FILE."
+        )
+
+
+def _check_groups(cases: list[PreparedCase], balance: str | None) -> None:
+    kinds = {"class": {case.target for case in cases}, "site": {case.site for case in cases}}
+    if balance is not None and kinds[balance] == {None}:
+        raise DataError(
+            f"The recipe's training.balance is {balance}, but the {balance} of no case is known. Set it to "
+            f"none, or list the cases in a table with a column {balance}."
         )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oncoseg.logits import margins
 from oncoseg.metrics import Confusion, dice, pool
 from oncoseg.store import PreparedCase
 
@@ -99,7 +100,7 @@ def mean_of_known(values: Sequence[float]) -> float:
 
 def _tp_fp_fn(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels at probability 0.5, all classes together."""
-    predicted, truth = (logits > 0).any(dim=1), masks > 0
+    predicted, truth = (margins(logits) > 0).any(dim=1), masks > 0
     return (predicted & truth).sum(), (predicted & ~truth).sum(), (~predicted & truth).sum()
 
 

@@ -1,0 +1,102 @@
+"""The state that a stopped training goes on from: the last two, each with the hash of its content.
+
+    checkpoint.pt            the last one
+    checkpoint-before.pt     the one before it, for where the last one is damaged
+
+A file begins with a line of its own: a mark, and the SHA-256 of all that follows. It is written under a
+temporary name, flushed to the disk and renamed, so that a kill at any moment leaves whole files only.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oncoseg.errors import RunError
+from oncoseg.files import disk_errors, write_bytes
+
+MARK = b"oncoseg checkpoint sha256 "
+"""Begins every checkpoint."""
+
+BEFORE = "checkpoint-before.pt"
+"""The name of the one before the last."""
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Keep a state as the last one, and the last one as the one before.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; both files are as they were.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
+    _settle(path)
+    write_bytes(_fresh(path), MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    _settle(path)
+
+
+def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest state that is whole; None where there is none at all.
+
+    Args:
+        path: of the last one.
+        device: where its tensors go.
+        remark: told, in a sentence, that a damaged one is passed over.
+
+    Raises:
+        RunError: there are some, but all are damaged; or the folder cannot be written.
+    """
+    _settle(path)
+    there = [file for file in (path, path.with_name(BEFORE)) if file.is_file()]
+    for file in there:
+        try:
+            return read(file, device)
+        except RunError as error:
+            damaged = error
+            if file is not there[-1]:
+                remark(f"{error} Going on from the checkpoint before it.")
+    if there:
+        raise RunError(f"{damaged} No other is left: delete it to start this run again.") from damaged
+    return None
+
+
+def exists(path: Path) -> bool:
+    """Whether there is any state to go on from."""
+    return any(file.is_file() for file in (_fresh(path), path, path.with_name(BEFORE)))
+
+
+def read(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read one checkpoint.
+
+    Raises:
+        RunError: it cannot be read, is no checkpoint, or its content is not what its hash says.
+    """
+    try:
+        content = path.read_bytes()
+        head, _, body = content.partition(b"\n")
+        if head != MARK + hashlib.sha256(body).hexdigest().encode():
+            raise RunError(f"The checkpoint {path} is damaged: its hash does not fit its content.")
+        return dict(torch.load(io.BytesIO(body), map_location=device, weights_only=True))
+    except RunError:
+        raise
+    except Exception as error:
+        raise RunError(f"The checkpoint {path} cannot be read ({type(error).__name__}).") from error
+
+
+def _settle(path: Path) -> None:
+    """Give a fresh checkpoint its name; also where a kill came before the last call could."""
+    fresh = _fresh(path)
+    with disk_errors(path):
+        if fresh.is_file():
+            if path.is_file():
+                path.replace(path.with_name(BEFORE))
+            fresh.replace(path)
+
+
+def _fresh(path: Path) -> Path:
+    """Where a whole new checkpoint lies until it has its name."""
+    return path.with_name(f"{path.name}.new")

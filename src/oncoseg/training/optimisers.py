@@ -1,0 +1,66 @@
+"""Optimisers by name."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import nn
+
+from oncoseg.errors import RecipeError, check_arguments, nearest
+
+
+def adam(
+    parameters: Iterable[nn.Parameter],
+    rate: float,
+    weight_decay: float,
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+) -> torch.optim.Optimizer:
+    """Adam; its weight decay is an L2 penalty, scaled with the gradient (Kingma and Ba 2015)."""
+    return torch.optim.Adam(parameters, lr=rate, weight_decay=weight_decay, betas=(beta1, beta2))
+
+
+def adamw(
+    parameters: Iterable[nn.Parameter],
+    rate: float,
+    weight_decay: float,
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+) -> torch.optim.Optimizer:
+    """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=(beta1, beta2))
+
+
+def sgd(
+    parameters: Iterable[nn.Parameter], rate: float, weight_decay: float, *, momentum: float = 0.99
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov's momentum; 0 is without (nnU-Net takes 0.99)."""
+    return torch.optim.SGD(
+        parameters, lr=rate, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0
+    )
+
+
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
+"""Name in a recipe → optimiser of parameters, learning rate and weight decay."""
+
+
+def build(
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    rate: float,
+    weight_decay: float,
+    arguments: Mapping[str, float],
+) -> torch.optim.Optimizer:
+    """Make an optimiser by its name in OPTIMISERS.
+
+    Raises:
+        RecipeError: an unknown name, or arguments that it does not take.
+    """
+    if name not in OPTIMISERS:
+        raise RecipeError(f"Unknown optimiser {name!r}; {nearest(name, OPTIMISERS)}")
+    check_arguments(f"Optimiser {name!r}", OPTIMISERS[name], arguments)
+    try:
+        return OPTIMISERS[name](parameters, rate, weight_decay, **arguments)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"Optimiser {name!r} does not take {dict(arguments)}: {error}.") from error

@@ -1,0 +1,152 @@
+"""Schedules of the learning rate by name, each over the whole of a stage.
+
+A schedule is laid out over all of a stage's steps beforehand, so that slices of time give the same training
+as one long call.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler
+
+from oncoseg.errors import RecipeError, check_arguments, nearest
+
+SHORTEST_WARMUP_STEPS = 2
+"""Of OneCycleLR, which divides by zero where the peak would fall on the very first step."""
+
+Builder = Callable[..., lr_scheduler.LRScheduler]
+
+
+def constant(optimiser: torch.optim.Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    """The same rate always."""
+    return lr_scheduler.ConstantLR(optimiser, factor=1.0, total_iters=0)
+
+
+def one_cycle(
+    optimiser: torch.optim.Optimizer, steps: int, *, warmup_share: float = 0.3
+) -> lr_scheduler.LRScheduler:
+    """Linearly from 1/25 of the peak up to it, then down to 1/250,000 of it (Smith and Topin 2018).
+
+    Momentum (or Adam's beta1) goes from 0.95 down to 0.85 and up again.
+
+    Args:
+        optimiser: with the peak as its rate.
+        steps: of the stage.
+        warmup_share: share of the steps in which the rate rises, between 0 and 1.
+    """
+    if not 0 < warmup_share < 1:
+        raise ValueError(f"expected warmup_share between 0 and 1, got {warmup_share}")
+    return lr_scheduler.OneCycleLR(
+        optimiser,
+        max_lr=[float(group["lr"]) for group in optimiser.param_groups],
+        total_steps=steps + 1,
+        pct_start=max(warmup_share, SHORTEST_WARMUP_STEPS / (steps + 1)),
+        anneal_strategy="linear",
+    )
+
+
+def cosine(
+    optimiser: torch.optim.Optimizer, steps: int, *, cycles: float = 1, lowest_share: float = 0.0
+) -> lr_scheduler.LRScheduler:
+    """Half a cosine wave down to a share of the rate; again from the top in each further cycle.
+
+    Args:
+        optimiser: with the highest rate.
+        steps: of the stage.
+        cycles: equally long ones over the stage, a whole number; 1 never restarts.
+        lowest_share: of the rate, at each cycle's end.
+
+    Source: Loshchilov and Hutter 2017 (SGDR).
+    """
+    if cycles < 1 or cycles != int(cycles):
+        raise ValueError(f"expected a whole number of cycles of at least 1, got {cycles}")
+    lowest = lowest_share * float(optimiser.param_groups[0]["lr"])
+    length = -(-(steps + 1) // int(cycles))  # so that nothing restarts after the last step
+    return lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=length, eta_min=lowest)
+
+
+def polynomial(
+    optimiser: torch.optim.Optimizer, steps: int, *, power: float = 0.9
+) -> lr_scheduler.LRScheduler:
+    """(1 − step / steps)^power of the rate (nnU-Net's, there by epoch)."""
+    return lr_scheduler.PolynomialLR(optimiser, total_iters=max(1, steps), power=power)
+
+
+def plateau(
+    optimiser: torch.optim.Optimizer,
+    steps: int,
+    *,
+    factor: float = 0.1,
+    patience: float = 10,
+    lowest_rate: float = 0.0,
+) -> lr_scheduler.LRScheduler:
+    """Times `factor` after more than `patience` epochs without a better validation Dice.
+
+    Args:
+        optimiser: with the first rate.
+        steps: of the stage.
+        factor: between 0 and 1.
+        patience: epochs, a whole number.
+        lowest_rate: the rate never falls below.
+    """
+    return lr_scheduler.ReduceLROnPlateau(
+        optimiser, mode="max", factor=factor, patience=int(patience), threshold=0.0, min_lr=lowest_rate
+    )
+
+
+SCHEDULES: dict[str, Builder] = {
+    "constant": constant,
+    "cosine": cosine,
+    "one-cycle": one_cycle,
+    "plateau": plateau,
+    "polynomial": polynomial,
+}
+"""Name in a recipe → schedule of an optimiser and a number of steps."""
+
+
+class Schedule:
+    """A stage's schedule, whatever its kind."""
+
+    def __init__(self, scheduler: lr_scheduler.LRScheduler) -> None:
+        self._scheduler = scheduler
+
+    def after_step(self) -> None:
+        """Go on after a step of the optimiser."""
+        if not isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau):
+            self._scheduler.step()
+
+    def after_epoch(self, score: float) -> None:
+        """Go on after an epoch with this validation Dice; NaN counts as no better."""
+        if isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau):
+            self._scheduler.step(score)
+
+    @property
+    def rate(self) -> float:
+        """The present learning rate."""
+        return float(self._scheduler.optimizer.param_groups[0]["lr"])
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return dict(self._scheduler.state_dict())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self._scheduler.load_state_dict(dict(state))
+
+
+def build(
+    name: str, optimiser: torch.optim.Optimizer, steps: int, arguments: Mapping[str, float]
+) -> Schedule:
+    """Make a schedule by its name in SCHEDULES.
+
+    Raises:
+        RecipeError: an unknown name, or arguments that it does not take.
+    """
+    if name not in SCHEDULES:
+        raise RecipeError(f"Unknown schedule {name!r}; {nearest(name, SCHEDULES)}")
+    check_arguments(f"Schedule {name!r}", SCHEDULES[name], arguments)
+    try:
+        return Schedule(SCHEDULES[name](optimiser, steps, **arguments))
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"Schedule {name!r} does not take {dict(arguments)}: {error}.") from error
