@@ -106,6 +106,7 @@ def read_split(path: Path, modalities: Sequence[str]) -> dict[str, Any]:
         return _fold(file, found, fold, modalities) if isinstance(found, list) else dict(found["modalities"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it has another form"
+        reason = str(error) if isinstance(error, ValueError) else reason
         raise DataError(
             f"Cannot read the split {file} ({reason}); expected a file like a run folder's split.json: "
             '{"modalities": {"mri": {"train": {"PATIENT": ["CASE"]}, "validation": …, "test": …}}}, or '
