@@ -61,7 +61,7 @@ def test_masks_of_a_tilted_scan_are_measured_where_their_voxels_lie(tmp_path: Pa
         voxels[3, 3, k] = 1
         (tmp_path / name).mkdir()
         nib.Nifti1Image(voxels, tilted).to_filename(tmp_path / name / "a.nii.gz")
-    scored = evaluate_masks(tmp_path / "truth", tmp_path / "prediction", tmp_path / "out").scores
+    scored = evaluate_masks(tmp_path / "truth", tmp_path / "prediction", tmp_path / "out").cases
     assert scored[0].values["hausdorff_mm"] == pytest.approx(5, abs=1e-5)  # 3 mm up and 4 mm back
 
 
