@@ -283,7 +283,7 @@ class Two(nn.Module):
 def test_a_voxel_gets_the_likeliest_class_from_the_threshold_on(tmp_path: Path) -> None:
     recipe = tiny_recipe(
         classes={"one": ["*"], "two": ["*"]},
-        prediction__threshold=0.6,
+        prediction__threshold=0.55,
         preparation__slice_size=[4, 4],
         modalities__ct__scaling="window",
         modalities__ct__window=[AIR, METAL],
@@ -300,8 +300,9 @@ def test_a_voxel_gets_the_likeliest_class_from_the_threshold_on(tmp_path: Path) 
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["ct.nii.gz", "ct_one_probability.nii.gz", "ct_two_probability.nii.gz", "prediction.json"]
     one = nib.load(tmp_path / "out" / "ct_one_probability.nii.gz").get_fdata()
-    assert one[:2] == pytest.approx(0.9, abs=1e-3)
-    assert one[2:] == pytest.approx(0.4, abs=1e-3)
+    # odds against background: of the second class 7 to 3, of the first 9 to 1 above and 2 to 3 below
+    assert one[:2] == pytest.approx(9 / (1 + 9 + 7 / 3), abs=1e-3)
+    assert one[2:] == pytest.approx(2 / 3 / (1 + 2 / 3 + 7 / 3), abs=1e-3)
 
 
 def test_progress_counts_slices_of_all_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
