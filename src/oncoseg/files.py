@@ -150,10 +150,10 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files and folders in `folder` whose process on this machine was killed."""
     if not folder.is_dir():
         return
-    pattern = re.compile(rf"{re.escape(TEMPORARY_MARK)}{_machine()}-(\d+)-")
+    pattern = re.compile(rf"{re.escape(TEMPORARY_MARK)}{machine()}-(\d+)-")
     for path in folder.iterdir():
         owner = pattern.match(path.name)
-        if owner and not _is_running(int(owner[1])):
+        if owner and not is_running(int(owner[1])):
             _remove(path)
 
 
@@ -207,16 +207,16 @@ def _remove(path: Path) -> None:
 
 
 def _temporary_name(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY_MARK}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
+    return path.with_name(f"{TEMPORARY_MARK}{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
 
 
 @functools.cache
-def _machine() -> str:
+def machine() -> str:
     """Stands for this machine: on a shared disk, another's processes cannot be asked after."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
     if os.name != "posix":
         return True  # cannot be asked elsewhere without ending it
     try:

@@ -101,16 +101,10 @@ def load(
             _check_tumour(train[name], "train")
             _check_tumour(validation[name], "validation")
             _check_groups(train[name], recipe.training.balance)
-        looks = {case.id: case.look for case in prepared}
-        doubts = _doubts(looks, settings)
-        if remark is not None and doubts:
-            remark(name, doubts)
-        records[name] = _record(data[name], scans[name], prepared) | {
-            "substituted_channels": substituted,
-            "accept_implausible": accept_implausible,
-            "doubts": [asdict(doubt) for doubt in doubts],
-            "looks": plausibility.summarise(looks.values()),
-        }
+        record = _record(data[name], scans[name], prepared, settings)
+        if remark is not None and record["doubts"]:
+            remark(name, [Problem(**doubt) for doubt in record["doubts"]])
+        records[name] = record | {"substituted_channels": substituted}
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
     )
