@@ -36,46 +36,46 @@ def holder(path: Path) -> "subprocess.Popen[str]":
 
 
 def test_one_process_holds_a_lock_until_it_has_done(tmp_path: Path) -> None:
-    path = tmp_path / "fold-2.lock"
+    path = tmp_path / "training.lock"
     with holder(path) as other:
-        with pytest.raises(Locked, match=rf"^Fold 2 is being worked on by process {other.pid}; expected nobody"):
-            locked(path, "Fold 2").__enter__()
+        with pytest.raises(Locked, match=rf"^The run is being trained by process {other.pid}; "):
+            locked(path, "The run").__enter__()
         other.communicate("done\n")
     assert not path.exists()
-    with locked(path, "Fold 2"):
+    with locked(path, "The run"):
         assert path.read_text().split()[1] == str(os.getpid())
     assert not path.exists()
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "fold-2.lock"
+    path = tmp_path / "training.lock"
     with holder(path) as other:
         other.kill()
     assert path.read_text().split()[1] == str(other.pid), "it could not clean up"
-    with locked(path, "Fold 2"), pytest.raises(Locked, match=f"process {os.getpid()};"):
-        locked(path, "Fold 2").__enter__()
+    with locked(path, "The run"), pytest.raises(Locked, match=f"process {os.getpid()};"):
+        locked(path, "The run").__enter__()
     assert not path.exists()
 
 
 def test_the_lock_of_another_machine_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "fold-2.lock"
+    path = tmp_path / "training.lock"
     path.write_text("0123abcd 77\n")
     with pytest.raises(Locked, match=rf"process 77 of another machine.* delete {path}"):
-        locked(path, "Fold 2").__enter__()
+        locked(path, "The run").__enter__()
     assert path.read_text() == "0123abcd 77\n"
 
 
 def test_without_locks_of_the_file_system_the_processes_are_asked_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "fold-2.lock"
+    path = tmp_path / "training.lock"
     with holder(path) as other:
         monkeypatch.setattr(locks, "_try_lock", lambda file: None)
         with pytest.raises(Locked, match=f"process {other.pid};"):
-            locked(path, "Fold 2").__enter__()
+            locked(path, "The run").__enter__()
         other.kill()
         other.wait()
-        with locked(path, "Fold 2"):
+        with locked(path, "The run"):
             assert path.read_text().split()[1] == str(os.getpid())
 
 

@@ -217,6 +217,7 @@ def machine() -> str:
 
 
 def is_running(process: int) -> bool:
+    """Whether a process of this machine lives; also where it cannot be asked after."""
     if os.name != "posix":
         return True  # cannot be asked elsewhere without ending it
     try:

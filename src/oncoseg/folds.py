@@ -2,15 +2,15 @@
 
 How patients are dealt to folds:
 
-1. They are sorted by the modalities that they have images of, by whether they have any tumour, by class and by
-   site (not to be known counts as one, too), and within such a group by the volume of their tumours.
+1. They are sorted by the modalities that they have images of, by whether they have any tumour, by class and
+   by site (not to be known counts as one, too), and within such a group by the volume of their tumours.
 2. Of each group, every run of as many patients as there are folds, who are next to each other in volume, is
    shuffled.
 3. The patients are dealt to the folds in turn, as cards are.
 
-Therefore any two folds differ by at most one patient: in all, and among the patients of each set of modalities,
-of those with a tumour among them, of each class of those, and of each site of that; and of patients with
-tumours alike in size every fold gets one. All that is shuffled follows from the recipe's seed.
+Therefore any two folds differ by at most one patient: in all, and among the patients of each set of
+modalities, of those with a tumour among them, of each class of those, and of each site of that; and of
+patients with tumours alike in size every fold gets one. All that is shuffled follows from the recipe's seed.
 """
 
 import random
@@ -37,7 +37,7 @@ class Patient(NamedTuple):
         modalities: of which there are images, in the recipe's order.
         classes: the known classes of the cases, sorted.
         sites: likewise of their sites.
-        volume: pixels of any class in the prepared slices of all cases.
+        volume: of tumour of any class, in pixels of the prepared slices of all cases.
     """
 
     name: str
@@ -80,8 +80,8 @@ def deal(patients: Sequence[Patient], folds: int, seed: int) -> list[list[Patien
     """
     if not 2 <= folds <= len(patients):
         raise DataError(
-            f"Expected from 2 folds to as many as there are patients with a mask, {len(patients)}; got {folds}. "
-            "Choose another number with --folds, or add patients."
+            f"Expected from 2 folds to as many as there are patients with a mask, {len(patients)}; got "
+            f"{folds}. Choose another number with --folds, or add patients."
         )
     rng = random.Random(seed)
     in_turn: list[Patient] = []
@@ -102,8 +102,8 @@ def choose_validation(rest: Sequence[Patient], share: float, seed: int) -> list[
     """Choose who selects the kept weights, among those who are not tested.
 
     Among the patients of each set of modalities, sorted by class, site and volume, one is drawn from each of
-    as many equal runs as there are to be chosen; one with a tumour where the run has any, because the others say
-    nothing about a Dice. One patient at least is left to train on, and where there are two, one is chosen.
+    as many equal runs as there are to be chosen; one with a tumour where the run has any, because the others
+    say nothing about a Dice. One patient at least is left to train on; where there are two, one is chosen.
 
     Args:
         rest: patients of whom some are chosen.
@@ -170,13 +170,13 @@ def _check_tumours(prepared: Prepared, sides: Mapping[str, str], number: int, te
         for part in ("train", "validation"):
             if not any(sides[patient] == part for patient in left):
                 raise DataError(
-                    f"{modality}: fold {number} has nobody with a tumour under {part} ({len(left)} patients with "
-                    "one are left beside those whom it tests); expected one at least. Add patients with a "
-                    "tumour, take more folds, or choose another training.seed."
+                    f"{modality}: fold {number} has nobody with a tumour under {part} ({len(left)} patients "
+                    "with one are left beside those whom it tests); expected one at least. Add patients with "
+                    "a tumour, take more folds, or choose another training.seed."
                 )
     everywhere = set().union(*marked.values())
     if tested_too and not any(sides[patient] == "test" for patient in everywhere):
         raise DataError(
-            f"No patient under test of fold {number} has a tumour ({len(everywhere)} of {len(sides)} patients "
-            "have any after preparation); expected one at least in each fold. Take fewer folds."
+            f"No patient under test of fold {number} has a tumour ({len(everywhere)} of {len(sides)} "
+            "patients have any after preparation); expected one at least in each fold. Take fewer folds."
         )

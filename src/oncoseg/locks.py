@@ -6,6 +6,7 @@ Whether a process of another machine still lives cannot be asked: its lock stays
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -13,10 +14,8 @@ from typing import IO
 from oncoseg.errors import RunError
 from oncoseg.files import disk_errors, is_running, machine
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # on Windows; what the file says has to do there
-    fcntl = None  # type: ignore[assignment]
 
 
 class Locked(RunError):
@@ -29,7 +28,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
 
     Args:
         path: of its file, in a folder that exists.
-        what: begins the sentence about another process that holds it, as in `Fold 2`.
+        what: begins the sentence about another process that holds it, as in `The run x`.
 
     Raises:
         Locked: another process holds it.
@@ -40,7 +39,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     with file:
         if holder := _holder(file, free):
             raise Locked(
-                f"{what} is being worked on by {holder}; expected nobody. Wait until that has ended. If it was "
+                f"{what} is being trained by {holder}; expected nobody. Wait until that has ended. If it was "
                 f"killed on another machine, delete {path}."
             )
         with disk_errors(path):
@@ -65,8 +64,8 @@ def _opened(path: Path) -> tuple[IO[str], bool | None]:
 
 
 def _try_lock(file: IO[str]) -> bool | None:
-    if fcntl is None:
-        return None
+    if sys.platform == "win32":
+        return None  # what the file says has to do
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -101,13 +101,69 @@ def load(
             _check_tumour(train[name], "train")
             _check_tumour(validation[name], "validation")
             _check_groups(train[name], recipe.training.balance)
-        record = _record(data[name], scans[name], prepared, settings)
-        if remark is not None and record["doubts"]:
-            remark(name, [Problem(**doubt) for doubt in record["doubts"]])
-        records[name] = record | {"substituted_channels": substituted}
+        records[name] = _record(data[name], scans[name], prepared, settings, substituted)
+        _tell_doubts(remark, name, records[name])
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
     )
+
+
+def load_all(
+    recipe: Recipe,
+    data: Mapping[str, Path],
+    store: Path,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    accept_implausible: bool = False,
+    remark: Remark | None = None,
+) -> tuple[dict[str, list[PreparedCase]], dict[str, Any]]:
+    """Open and prepare every case with a mask, for folds to be drawn.
+
+    Args:
+        recipe: which modalities, and how they are prepared.
+        data: see `load`, as are all others.
+        store: folder of the prepared store.
+        workers: see `prepare`.
+        progress: called with (cases done, cases in all), for each modality anew.
+        accept_implausible: take images that cannot be what they are said to be.
+        remark: called for each modality with what is doubtful about its images, if anything.
+
+    Returns:
+        Modality → its cases, and the records as `RunFolder.data` describes them, but of all cases.
+
+    Raises:
+        DataError: as `load` does.
+    """
+    check_modalities(recipe, data)
+    prepared: dict[str, list[PreparedCase]] = {}
+    records: dict[str, Any] = {}
+    for name, modality in recipe.modalities.items():
+        scan = open_dataset(data[name])
+        cases = [case for case in scan.cases if case.masks]
+        settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+        with _naming(name):
+            substituted = _substituted({"all": cases}, settings)
+            prepared[name] = prepare(cases, settings, store, workers=workers, progress=progress)
+        records[name] = _record(data[name], scan, prepared[name], settings, substituted)
+        _tell_doubts(remark, name, records[name])
+    return prepared, records
+
+
+def record_of_part(record: Mapping[str, Any], cases: Sequence[PreparedCase]) -> dict[str, Any]:
+    """A record of `load_all` as `load` would have made it for these training and validation cases."""
+    order = {case.id: number for number, case in enumerate(cases)}
+    doubts = [doubt for doubt in record["doubts"] if doubt["case"] in order]
+    return dict(record) | {
+        "fingerprint": _fingerprint(cases),
+        "doubts": sorted(doubts, key=lambda doubt: order[doubt["case"]]),
+        "looks": plausibility.summarise([case.look for case in cases]),
+    }
+
+
+def _tell_doubts(remark: Remark | None, modality: str, record: Mapping[str, Any]) -> None:
+    if remark is not None and record["doubts"]:
+        remark(modality, [Problem(**doubt) for doubt in record["doubts"]])
 
 
 def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[Problem]:
@@ -209,8 +265,11 @@ def _check_groups(cases: list[PreparedCase], balance: str | None) -> None:
         )
 
 
-def _record(path: Path, scan: Scan, prepared: list[PreparedCase]) -> dict[str, Any]:
-    """What `RunFolder.data` describes, besides the substituted channels."""
+def _record(
+    path: Path, scan: Scan, prepared: list[PreparedCase], settings: Settings, substituted: dict[str, str]
+) -> dict[str, Any]:
+    """What `RunFolder.data` describes."""
+    looks = {case.id: case.look for case in prepared}
     return {
         "path": str(path.resolve()),
         "layout": scan.layout,
@@ -219,8 +278,16 @@ def _record(path: Path, scan: Scan, prepared: list[PreparedCase]) -> dict[str, A
         "patients": len({case.patient for case in scan.cases}),
         "without_truth": sum(not case.masks for case in scan.cases),
         "problems": [asdict(problem) for problem in scan.problems],
-        "fingerprint": sha256_of_json(sorted(case.folder.name for case in prepared))[:16],
+        "fingerprint": _fingerprint(prepared),
+        "substituted_channels": substituted,
+        "accept_implausible": settings.accept_implausible,
+        "doubts": [asdict(doubt) for doubt in _doubts(looks, settings)],
+        "looks": plausibility.summarise(looks.values()),
     }
+
+
+def _fingerprint(prepared: Sequence[PreparedCase]) -> str:
+    return sha256_of_json(sorted(case.folder.name for case in prepared))[:16]
 
 
 @contextmanager
