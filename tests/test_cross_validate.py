@@ -15,8 +15,9 @@ from oncoseg.folds_folder import FoldsFolder
 from oncoseg.locks import Locked, locked
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import train
+from oncoseg.training import loop
 from oncoseg.training.loop import Outcome
-from runs import assert_same, stopping_at
+from runs import assert_same, checkpoint_of, stopping_at
 from tiny import brats_case, tiny_data, tiny_recipe
 
 CHANGES: dict[str, Any] = {"training__pretrain_epochs": 0, "training__max_epochs": 1}
@@ -90,7 +91,7 @@ def test_leaving_out_one_patient_makes_a_fold_of_each(
 # stopping and going on
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("step", [1, 5])
 def test_a_stopped_cross_validation_goes_on_as_if_it_never_was(
     whole: FoldsFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, step: int
 ) -> None:
@@ -107,7 +108,11 @@ def test_a_stopped_cross_validation_goes_on_as_if_it_never_was(
 
 
 def test_a_killed_fold_goes_on_from_its_checkpoint(
-    whole: FoldsFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+    whole: FoldsFolder,
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Killed(BaseException):
         pass
@@ -117,11 +122,13 @@ def test_a_killed_fold_goes_on_from_its_checkpoint(
     def kill(status: Any) -> None:
         nonlocal calls
         calls += not status.validated
-        if calls == 3:  # the first step of the second fold
+        if calls == 6:  # the second step of the second fold
             raise Killed
 
+    monkeypatch.setattr(loop, "CHECKPOINT_MINUTES", -1.0)
     with pytest.raises(Killed):
         begin(data, store, tmp_path / "cv", monitor=kill)
+    assert checkpoint_of(FoldsFolder(tmp_path / "cv").run(2))["place"] == [0, 0, 1]
     assert go_on(tmp_path / "cv", store).finished
     for ours, theirs in zip(FoldsFolder(tmp_path / "cv").runs(), whole.runs(), strict=True):
         assert_same(ours, theirs)
