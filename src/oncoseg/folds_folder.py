@@ -76,11 +76,20 @@ class FoldsFolder:
             )
         return runs
 
-    def everybody_trained(self) -> dict[str, Any]:
-        """A split of the ensemble: everybody was trained on by some fold, and nobody is left to test."""
-        sides: dict[str, Any] = {}
-        for split in self.splits():
-            for modality, parts in split.items():
-                train = sides.setdefault(modality, {"train": {}, "validation": {}, "test": {}})["train"]
-                train |= parts["test"]
-        return sides
+
+def split_of_model(path: Path) -> dict[str, Any]:
+    """Modality → part → patient → case ids of a run folder's network, or of an ensemble of folds.
+
+    Of an ensemble everybody stands under train, as some fold was trained on them.
+
+    Raises:
+        RunError: neither of both, or damaged.
+    """
+    if not is_cross_validation(path):
+        return RunFolder(path).split()
+    sides: dict[str, Any] = {}
+    for split in FoldsFolder(path).splits():
+        for modality, parts in split.items():
+            train = sides.setdefault(modality, {"train": {}, "validation": {}, "test": {}})["train"]
+            train |= parts["test"]
+    return sides

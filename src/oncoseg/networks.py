@@ -19,7 +19,7 @@ class Networks(NamedTuple):
 
     Attributes:
         members: one, or those of all folds in order.
-        weights_sha256: of the weights' file; of several, the hash of their hashes.
+        weights_sha256: see `weights_sha256`.
     """
 
     members: list[nn.Module]
@@ -32,12 +32,22 @@ def load_networks(folder: Path, recipe: Recipe) -> Networks:
     Raises:
         RunError: no weights yet, damaged or unfit ones, or a fold that is not finished.
     """
-    if not is_cross_validation(folder):
-        model = RunFolder(folder).need_model()
-        return Networks([_network(recipe, model)], sha256_of_file(model))
-    models = [run.need_model() for run in FoldsFolder(folder).finished_runs()]
-    members = [_network(recipe, model) for model in models]
-    return Networks(members, sha256_of_json([sha256_of_file(model) for model in models]))
+    return Networks([_network(recipe, model) for model in _models(folder)], weights_sha256(folder))
+
+
+def weights_sha256(folder: Path) -> str:
+    """The hash of the kept weights' file; of several folds, the hash of their hashes in order.
+
+    Raises:
+        RunError: no weights yet, or a fold that is not finished.
+    """
+    hashes = [sha256_of_file(model) for model in _models(folder)]
+    return sha256_of_json(hashes) if is_cross_validation(folder) else hashes[0]
+
+
+def _models(folder: Path) -> list[Path]:
+    runs = FoldsFolder(folder).finished_runs() if is_cross_validation(folder) else [RunFolder(folder)]
+    return [run.need_model() for run in runs]
 
 
 def _network(recipe: Recipe, model: Path) -> nn.Module:
