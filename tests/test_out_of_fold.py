@@ -66,7 +66,7 @@ def test_every_patient_is_scored_by_the_fold_that_has_not_seen_them(
     assert "one of 3 folds that has not seen them" in (written / "summary.md").read_text()
     # the same again renews it; other settings do not
     assert evaluate_run(folds.path) == written
-    with pytest.raises(RunError, match="holds another evaluation: threshold was 0.5, is now 0.3"):
+    with pytest.raises(RunError, match=r"holds another evaluation: threshold was 0\.5, is now 0\.3"):
         evaluate_run(folds.path, changes={"prediction.threshold": 0.3})
 
 
@@ -96,7 +96,19 @@ def test_the_report_says_that_it_is_out_of_fold(folds: FoldsFolder) -> None:
     evaluate_run(folds.path, replace=True)
     page = write_report(folds.path).read_text()
     assert "each scored by the one fold of a cross-validation that was not trained on them" in page
-    assert "4 (4)" in page
+    assert "Cross-validation with 3 folds, divided by patient" in page
+    assert page.count("<td>4 (4)</td>") == 2, "all patients of either modality, in one column"
+    assert "To go on:" not in page
+
+
+def test_the_report_says_what_is_left(folds: FoldsFolder, tmp_path: Path) -> None:
+    shutil.copytree(folds.path, tmp_path / "cv", ignore=shutil.ignore_patterns("evaluation", "report"))
+    assert f"<code>oncoseg evaluate {tmp_path}/cv</code>" in write_report(tmp_path / "cv").read_text()
+    fold = FoldsFolder(tmp_path / "cv").run(3)
+    fold.write_metrics(fold.metrics() | {"finished": False})
+    page = write_report(tmp_path / "cv").read_text()
+    assert "1 of 3 folds are not trained to the end: fold-3." in page
+    assert f"<code>oncoseg train --resume --out {tmp_path}/cv</code>" in page
 
 
 # the ensemble

@@ -46,9 +46,8 @@ def print_scores(folder: Path) -> None:
     mirrors = "on" if summary["prediction"].get("flips") else "off"
     used = f"threshold {summary['threshold']:g}, mirror averaging {mirrors}"
     if (folds := summary["prediction"].get("folds")) is not None:
-        terminal.say(
-            f"Scores out of fold: each patient by the one of {folds} folds that has not seen them ({used})"
-        )
+        by = f"each patient by the one of {folds} folds that has not seen them"
+        terminal.say(f"Scores out of fold, {by} ({used})")
     else:
         terminal.say(f"Scores on the {summary['split']} set ({used})")
     papers = {row["row"]: row["scores"] for row in summary["published"]}
