@@ -1,6 +1,7 @@
 """Cross-validation on tiny data: every fold an ordinary run, stopped, shared, damaged."""
 
 import json
+import multiprocessing
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -257,3 +258,61 @@ def test_the_partition_is_written_last_and_whole(
     monkeypatch.undo()
     begin(data, store, tmp_path / "cv", fold=1)
     assert set(json.loads((tmp_path / "cv" / "folds.json").read_text())) == {"seed", "folds"}
+
+
+def work(out: Path, data: Mapping[str, Path], store: Path, meeting: Any, trained: Any) -> None:
+    """Train whatever is free; the first step waits until the other process is at its first one, too."""
+    import torch
+
+    torch.set_num_threads(1)
+    said: list[str] = []
+
+    def look(status: Any) -> None:
+        if not met:
+            met.append(True)
+            meeting.wait(300)
+        if status.validated:
+            trained.put(said[-1].split(":")[0])
+
+    met: list[bool] = []
+    begin(data, store, out, monitor=look, tell=said.append)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_folds_and_change_no_bit(
+    whole: FoldsFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    """Both begin the same cross-validation at once, and each is within a fold when the other is, too."""
+    context = multiprocessing.get_context("spawn")
+    meeting, trained = context.Barrier(2), context.Queue()
+    given = (tmp_path / "cv", data, store, meeting, trained)
+    workers = [context.Process(target=work, args=given) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    done = sorted(trained.get(timeout=300) for _ in range(3))
+    for worker in workers:
+        worker.join(300)
+        assert worker.exitcode == 0
+    assert done == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
+    assert trained.empty(), "no fold was trained twice"
+    for ours, theirs in zip(FoldsFolder(tmp_path / "cv").runs(), whole.runs(), strict=True):
+        assert_same(ours, theirs)
+
+
+def test_a_process_that_comes_second_takes_what_was_made_or_refuses_it(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process is quicker, between this one's look at the folder and its own writing."""
+    out, real, quick = tmp_path / "cv", cross_validate._write, tmp_path / "quick"
+    begin(data, store, quick, fold=1)
+
+    def write(*given: Any) -> None:
+        shutil.copytree(quick, out, dirs_exist_ok=True)
+        real(*given)
+
+    monkeypatch.setattr(cross_validate, "_write", write)
+    assert begin(data, store, out, fold=2).finished
+    assert FoldsFolder(out).run(1).is_finished(), "the other's folder was kept"
+    shutil.rmtree(out)
+    with pytest.raises(RunError, match="holds another cross-validation: its folds differ"):
+        train_folds(tiny_recipe(**CHANGES), data, out, 2, store=store, workers=0)

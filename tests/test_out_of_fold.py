@@ -13,9 +13,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from oncoseg.cli import main
 from oncoseg.cross_validate import train_folds
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
+from oncoseg.evaluate.leaks import sides_of_run
 from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.run import evaluate_run
 from oncoseg.files import sha256_of_file, sha256_of_json
@@ -174,3 +176,30 @@ def test_an_unfinished_fold_is_named_with_the_way_to_go_on(
 def test_the_ensemble_knows_what_all_images_look_like(folds: FoldsFolder, data: Mapping[str, Path]) -> None:
     assert Predictor.load(folds.path).looks.keys() == {"mri", "ct"}
     assert len(open_dataset(data["mri"]).cases) == 4
+
+
+# the other commands
+
+
+def test_folds_are_searched_for_what_is_in_two_of_them(folds: FoldsFolder, data: Mapping[str, Path]) -> None:
+    groups = sides_of_run(folds.path)
+    assert [list(sides) for sides in groups] == [["fold-1", "fold-2", "fold-3"]] * 2
+    for sides, modality in zip(groups, ("mri", "ct"), strict=True):
+        found = sorted(case.id for cases in sides.values() for case in cases)
+        assert found == [case.id for case in open_dataset(data[modality]).cases]
+
+
+def test_cross_validations_are_compared_out_of_fold(folds: FoldsFolder, tmp_path: Path) -> None:
+    evaluate_run(folds.path, replace=True)
+    lower = evaluate_run(folds.path, changes={"prediction.threshold": 0.3}, out=tmp_path / "lower")
+    command = ["compare", f"one={folds.path}", f"other={lower}", "--out", str(tmp_path / "compared")]
+    assert main(command) == 0
+    with (tmp_path / "compared" / "values.csv").open() as file:
+        dice = [row for row in csv.DictReader(file) if row["metric"] == "dice"]
+    assert sorted({(row["system"], row["group"]) for row in dice}) == [
+        ("one", "ct"),
+        ("one", "mri"),
+        ("other", "ct"),
+        ("other", "mri"),
+    ]
+    assert len(dice) == 2 * 8, "every patient by both"

@@ -227,7 +227,7 @@ def compare(
         systems: Evaluation folders or evaluated run folders, as NAME=PATH or PATH; with commas between them,
             several trainings of one system, as in NAME=PATH,PATH.
         out: The folder for the tables; a new one.
-        split: Which evaluation of a run folder.
+        split: Which evaluation of a run folder; of a cross-validation it is the one out of fold.
         metric: A metric to compare by; may be repeated.
         reference: The system that every other one is compared with; every pair when left out.
         common_only: Compare on the patients that both systems have; means and ranks over those that all have.
@@ -262,7 +262,10 @@ def _folders(systems: Sequence[str], split: str) -> dict[str, list[Path]]:
 
 
 def _evaluation_in(path: Path, split: str) -> Path:
-    """The evaluation itself, or the one that a run folder holds."""
+    """The evaluation itself, or the one that a run folder holds; of a cross-validation, out of fold."""
+    from oncoseg.folds_folder import is_cross_validation
+
+    split = "out-of-fold" if split == "test" and is_cross_validation(path) else split
     inside = path / "evaluation"
     if not inside.is_dir():
         return path
