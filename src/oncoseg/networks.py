@@ -1,10 +1,12 @@
 """The networks of a model folder: one of a run, one per fold of a cross-validation."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import safetensors.torch
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from oncoseg.errors import RunError
 from oncoseg.files import sha256_of_file, sha256_of_json
@@ -51,12 +53,22 @@ def _models(folder: Path) -> list[Path]:
 
 
 def _network(recipe: Recipe, model: Path) -> nn.Module:
-    network = build(recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments)
+    makings = recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
+    with torch.device("meta"):  # takes no memory, whatever the recipe asks for
+        expected = build(*makings).state_dict()
     try:
-        network.load_state_dict(safetensors.torch.load_file(model))
+        kept = safetensors.torch.load_file(model)
+        if _shapes(kept) != _shapes(expected):
+            raise ValueError("its tensors have other names or sizes")
+        network = build(*makings)
+        network.load_state_dict(kept)
     except Exception as error:
         raise RunError(
             f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights "
             f"of {recipe.network.name}. Copy the whole run folder again, or train again."
         ) from error
     return network
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
