@@ -5,6 +5,7 @@ from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from oncoseg.errors import DataError
 from oncoseg.folds import Patient, choose_validation, deal, draw, patients_of
 from oncoseg.split import PARTS
 from oncoseg.store import PreparedCase
+from oncoseg.training.data import load_all
+from tiny import tiny_recipe
 
 
 def case(
@@ -180,3 +183,32 @@ def test_as_many_tumours_as_folds_are_enough(folds: int, healthy: int, more: int
     cases = [case(f"T{number}", number + 1) for number in range(max(folds, 4) + more)]
     cases += [case(f"H{number}", 0, site=("X", None)[number % 2]) for number in range(healthy)]
     assert len(draw({"mri": cases}, folds, 0.1, seed)) == folds
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_real_patients_are_divided_evenly(shared_data: Path, tmp_path: Path) -> None:
+    """152 patients of two modalities; the MRI come from five sites, and volumes range over three decades."""
+    recipe = tiny_recipe(modalities__mri__missing="substitute", preparation__slice_size=[32, 32])
+    folders = {"mri": shared_data / "lgg", "ct": shared_data / "lidc_slices"}
+    prepared, _ = load_all(recipe, folders, tmp_path / "store", workers=0)
+    patients = patients_of(prepared)
+    assert Counter(one.modalities for one in patients) == {("mri",): 32, ("ct",): 120}
+    dealt = deal(patients, 5, 0)
+    for site in {one.sites for one in patients}:
+        assert spread(dealt, {one.name for one in patients if one.sites == site and one.volume}) <= 1
+    for modality in prepared:
+        alike = [one for one in patients if one.modalities == (modality,)]
+        by_chance = [
+            unevenness([order[first::5] for first in range(5)])
+            for order in (random.Random(seed).sample(alike, len(alike)) for seed in range(200))
+        ]
+        ours = [unevenness(deal(alike, 5, seed)) for seed in range(200)]
+        assert np.median(ours) < np.median(by_chance)
+    assert [len(split["ct"]["test"]) for split in draw(prepared, 5, 0.1, 0)] == [24] * 5
+
+
+def unevenness(dealt: list[list[Patient]]) -> float:
+    """How far the folds' mean volumes lie from each other: their standard deviation over their mean."""
+    means = [np.mean([one.volume for one in fold]) for fold in dealt]
+    return float(np.std(means) / np.mean(means))

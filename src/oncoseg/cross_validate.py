@@ -212,13 +212,13 @@ def _check_same(
     run = RunFolder(out)
     kept, wanted = (one.with_changes({"training.max_minutes": None}) for one in (run.recipe(), recipe))
     differs = {
-        "recipe": kept != wanted,
-        "data": {name: record["fingerprint"] for name, record in run.data().items()}
+        "another recipe": kept != wanted,
+        "other data": {name: record["fingerprint"] for name, record in run.data().items()}
         != {name: record["fingerprint"] for name, record in records.items()},
-        "folds": FoldsFolder(out).splits() != list(splits),
+        "other folds": FoldsFolder(out).splits() != list(splits),
     }
     if names := [name for name, other in differs.items() if other]:
         raise RunError(
-            f"{out} holds another cross-validation: its {' and '.join(names)} differ. Go on with it by "
-            f"`oncoseg train --resume --out {out}`, or choose another folder."
+            f"{out} holds a cross-validation with {' and '.join(names)}; expected the same. Go on with it "
+            f"by `oncoseg train --resume --out {out}`, or choose another folder."
         )
