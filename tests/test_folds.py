@@ -188,7 +188,7 @@ def test_as_many_tumours_as_folds_are_enough(folds: int, healthy: int, more: int
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_real_patients_are_divided_evenly(shared_data: Path, tmp_path: Path) -> None:
-    """152 patients of two modalities; the MRI come from five sites, and volumes range over three decades."""
+    """152 patients: the MRI come from five sites, and of the CT 14 have no tumour."""
     recipe = tiny_recipe(modalities__mri__missing="substitute", preparation__slice_size=[32, 32])
     folders = {"mri": shared_data / "lgg", "ct": shared_data / "lidc_slices"}
     prepared, _ = load_all(recipe, folders, tmp_path / "store", workers=0)
