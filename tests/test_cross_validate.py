@@ -15,7 +15,9 @@ from oncoseg.errors import DataError, RunError
 from oncoseg.folds_folder import FoldsFolder, split_of_model
 from oncoseg.locks import Locked, locked
 from oncoseg.run_folder import RunFolder
+from oncoseg.stopping import Terminated
 from oncoseg.train import train
+from oncoseg.training import data as training_data
 from oncoseg.training import loop
 from oncoseg.training.loop import Outcome
 from runs import assert_same, checkpoint_of, stopping_at
@@ -146,6 +148,30 @@ def test_the_budget_is_of_the_whole_and_a_new_one_goes_on(
     assert go_on(out, store, max_minutes=None).finished
     assert_same(FoldsFolder(out).run(1), whole.run(1))
     assert RunFolder(out).recipe() == FoldsFolder(out).run(3).recipe() == recipe
+
+
+@pytest.mark.parametrize(("asked", "name"), [(KeyboardInterrupt, "SIGINT"), (Terminated, "SIGTERM")])
+def test_a_stop_between_two_folds_is_one_of_the_whole(
+    whole: FoldsFolder,
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: type[BaseException],
+    name: str,
+) -> None:
+    out, calls, real = tmp_path / "cv", [], training_data.load
+
+    def load(*given: Any, **named: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 2:
+            raise asked
+        return real(*given, **named)
+
+    monkeypatch.setattr(training_data, "load", load)
+    assert begin(data, store, out) == Outcome(out, False, f"{name} was received")
+    assert [run.is_finished() for run in FoldsFolder(out).runs()] == [True, False, False]
+    assert not FoldsFolder(out).run(2).lock.exists()
 
 
 def test_one_fold_alone(whole: FoldsFolder, data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_every_patient_is_scored_by_the_fold_that_has_not_seen_them(
     assert summary["weights"] == sha256_of_json([sha256_of_file(run.model) for run in folds.runs()])
     assert "one of 3 folds that has not seen them" in (written / "summary.md").read_text()
     # the same again renews it; other settings do not
-    assert evaluate_run(folds.path) == written
+    assert evaluate_run(folds.path, "out-of-fold") == written
     with pytest.raises(RunError, match=r"holds another evaluation: threshold was 0\.5, is now 0\.3"):
         evaluate_run(folds.path, changes={"prediction.threshold": 0.3})
 

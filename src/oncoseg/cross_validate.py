@@ -13,6 +13,7 @@ from oncoseg.locks import Locked
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.stopping import Terminated
 from oncoseg.store import PreparedCase
 from oncoseg.train import check_recipe, resume
 from oncoseg.training import data as training_data
@@ -158,6 +159,9 @@ def resume_folds(
                 raise
             tell(str(busy))
             continue
+        except KeyboardInterrupt as asked:  # not within training, which stops by itself
+            name = "SIGTERM" if isinstance(asked, Terminated) else "SIGINT"
+            return Outcome(out, False, f"{name} was received")
         if not outcome.finished:
             return outcome._replace(run=out)
     left = [str(number) for number in chosen if not runs[number - 1].is_finished()]
