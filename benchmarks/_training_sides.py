@@ -91,22 +91,23 @@ class Clock:
 
 def train_with_oncoseg(setup: Setup, clock: Clock) -> None:
     """`oncoseg.train.train` itself: prepared store, fused augmentation, allocator, precision, layout."""
-    import oncoseg.train as training
+    from oncoseg.train import train
+    from oncoseg.training import loop
 
     names = [folder.name for folder in setup.folders()]
-    train, validation = ({name: [name] for name in part} for part in (names[:-1], names[-1:]))
-    split = {"train": train, "validation": validation, "test": {}}
+    taught, validation = ({name: [name] for name in part} for part in (names[:-1], names[-1:]))
+    split = {"train": taught, "validation": validation, "test": {}}
     split_file = setup.work / "split.json"
     split_file.write_text(json.dumps({"modalities": {"mri": split}}))
-    augment = training.augment
+    augment = loop.augment
 
     def timed(*arguments: Any) -> tuple[Tensor, Tensor]:
         augmented = augment(*arguments)
         clock.batch_is_ready()
         return augmented
 
-    training.augment = timed
-    training.train(
+    loop.augment = timed
+    train(
         setup.recipe(),
         {"mri": setup.data},
         setup.work / "run",

@@ -138,19 +138,21 @@ _MR = {
 }
 
 
-def write_enhanced(folder: Path, grid: tuple[int, int, int], **more: Any) -> Path:
-    """Write a series as one multi-frame file, whose frames run from the last slice to the first."""
+def write_enhanced(folder: Path, grid: tuple[int, int, int], parts: int = 1, **more: Any) -> Path:
+    """Write a series as multi-frame files, whose frames run from the last slice to the first."""
     from highdicom.legacy import LegacyConvertedEnhancedCTImage
 
-    with tempfile.TemporaryDirectory() as single:
-        slices = [dcmread(file) for file in write_slices(Path(single), grid, **more)]
-        image = LegacyConvertedEnhancedCTImage(
-            slices[::-1],
-            series_instance_uid=f"{ROOT}5",
-            series_number=8,
-            sop_instance_uid=f"{ROOT}6",
-            instance_number=1,
-        )
     folder.mkdir(parents=True, exist_ok=True)
-    image.save_as(folder / "enhanced.dcm", enforce_file_format=True)
+    with tempfile.TemporaryDirectory() as single:
+        slices = [dcmread(file) for file in write_slices(Path(single), grid, **more)][::-1]
+        each = len(slices) // parts
+        for part in range(parts):
+            image = LegacyConvertedEnhancedCTImage(
+                slices[part * each : (part + 1) * each],
+                series_instance_uid=f"{ROOT}5",
+                series_number=8,
+                sop_instance_uid=f"{ROOT}6{part or ''}",
+                instance_number=part + 1,
+            )
+            image.save_as(folder / f"enhanced{part or ''}.dcm", enforce_file_format=True)
     return folder / "enhanced.dcm"

@@ -222,3 +222,13 @@ def test_importing_oncoseg_loads_no_dicom() -> None:
 
     code = "import oncoseg, oncoseg.io, sys; assert not {'pydicom', 'highdicom'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("label", "each"), [(1, 1), (300, 2)])
+def test_the_size_of_what_is_drawn_follows_from_the_first_slice_alone(
+    files: tuple[Path, ...], rtstruct: Path, monkeypatch: pytest.MonkeyPatch, label: int, each: int
+) -> None:
+    ref = ImageRef((rtstruct,), grid_of=files, structures=(("GTV-1", label),))
+    assert io.read_grid(ref).array.nbytes == 6 * 5 * 3 * each
+    monkeypatch.setattr("oncoseg.io.dicom.volumes.survey_files", None)  # the headers of all slices
+    assert io.voxel_bytes(ref) == 6 * 5 * 3 * each

@@ -283,6 +283,18 @@ def test_inspect_prints_every_case_and_every_problem(tmp_path: Path, capsys: Cap
     assert label.startswith("  [unexpected-label] BraTS2021_00001: the mask holds the value 9; expected only")
 
 
+def test_inspect_of_exchanged_image_and_mask_says_so_in_few_words(tmp_path: Path, capsys: Capture) -> None:
+    voxels = np.arange(1000, dtype=np.int16).reshape(10, 10, 10) - 1
+    for name, array in {"image": voxels, "mask": (voxels > 500).astype(np.uint8)}.items():
+        nib.Nifti1Image(array, np.eye(4)).to_filename(tmp_path / f"{name}.nii")
+    (tmp_path / "cases.csv").write_text("case,patient,CT,label\na,A,mask.nii,image.nii\n")
+    assert main(["inspect", str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "and 991 other values" in shown
+    assert "An image has so many values (999): check that image and mask are not exchanged." in shown
+    assert len(shown) < 2000
+
+
 def test_inspect_counts_readers_and_says_where_no_size_is_known(tmp_path: Path, capsys: Capture) -> None:
     lidc_nodule(tmp_path, 1)  # two slices of 5×5 pixels, marked by three of four readers
     assert main(["inspect", str(tmp_path)]) == 0

@@ -60,7 +60,9 @@ def keeping(calls: list[Any], result: Any) -> Callable[..., Any]:
     """Stands for a function: keeps what it was called with and gives a result."""
 
     def call(*given: Any, **named: Any) -> Any:
-        calls.append((given, {name: value for name, value in named.items() if name != "progress"}))
+        calls.append(
+            (given, {name: value for name, value in named.items() if name not in ("progress", "opened")})
+        )
         return result
 
     return call
@@ -115,6 +117,21 @@ def test_train_passes_on_what_its_flags_say(started: list[dict[str, Any]], tmp_p
     assert call["recipe"].prediction.flips is True
 
 
+def test_channels_go_to_the_modalities_that_take_them(started: list[dict[str, Any]], capsys: Capture) -> None:
+    chosen = ["--channel", "CT=thorax", "--channel", "t1w=mprage"]
+    assert main(["train", NAME, *DATA, "--out", "runs/x", *chosen]) == 0
+    assert started[0]["channels"] == {"ct": {"CT": "thorax"}, "mri": {"T1": "mprage"}}
+    for flags, reason in (
+        (["--channel", "PET=x"], "No modality of unified-mri-ct takes the channel PET"),
+        (["--channel", "T1"], "Expected --channel NAME=SERIES"),
+        (["--channel", "T1=a", "--channel", "T1=b"], "--channel T1= is given twice"),
+        (["--channel", "T1=a", "--resume"], "leave --channel out"),
+    ):
+        assert main(["train", NAME, *DATA, "--out", "runs/x", *flags]) == 2
+        assert reason in capsys.readouterr().err
+    assert len(started) == 1
+
+
 def test_train_takes_a_recipe_from_a_file(started: list[dict[str, Any]], tmp_path: Path) -> None:
     recipe = get_recipe(NAME).with_changes({"training.max_epochs": 7})
     (tmp_path / "mine.json").write_text(recipe.to_json())
@@ -145,6 +162,14 @@ def test_train_on_a_part_of_the_modalities(started: list[dict[str, Any]], capsys
     assert list(started[1]["recipe"].modalities) == ["mri", "ct"]
     assert main([*command, "--only", "mr"]) == 2
     assert "did you mean 'mri'" in capsys.readouterr().err
+
+
+def test_a_part_may_take_other_channels_than_what_is_left_out(started: list[dict[str, Any]]) -> None:
+    command = ["train", NAME, "--data", "mri=some/mri", "--out", "x", "--only", "mri"]
+    one = ["--modalities.mri.channels", '["T1"]', "--modalities.ct.scaling", "window"]
+    assert main([*command, *one]) == 0
+    assert started[0]["recipe"].in_channels == 1
+    assert list(started[0]["recipe"].modalities) == ["mri"]
 
 
 def test_resume_accepts_the_part_that_the_run_was_started_with(
@@ -227,6 +252,7 @@ def test_a_stopped_training_says_how_to_go_on(
         (["--flips"], {"prediction.flips": True}, None, False),
         (["--accept-implausible"], {}, None, False),
         (["--format", "seg", "--format", "nifti"], {}, None, False),
+        (["--channel", "T1=t1 mprage", "--channel", "FLAIR=*flair*"], {}, None, False),
     ],
 )
 def test_predict_passes_on_what_its_flags_say(
@@ -251,6 +277,7 @@ def test_predict_passes_on_what_its_flags_say(
     assert loaded == [(Path("run"), changes)]
     named = {"modality": modality, "probabilities": probabilities}
     named["formats"] = ["seg", "nifti"] if "--format" in flags else ("nifti",)
+    named["channels"] = {"T1": "t1 mprage", "FLAIR": "*flair*"} if "--channel" in flags else {}
     named["accept_implausible"] = "--accept-implausible" in flags
     assert predicted == [(((Path("one"), Path("two")), Path("masks")), named)]
     printed = capsys.readouterr()

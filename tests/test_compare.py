@@ -168,8 +168,15 @@ def test_where_no_test_could_show_a_difference_no_shares_of_first_places_are_giv
 def test_intervals_are_said_to_be_rough_and_not_adjusted(folders: dict[str, Path]) -> None:
     text = markdown(compare(folders))
     assert "Intervals from fewer than 10 patients are rough (here from 8)" in text
-    assert "not adjusted for many; p-values are (Holm)" in text
+    assert "not adjusted for many; p-values are, by Holm's method" in text
     assert "rough (here from 8)" in latex(compare(folders))
+
+
+def test_a_difference_names_both_systems_and_its_unit(folders: dict[str, Path]) -> None:
+    (part,) = compare(folders, metrics=["hd95_max_mm"]).parts
+    found = {(each.a, each.b): each.sentence for each in part.comparisons}
+    assert found["good", "bad"].startswith("good is better than bad by 1 mm in each of 8 patients, p = ")
+    assert found["bad", "same"].startswith("same is better than bad by 1 mm in each of 8 patients, p = ")
 
 
 def test_a_class_or_metric_that_somebody_lacks_is_said_to_be_left_out(
@@ -227,7 +234,7 @@ def test_the_command_takes_folders_and_runs(
     out = str(tmp_path / "out")
     assert main(["compare", f"first={folders['good']}", str(run), "--out", out, "--metric", "dice"]) == 0
     captured = capsys.readouterr()
-    assert "first is better by 0.435" in captured.out
+    assert "first is better than run by 0.435" in captured.out
     assert main(["compare", str(run), str(run), "--out", out]) == 2
     assert "Two systems are called 'run'" in capsys.readouterr().err
     for given, message in {

@@ -197,10 +197,10 @@ def test_the_better_system_is_named_with_its_lead():
     low, high = (getattr(paired(a, b).difference, name) for name in ("low", "high"))
     words = f"by 0.25 [{low:.3g}, {high:.3g}], p = 0.0078"  # 2 / 2⁸
     assert 0 < low < 0.25 < high
-    assert paired(a, b, names=("ours", "theirs")).sentence == f"ours is better {words}"
-    assert paired(b, a, names=("theirs", "ours")).sentence == f"ours is better {words}"
-    assert paired(a, b, higher_is_better=False).sentence == f"B is better {words}"
-    assert paired(b, a, higher_is_better=False).sentence == f"A is better {words}"
+    assert paired(a, b, names=("ours", "theirs")).sentence == f"ours is better than theirs {words}"
+    assert paired(b, a, names=("theirs", "ours")).sentence == f"ours is better than theirs {words}"
+    assert paired(a, b, higher_is_better=False).sentence == f"B is better than A {words}"
+    assert paired(b, a, higher_is_better=False).sentence == f"A is better than B {words}"
     assert (paired(a, b).share_a_better, paired(a, b, higher_is_better=False).share_a_better) == (1, 0)
 
 
@@ -210,7 +210,7 @@ def test_no_difference_is_shown_where_signs_balance():
     low, high = found.difference.low, found.difference.high
     assert (found.p, found.better, found.rank_biserial) == (1, None, 0)
     assert found.sentence == (
-        f"no difference shown between A and B: A − B = 0 [{low:.3g}, {high:.3g}], p = 1 "
+        f"no difference shown between A and B: A − B = 0 [−{-low:.3g}, {high:.3g}], p = 1 "
         "(patients left out: 1; undefined for A in 1, for B in 0)"
     )
 
@@ -219,7 +219,7 @@ def test_where_all_differences_are_equal_there_is_no_interval_and_p_decides():
     a, b = np.full(8, 0.75), np.full(8, 0.5)
     found = paired(a, b)
     assert (found.difference.low, found.better) == (None, "A")
-    assert found.sentence == "A is better by 0.25 in each of 8 patients, p = 0.0078"
+    assert found.sentence == "A is better than B by 0.25 in each of 8 patients, p = 0.0078"
     assert paired(a, b, higher_is_better=False).better == "B"
     unsure = found._replace(p_adjusted=0.06)
     assert unsure.better is None

@@ -48,14 +48,14 @@ def test_one_series_is_chosen(wanted: dict[str, str], uid: str | None) -> None:
         choose(STUDY, **wanted)
 
 
-def test_an_error_lists_the_candidates_without_their_descriptions() -> None:
+def test_an_error_lists_the_candidates_by_what_names_nobody() -> None:
     with pytest.raises(DataError) as caught:
         choose(STUDY, description="T1")
     assert str(caught.value) == (
         "Expected one series with description 'T1', but 2 of 5 series fit. Choose one by its uid, modality "
         "or description:\n"
-        "  series 7, MR, 4×4×5 voxels of 1×1×1 mm, uid 1.1\n"
-        "  series 7, MR, 4×4×5 voxels of 1×1×1 mm, uid 1.2"
+        "  series 7, MR 'T1 axial pre', 4×4×5 voxels of 1×1×1 mm, uid 1.1\n"
+        "  series 7, MR 'T1 axial post Gd', 4×4×5 voxels of 1×1×1 mm, uid 1.2"
     )
 
 

@@ -13,8 +13,14 @@ from oncoseg.convert import convert
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError
+from oncoseg.evaluate.pairs import find_pairs
+from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.io.dicom.patients import patient_key
+from oncoseg.io.dicom.rtstruct_writer import write_rtstruct as write_rtstruct_file
+from oncoseg.io.dicom.seg_writer import write_seg
+from oncoseg.io.dicom.survey import find_series
 from test_indexed_layouts import kinds
+from tiny import brats_case
 from tiny_dicom import SALT, Drawn, Geometry, write_rtstruct
 
 GRID = (4, 5, 6)
@@ -90,7 +96,7 @@ def test_a_study_is_a_case_and_nothing_names_the_patient(tmp_path: Path) -> None
     told = repr((found, case.labels, scan.remarks, [problem.message for problem in scan.problems]))
     assert "Doe" not in told
     assert (
-        "T1 by guess: its description says 't1', and nothing names a contrast agent (2 series)."
+        "T1 by guess: its description says 't1', and nothing names a contrast agent (2 series, number 3)."
         in scan.remarks
     )
 
@@ -120,7 +126,9 @@ def test_a_mapping_says_which_series_is_what(tmp_path: Path) -> None:
     first = series(tmp_path, "a", "sequence 17")
     series(tmp_path, "b", "sequence 18")
     series(tmp_path, "c", "sequence 17", patient="John Doe")
-    with pytest.raises(DataError, match=r"(?s)No case was found.*Say what they show in channels\.json"):
+    with pytest.raises(
+        DataError, match=r"(?s)No case was found.*what they show with --channel or in channels\.json"
+    ):
         open_dataset(tmp_path)
     (tmp_path / "channels.json").write_text(json.dumps({"T1w": first, "flair": "*18"}))
     scan = open_dataset(tmp_path)
@@ -133,7 +141,35 @@ def test_a_mapping_says_which_series_is_what(tmp_path: Path) -> None:
         key("John Doe"): ("T1",),
     }
     assert kinds(scan).count("ambiguous-channel") == 4
-    assert "sequence" not in "".join(problem.message for problem in scan.problems)
+
+
+def test_channels_may_be_said_in_place_of_the_file_and_what_they_became_is_told(tmp_path: Path) -> None:
+    series(tmp_path, "a", "t1 Doe one", SeriesNumber=3)
+    series(tmp_path, "b", "t1 Doe two", SeriesNumber=4)
+    series(tmp_path, "c", "t2 Doe", SeriesNumber=5)
+    (tmp_path / "channels.json").write_text(json.dumps({"T2": "one"}))
+    scan = open_dataset(tmp_path)
+    assert set(scan.remarks) == {
+        "T2 as channels.json says (1 series, number 3).",
+        "Of no channel, and not used: 2 series, number 4, 5.",
+    }
+    scan = open_dataset(tmp_path, channels={"t1w": "two", "FLAIR": "flair"})
+    case = only(scan)
+    assert tuple(case.images) == ("T1",)
+    assert {file.parent.name for file in case.images["T1"].files} == {"b"}
+    assert "T1 as --channel says (1 series, number 4)." in scan.remarks
+    (missed,) = [each for each in scan.problems if each.kind == "unmatched-channel"]
+    assert missed.message.startswith("FLAIR: no series fits what --channel says")
+    with pytest.raises(DataError) as error:
+        open_dataset(tmp_path, channels={"T1": "nothing"})
+    assert "series 4, MR 't1 two'" in str(error.value)  # of the description, only what names nobody
+    assert "Doe" not in str(error.value)
+
+
+def test_channels_are_only_chosen_in_a_dicom_folder(tmp_path: Path) -> None:
+    brats_case(tmp_path, 1)
+    with pytest.raises(DataError, match="expected a DICOM folder where a series is chosen for T1"):
+        open_dataset(tmp_path, channels={"T1": "t1"})
 
 
 def test_tumours_are_drawn_over_what_they_lie_in_and_labels_can_be_joined(tmp_path: Path) -> None:
@@ -172,6 +208,34 @@ def test_several_annotations_are_several_readers(tmp_path: Path) -> None:
     scan = open_dataset(tmp_path)
     assert only(scan).masks == ()
     assert sorted(kinds(scan)) == ["missing-mask", "unused-annotation"]
+    assert "labels.json names none of its structures, which are 'tumour', so" in scan.problems[0].message
+
+
+def test_structures_that_labels_json_does_not_name_are_told_without_patients_names(tmp_path: Path) -> None:
+    outline(tmp_path, "one", series(tmp_path, "a", "t1"), {"GTV Jane Doe": [square(1, 1, 3)]})
+    (tmp_path / "labels.json").write_text('{"tumour": "lesion"}')
+    message = open_dataset(tmp_path).problems[0].message
+    assert "none of its structures, which are 'GTV 1', so it has no truth" in message
+    assert "Doe" not in message
+
+
+def test_what_oncoseg_has_predicted_is_no_truth(tmp_path: Path) -> None:
+    drawn = series(tmp_path, "a", "ax t1")
+    by_hand = outline(tmp_path, "rs", drawn, {"tumour": [square(1, 2, 3)]})
+    (taken,) = find_series(tmp_path)
+    labels = np.ones(taken.grid, np.uint8)
+    for writer, name in ((write_seg, "seg.dcm"), (write_rtstruct_file, "rtstruct.dcm")):
+        writer(tmp_path / name, labels, taken, {1: "tumour"}, Algorithm("0.1.0"))
+    scan = open_dataset(tmp_path)
+    assert [mask.files for mask in only(scan).masks] == [(by_hand,)]
+    assert "RTSTRUCT and SEG that oncoseg made are no truth, and not used: 2." in scan.remarks
+    assert len(only(open_dataset(tmp_path, predicted=True)).masks) == 3
+    with pytest.raises(DataError, match="has several masks; expected one prediction"):
+        find_pairs(tmp_path, tmp_path)  # what was drawn is not scored as if it were predicted
+    by_hand.unlink()
+    scan = open_dataset(tmp_path)
+    assert only(scan).masks == ()
+    assert kinds(scan) == ["missing-mask"]
 
 
 def test_what_cannot_be_used_does_not_keep_the_rest(tmp_path: Path) -> None:
@@ -186,6 +250,9 @@ def test_what_cannot_be_used_does_not_keep_the_rest(tmp_path: Path) -> None:
     assert {"missing-mask", "no-case", "unused-annotation"} <= set(kinds(scan))
     (gap,) = [problem for problem in scan.problems if "missing (between" in problem.message]
     assert gap.kind == "no-case"
+    assert gap.message.endswith("Export it again, whole, if it should be used.")
+    (unused,) = [problem for problem in scan.problems if problem.kind == "unused-annotation"]
+    assert unused.message.endswith("The images that they mark must lie in the folder, too.")
 
 
 def test_only_labels_that_are_drawn_in_what_is_converted_are_declared(tmp_path: Path) -> None:

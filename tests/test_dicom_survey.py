@@ -286,3 +286,12 @@ def test_nothing_of_the_patient_is_in_what_is_kept(tmp_path: Path) -> None:
     (series,) = find_series(file, salt=SALT)
     assert "secret" not in repr(series).lower()
     assert "secret" not in repr(read_series(series).header).lower()
+
+
+def test_looking_through_files_tells_how_far_it_is(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(120):
+        (tmp_path / "in" / f"{number}.txt").write_text("no image")
+    told: list[tuple[int, int]] = []
+    survey(tmp_path / "in", salt=SALT, progress=lambda *at: told.append(at))
+    assert told == [(50, 120), (100, 120), (120, 120)]

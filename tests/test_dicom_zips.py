@@ -1,8 +1,11 @@
 """DICOM in a zip: unpacked for a while and within bounds."""
 
 import io
+import os
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -164,3 +167,20 @@ def test_large_zips_state_their_sizes_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(data)
     with pytest.raises(DataError, match="lists far more than"), unpacked(tmp_path / "a.zip"):
         pass
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    command = (
+        "import os; from pathlib import Path; from oncoseg.io.dicom.zips import unpacked; "
+        f"whole = unpacked(Path({str(study(tmp_path))!r})); whole.__enter__(); os._exit(9)"
+    )
+    places = {"TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", command], env=os.environ | places, check=False)
+    assert killed.returncode == 9
+    (left,) = (tmp_path / "temporary").iterdir()
+    assert len([path for path in left.rglob("*") if path.is_file()]) == 6
+    assert left.stat().st_mode & 0o077 == 0
+    with unpacked(study(tmp_path / "again")) as folder:
+        assert list((tmp_path / "temporary").iterdir()) == [folder]

@@ -272,7 +272,7 @@ def run(tmp_path, monkeypatch):
     """A run on mri with one patient on each side, whose data set the test may change in `found`."""
     found = [described("c1", "p1"), described("c2", "p2"), described("c3", "p3"), described("c4", "p3")]
     monkeypatch.setattr(
-        datasets, "open_dataset", lambda path, layout: Scan(layout, tuple(found)), raising=False
+        datasets, "open_dataset", lambda path, layout, **more: Scan(layout, tuple(found)), raising=False
     )
     folder = RunFolder(tmp_path / "run")
 
@@ -355,7 +355,7 @@ def test_phantoms_are_marked(run, monkeypatch):
     folder, _, found = run
     assert json.loads((evaluate_run(folder.path) / "summary.json").read_text())["synthetic"] is False
     monkeypatch.setattr(
-        datasets, "open_dataset", lambda path, layout: Scan(layout, tuple(found), synthetic=True)
+        datasets, "open_dataset", lambda path, layout, **more: Scan(layout, tuple(found), synthetic=True)
     )
     assert json.loads((evaluate_run(folder.path) / "summary.json").read_text())["synthetic"] is True
 

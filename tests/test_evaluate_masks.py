@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import nibabel as nib
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -53,6 +54,17 @@ def test_one_bad_prediction_counts_as_missing_and_loses_no_other(
     assert summary["policy"]["hausdorff_mm"]["prediction_empty"] == "diagonal"
 
 
+def test_masks_of_a_tilted_scan_are_measured_where_their_voxels_lie(tmp_path: Path) -> None:
+    tilted = np.array([[1.0, 0, 0, 5], [0, 1, 4, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+    for name, k in (("truth", 2), ("prediction", 3)):
+        voxels = np.zeros((6, 7, 6), np.uint8)
+        voxels[3, 3, k] = 1
+        (tmp_path / name).mkdir()
+        nib.Nifti1Image(voxels, tilted).to_filename(tmp_path / name / "a.nii.gz")
+    scored = evaluate_masks(tmp_path / "truth", tmp_path / "prediction", tmp_path / "out").cases
+    assert scored[0].values["hausdorff_mm"] == pytest.approx(5, abs=1e-5)  # 3 mm up and 4 mm back
+
+
 def test_every_value_is_in_both_tables(folders: tuple[Path, Path], tmp_path: Path) -> None:
     result = evaluate_masks(*folders, tmp_path / "out", workers=0)
     with (tmp_path / "out" / "cases.csv").open() as file:
@@ -74,7 +86,7 @@ def test_two_processes_find_the_same(folders: tuple[Path, Path], tmp_path: Path)
     evaluate_masks(*folders, tmp_path / "two", workers=2, progress=lambda *done: seen.append(done))
     for name in ("cases.csv", "patients.csv", "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_every_label_is_a_class_unless_declared(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def unpacked(path: Path) -> None:
 
 
 REFUSED = [
-    ("scan.nii.gz", four, "is 4D and holds 2 volumes"),
+    ("scan.nii.gz", four, "is 4D and holds 2 volumes.*FILE#0"),
     ("scan.nii", colour, "holds colour voxels"),
     ("scan.nii", packed, r"is gzip-compressed but not named so; rename it to scan\.nii\.gz"),
     ("scan.nii.gz", unpacked, r"is named \.gz but is not gzip-compressed"),

@@ -1,3 +1,4 @@
+import ctypes
 import platform
 import sys
 
@@ -79,7 +80,7 @@ class Libc:
 
 def test_glibcs_allocator_is_told_to_keep_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     libc = Libc()
-    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
     monkeypatch.setattr(sys, "platform", "linux")
     hardware.tune_allocator()
     # M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD in glibc's malloc.h
@@ -88,10 +89,10 @@ def test_glibcs_allocator_is_told_to_keep_its_memory(monkeypatch: pytest.MonkeyP
 
 def test_other_allocators_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     libc = Libc()
-    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: libc)
     monkeypatch.setattr(sys, "platform", "darwin")
     hardware.tune_allocator()
     assert libc.asked == []
-    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     monkeypatch.setattr(sys, "platform", "linux")
     hardware.tune_allocator()  # musl has no mallopt

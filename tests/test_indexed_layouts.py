@@ -250,6 +250,45 @@ def test_what_is_missing_or_too_much_in_nnunet_data(tmp_path: Path) -> None:
     assert set(by_id(scan)["a"].images) == {"CT"}
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        ("imagesTr/x_9001_0000.nii.gz", "imagesTr/x_9001.nii.gz", "Expected CASE_0000.nii.gz, where 0000 is"),
+        ("imagesTr/x_9001_0000.nii.gz", "imagesTr/x_9001_0000.nii", "or mend file_ending"),
+        ("imagesTr/x_9001_0000.nii.gz", "imagesTr/x_9001_0000.NII.GZ", "in imagesTr are not read"),
+        ("labelsTr/x_9001.nii.gz", "labelsTr/x_9001.mha", "Expected CASE.nii.gz. Rename or convert"),
+    ],
+)
+def test_files_of_nnunet_data_that_are_named_otherwise_are_told(
+    tmp_path: Path, was: str, now: str, told: str
+) -> None:
+    root = nnunet(tmp_path, ("x_9001", "y"), channel_names={"0": "CT"})
+    for spare in root.rglob("*_0001.nii.gz"):
+        spare.unlink()
+    (root / was).rename(root / now)
+    scan = open_dataset(root)
+    (problem,) = (each for each in scan.problems if each.kind == "misnamed")
+    assert problem.message.startswith(f"1 files in {now.split('/')[0]} are not read: {now.split('/')[1]}.")
+    assert told in problem.message
+    assert "x" not in by_id(scan)
+
+
+def test_a_channel_that_the_index_does_not_name_is_no_wrong_name(tmp_path: Path) -> None:
+    root = nnunet(tmp_path, ("a", "b"), channel_names={"0": "CT"})
+    assert set(kinds(open_dataset(root))) == {"unknown-channel"}
+
+
+def test_a_folder_of_nnunet_data_without_an_index_is_told(tmp_path: Path) -> None:
+    root = nnunet(tmp_path)
+    with pytest.raises(DataError, match=r"dataset\.json lies in the folder above: give that one"):
+        open_dataset(root / "imagesTr")
+    (root / "dataset.json").unlink()
+    with pytest.raises(DataError, match=r"list its cases in a table, cases\.csv"):
+        open_dataset(root / "imagesTr")
+    with pytest.raises(DataError, match=r"imagesTr, but no dataset\.json that could be used: restore that"):
+        open_dataset(root)
+
+
 def test_folds_are_reported_and_checked_for_patients_on_both_sides(tmp_path: Path) -> None:
     root = nnunet(tmp_path / "nnUNet_raw" / "Dataset001_A", ("a", "b"))
     touch(tmp_path, "nnUNet_preprocessed/Dataset001_A/splits_final.json")

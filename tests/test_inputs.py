@@ -7,8 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from oncoseg.datasets import open_dataset
+from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError
-from oncoseg.inputs import NOT_IMAGES, find_jobs
+from oncoseg.inputs import NOT_IMAGES, Job, find_jobs
+from oncoseg.io import image_ref
 from tiny import brats_case, lidc_nodule, tiny_recipe
 
 
@@ -32,6 +35,8 @@ def test_a_data_set_a_case_and_an_image_are_recognised(tmp_path: Path) -> None:
     assert found(tmp_path / "ct") == [("LIDC-IDRI-0001_nodule-0", "ct")]
     single = image(tmp_path / "scan.nii.gz")
     assert found(single, modality="ct") == [("scan", "ct")]
+    (tmp_path / "mine.csv").write_text("case,patient,CT\na,A,scan.nii.gz\n")
+    assert found(tmp_path / "mine.csv") == [("a", "ct")]
 
 
 @pytest.mark.parametrize(
@@ -81,12 +86,28 @@ def test_a_folder_without_images_says_which_layouts_there_are(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("nowhere.nii", "does not exist"), ("scan.dcm", r"suffix that cannot be read")]
+    ("name", "message"), [("nowhere.nii", "does not exist"), ("scan.jpg", r"suffix that cannot be read")]
 )
 def test_what_is_no_image_is_refused(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "scan.dcm").touch()
+    (tmp_path / "scan.jpg").touch()
     with pytest.raises(DataError, match=message):
         found(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("study.zip", "is a zip; expected a folder. Unpack it"),
+        ("IM0001", "is one DICOM file of a series; expected a folder"),
+        ("DICOMDIR", "is a DICOMDIR; expected a folder"),
+    ],
+)
+def test_a_file_that_belongs_to_a_folder_says_so(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(DataError, match=hint):
+        found(tmp_path / name)
+    with pytest.raises(DataError, match=hint):
+        open_dataset(tmp_path / name)
 
 
 def test_an_unknown_modality_lists_those_there_are(tmp_path: Path) -> None:
@@ -152,3 +173,45 @@ def test_a_fingerprint_follows_the_files_and_the_modality(tmp_path: Path) -> Non
     path.unlink()
     with pytest.raises(DataError, match=r"a: .*a\.nii cannot be read"):
         job.fingerprint()
+
+
+def test_a_fingerprint_follows_which_image_is_which_channel(tmp_path: Path) -> None:
+    one, other = image_ref(image(tmp_path / "a.nii")), image_ref(image(tmp_path / "b.nii"))
+    said = Job(Case("c", "c", {"T1": one, "T2": other}), "mri").fingerprint()
+    assert said != Job(Case("c", "c", {"T1": other, "T2": one}), "mri").fingerprint()
+    assert said == Job(Case("c", "c", {"T2": other, "T1": one}), "mri").fingerprint()
+
+
+def mixed(tmp_path: Path) -> Path:
+    """A table of an MRI with all sequences, one that lacks T2, and an image of something else."""
+    for name in ("t1", "t1ce", "t2", "flair", "adc"):
+        image(tmp_path / f"{name}.nii")
+    (tmp_path / "cases.csv").write_text(
+        "case,patient,T1,T1ce,T2,FLAIR,ADC\n"
+        "whole,A,t1.nii,t1ce.nii,t2.nii,flair.nii,\n"
+        "lacking,B,t1.nii,t1ce.nii,,flair.nii,\n"
+        "other,C,,,,,adc.nii\n"
+    )
+    return tmp_path
+
+
+def test_cases_that_fit_nothing_do_not_keep_the_others_from_being_predicted(tmp_path: Path) -> None:
+    failures: dict[str, str] = {}
+    told: list[tuple[Path, Scan]] = []
+    jobs = find_jobs(
+        [mixed(tmp_path)], tiny_recipe(), None, failures=failures, opened=lambda *found: told.append(found)
+    )
+    assert [job.case.id for job in jobs] == ["whole"]
+    assert list(failures) == ["lacking"]
+    assert "which fit no modality" in failures["lacking"]
+    ((path, scan),) = told
+    assert path == tmp_path
+    (problem,) = [each for each in scan.problems if each.kind == "other-modality"]
+    assert problem.message.startswith("1 case(s) show ADC, which this run does not know")
+
+
+def test_a_case_that_fits_nothing_is_an_error_where_it_is_the_only_one(tmp_path: Path) -> None:
+    image(tmp_path / "t1.nii")
+    (tmp_path / "cases.csv").write_text("case,patient,T1\nlacking,B,t1.nii\n")
+    with pytest.raises(DataError, match="which fit no modality"):
+        find_jobs([tmp_path], tiny_recipe(), None, failures={})

@@ -1,15 +1,21 @@
 """Inspection counts what is there and lists what is wrong, on data sets of a few voxels."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from threading import Event
 
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from oncoseg import inspect
+from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError
 from oncoseg.inspect import CaseRow, Inspection, LabelCount, inspect_dataset
+from oncoseg.io import ImageRef, read_channels
+from oncoseg.volume import Volume
 
 SEQUENCES = ("t1", "t1ce", "t2", "flair")
 SPACING_MM = (1.0, 2.0, 5.0)
@@ -57,7 +63,7 @@ def test_a_sound_case_is_counted_by_hand(tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     found = inspect_dataset(tmp_path, progress=lambda done, total: steps.append((done, total)), workers=1)
     assert (found.layout, found.case_count, found.patient_count, found.problems) == ("brats", 1, 1, ())
-    assert steps == [(1, 1)]
+    assert steps == [(0, 1), (1, 1)]
     assert found.cases == (
         CaseRow(
             id="BraTS2021_00000",
@@ -194,10 +200,59 @@ def test_an_interrupt_ends_it(tmp_path: Path) -> None:
         brats(tmp_path, f"BraTS2021_0000{number}", seed=number)
 
     def interrupt(done: int, total: int) -> None:
-        raise KeyboardInterrupt
+        if done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         inspect_dataset(tmp_path, progress=interrupt)
+
+
+def test_after_an_interrupt_no_further_file_of_a_case_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        brats(tmp_path, f"BraTS2021_0000{number}", seed=number)
+    told, read = Event(), []
+
+    def slow(refs: Mapping[str, ImageRef]) -> Volume:
+        (name,) = refs
+        read.append(name)
+        if len(read) > len(SEQUENCES):  # the first file of the second case, while the first case is told of
+            told.wait(60)
+        return read_channels(refs)
+
+    class Stopping(Event):
+        def set(self) -> None:
+            super().set()
+            told.set()
+
+    monkeypatch.setattr(inspect, "read_channels", slow)
+    monkeypatch.setattr(inspect, "Event", Stopping)
+
+    def interrupt(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inspect_dataset(tmp_path, progress=interrupt, workers=1)
+    assert len(read) <= len(SEQUENCES) + 1
+
+
+def test_no_more_cases_are_looked_at_together_than_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brats(tmp_path)
+    cases = open_dataset(tmp_path).cases
+    monkeypatch.setattr("oncoseg.processes.available_processors", lambda: 8)
+    monkeypatch.setattr("oncoseg.processes.free_memory_gib", lambda: 8.0)
+    assert inspect._threads(cases) == 8
+    monkeypatch.setattr(inspect, "voxel_bytes", lambda ref: 1 << 28)  # 1.25 GiB of five files, three times
+    assert inspect._threads(cases) == 1
+
+
+def test_values_are_counted_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect, "COUNTED_AT_A_TIME", 3)
+    assert inspect._count_values(np.array([[0, 1, 1, 7], [0, 0, 65535, 7]])) == {0: 3, 1: 2, 7: 2, 65535: 1}
 
 
 @pytest.mark.real_data

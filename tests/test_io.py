@@ -194,7 +194,7 @@ def test_wrong_names_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a NIfTI"):
         volume_of(tmp_path / "text.nii")
     (tmp_path / "folder.nii").mkdir()
-    with pytest.raises(DataError, match="cannot be opened"):
+    with pytest.raises(DataError, match="is no regular file, but a folder"):
         volume_of(tmp_path / "folder.nii")
 
 

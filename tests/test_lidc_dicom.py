@@ -11,6 +11,7 @@ from pydicom import dcmread
 from oncoseg import io, processes
 from oncoseg.datasets import Scan, lidc_dicom, open_dataset
 from oncoseg.datasets.lidc_nodules import nodules_of
+from oncoseg.errors import DataError
 from oncoseg.inspect import inspect_dataset
 from oncoseg.prepare import Settings, read_truth
 from oncoseg.recipe import Modality, Preparation
@@ -239,3 +240,19 @@ def test_inspecting_a_real_patient(shared_data: Path) -> None:
     assert (row.union_voxels, row.foreground_slices) == (4196, 18)
     assert row.grid == (512, 512, 43)
     assert [problem.kind for problem in found.problems] == ["missing-image-slice"]
+
+
+def test_looking_through_files_tells_how_far_it_is(tmp_path: Path) -> None:
+    write_patient(tmp_path / "one")
+    write_patient(tmp_path, "LIDC-IDRI-0009", series="1.2.3.9", patient="LIDC-IDRI-0009")
+    told: list[tuple[int, int]] = []
+    open_dataset(tmp_path, progress=lambda *at: told.append(at))
+    slices, texts = GRID[2], 2
+    assert told == [(texts + slices, texts + 2 * slices), (texts + 2 * slices, texts + 2 * slices)]
+
+
+def test_readings_without_any_image_are_told(tmp_path: Path) -> None:
+    for file in write_patient(tmp_path):
+        file.unlink()
+    with pytest.raises(DataError, match=r"1 series have readings \(XML\), but there is no CT image"):
+        open_dataset(tmp_path)

@@ -1,6 +1,8 @@
 """Functions in a process of their own that may crash, hang or take all memory."""
 
 import os
+import resource
+import sys
 import time
 
 import numpy as np
@@ -26,6 +28,10 @@ def behave(how: str) -> object:
             raise DataError("this is refused")
         case "fail":
             raise ValueError("a mistake")
+        case "use":
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            np.ones(8 << 20)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
         case "print":
             os.write(1, b"noise")
             os.write(2, b"noise")
@@ -80,3 +86,11 @@ def test_native_noise_goes_nowhere(
 def test_a_process_that_was_not_used_needs_no_closing(process: LimitedProcess[str, object]) -> None:
     process.close()
     process.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's allocator can be told")
+def test_its_allocator_keeps_memory_for_the_next_call(process: LimitedProcess[str, object]) -> None:
+    # 64 MiB that were given back would be zeroed again, page by page
+    with process:
+        process("use")
+        assert process("use") < 100

@@ -1,12 +1,12 @@
 import math
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, distance_transform_edt
-from scipy.spatial.distance import directed_hausdorff
+from scipy.spatial.distance import cdist, directed_hausdorff
 
 from oncoseg.metrics import surface
 from oncoseg.metrics.nearest import near_places
@@ -140,7 +140,7 @@ def test_a_ball_has_the_area_of_a_sphere_and_the_steps_between_voxels(spacing):
 
 
 def test_areas_of_single_configurations():
-    areas = element_areas((2.0, 3.0, 5.0))
+    areas = element_areas(((2, 0, 0), (0, 3, 0), (0, 0, 5)))
     assert areas[0] == areas[255] == 0
     assert areas[0b00001111] == pytest.approx(3 * 5)  # one layer along the first axis
     assert areas[0b00110011] == pytest.approx(2 * 5)
@@ -149,7 +149,7 @@ def test_areas_of_single_configurations():
     assert areas[0b10000001] == pytest.approx(2 * areas[1])  # opposite corners are cut off alone
     # Two diagonal ones of four are cut off alone, too, and so are two that are missing.
     assert areas[0b00001001] == areas[0b11110110] == pytest.approx(2 * areas[1])
-    lengths = element_areas((2.0, 3.0))
+    lengths = element_areas(((2, 0), (0, 3)))
     assert lengths[0b0011] == pytest.approx(3)
     assert lengths[0b0101] == pytest.approx(2)
     assert lengths[0b1001] == lengths[0b0110] == pytest.approx(2 * lengths[1])
@@ -229,13 +229,61 @@ def test_thin_slabs_find_the_same_surface(monkeypatch):
 @settings(max_examples=30)
 @given(st.lists(st.floats(0.1, 100), min_size=2, max_size=3))
 def test_no_place_is_left_out_among_the_near_ones(spacing):
-    places = near_places(tuple(spacing))
+    places = near_places(tuple(map(tuple, np.diag(spacing).tolist())))
     assert (np.diff(places.distances_mm) >= 0).all()
     listed = {tuple(offset) for offset in places.offsets.tolist()}
     assert len(listed) == len(places.offsets) > 1
     for offset in product(range(-4, 5), repeat=len(spacing)):
         if offset not in listed:
             assert math.hypot(*np.multiply(offset, spacing)) >= places.distances_mm[-1]
+
+
+TILTED = np.array([[0.8, 0, 0], [0, 0.5, 1.2], [0, 0, 3]])
+"""Slices 3 mm apart, each 1.2 mm further along j than the one before."""
+
+
+def test_no_near_place_is_left_out_where_slices_are_shifted():
+    places = near_places(tuple(map(tuple, TILTED.tolist())))
+    listed = {tuple(offset) for offset in places.offsets.tolist()}
+    for offset in product(range(-9, 10), repeat=3):
+        if offset not in listed:
+            assert np.linalg.norm(TILTED @ offset) >= places.distances_mm[-1] * (1 - 1e-12)
+    np.testing.assert_allclose(places.distances_mm, np.linalg.norm(places.offsets @ TILTED.T, axis=1))
+
+
+def test_areas_follow_shifted_slices():
+    areas = element_areas(tuple(map(tuple, TILTED.tolist())))
+    assert areas[0b01010101] == pytest.approx(0.8 * 0.5)  # within a slice
+    assert areas[0b00110011] == pytest.approx(0.8 * math.hypot(1.2, 3))  # across slices, leaning
+    assert areas[0b00001111] == pytest.approx(0.5 * 3)  # of a leaning square, seen from the side
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_distances_between_shifted_slices_are_those_of_the_voxels_centres(order):
+    masks = [np.random.default_rng(seed).random((9, 7, 8)) < 0.02 for seed in (1, 2)]
+    spacing, axes = np.array((0.8, 0.5, 3))[list(order)], TILTED[:, order]
+    # single voxels, which are their own boundary
+    centres = [np.argwhere(mask.transpose(order)) @ axes.T for mask in masks]
+    found = surface_distances(*(mask.transpose(order) for mask in masks), spacing, axes)
+    each = cdist(*centres)
+    np.testing.assert_allclose(
+        np.sort(found.voxels_truth_to_prediction_mm), np.sort(each.min(axis=1)), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        np.sort(found.voxels_prediction_to_truth_mm), np.sort(each.min(axis=0)), atol=1e-12
+    )
+
+
+def test_axes_that_are_perpendicular_change_nothing():
+    masks = marked((9, 9, 9), (slice(1, 5),) * 3), marked((9, 9, 9), (slice(2, 8),) * 3)
+    for there, here in zip(
+        surface_distances(*masks, (1, 2, 3)),
+        surface_distances(*masks, (1, 2, 3), np.diag((1, 2, 3))),
+        strict=True,
+    ):
+        np.testing.assert_allclose(here, there)
+    with pytest.raises(ValueError, match="3 independent axes"):
+        surface_distances(*masks, (1, 2, 3), np.ones((3, 3)))
 
 
 def test_rounding_does_not_decide_what_is_within():

@@ -108,3 +108,9 @@ def test_an_evaluation_of_a_run_has_its_summary_and_the_papers_as_tables(tmp_pat
     assert "mri & patient & 6 & 0.556 [0.222, 0.667]" in (tmp_path / "summary.tex").read_text(
         encoding="utf-8"
     )
+
+
+def test_a_negative_number_has_a_minus_in_print() -> None:
+    cell = with_interval(-0.5, -1.25, 0.25)
+    assert cell == "−0.500 [−1.250, 0.250]"
+    assert r"\ensuremath{-}0.500 [\ensuremath{-}1.250, 0.250]" in latex_table(["a", "b"], [["x", cell]])

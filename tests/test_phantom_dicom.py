@@ -168,6 +168,14 @@ def test_a_hospital_has_two_patients_with_t1_for_each_with_t2(hospital: Path) ->
     assert [series[0].grid for series in found] == [(48, 48, 24)] * 3
 
 
+def test_a_seed_gives_the_same_files_of_a_hospital(hospital: Path, tmp_path: Path) -> None:
+    make_hospital_dicom(tmp_path / "again", cases=1, seed=2, size=(48, 48, 24))
+    files = sorted((tmp_path / "again" / "PATIENT-001").rglob("*.dcm"))
+    assert len(files) == 24 + 1
+    for file in files:
+        assert file.read_bytes() == (hospital / file.relative_to(tmp_path / "again")).read_bytes()
+
+
 def test_the_contours_of_a_hospital_are_the_tumours_of_the_brain_phantom(hospital: Path) -> None:
     (series,) = find_series(hospital / "PATIENT-001" / "MR")
     file = open_rtstruct(hospital / "PATIENT-001" / "RTSTRUCT" / "1-1.dcm")

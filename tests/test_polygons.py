@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oncoseg.errors import GeometryError
 from oncoseg.io import polygons
 from oncoseg.io.polygons import SNAP_PIXELS, fill
 
@@ -145,3 +146,14 @@ def test_many_crossings_are_counted_in_blocks(monkeypatch: pytest.MonkeyPatch) -
     in_blocks = fill([outline], (60, 60))
     assert in_blocks.at == at_once.at
     np.testing.assert_array_equal(in_blocks.inside, at_once.inside)
+
+
+def test_outlines_to_and_fro_across_the_plane_are_refused() -> None:
+    j = np.tile([0.5, 511.5], 20_000)  # 40000 edges across 512 rows each
+    with pytest.raises(GeometryError, match="40000 edges cross the rows of one slice 20440000 times"):
+        fill([np.column_stack([np.linspace(0, 511, len(j)), j])], (512, 512))
+
+
+def test_many_long_edges_are_no_reason_to_refuse() -> None:
+    teeth = np.column_stack([np.repeat(np.arange(500), 2) + 0.5, np.tile([0.5, 2000.5, 2000.5, 0.5], 250)])
+    assert fill([teeth], (512, 2048)).inside.sum() == 250 * 2000  # every other column

@@ -478,6 +478,18 @@ def test_a_case_for_evaluation_has_truth_and_prediction_on_one_grid(tmp_path: Pa
     assert found.ground.startswith("FLAIR, grey from ")
 
 
+def test_a_case_of_a_tilted_scan_keeps_how_its_slices_lean(tmp_path: Path) -> None:
+    brats_case(
+        tmp_path / "mri", 4, affine=np.array([[1, 0, 0, 0], [0, 1, 0.5, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])
+    )
+    brats_case(tmp_path / "mri", 5)
+    leaning, upright = (bright().predict_case(case, "mri") for case in open_dataset(tmp_path / "mri").cases)
+    assert leaning.spacing_mm == (1, 1, 2)
+    assert leaning.axes_mm is not None
+    np.testing.assert_allclose(leaning.axes_mm, [[1, 0, 0], [0, 1, 0.5], [0, 0, 2]])
+    assert upright.axes_mm is None
+
+
 class TwoClasses(Bright):
     """The first class where it is bright, the second where it is dark."""
 
@@ -521,6 +533,16 @@ def test_a_trained_run_predicts_after_loading(tmp_path: Path) -> None:
     masks = Predictor.load(run).predict([data["mri"], data["ct"]], tmp_path / "out")
     assert len(masks) == 8
     assert all(path.is_file() for path in masks)
+
+
+def test_a_recipe_of_an_immense_network_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path)
+    run = train(tiny_recipe(), data, tmp_path / "run", store=tmp_path / "store", workers=0).run
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe["network"]["arguments"]["features"] = [1 << 20, 1 << 20]  # 40 TB
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(RunError, match=r"does not fit its recipe \(ValueError\)"):
+        Predictor.load(run)
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:

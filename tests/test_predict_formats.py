@@ -107,3 +107,4 @@ def test_a_trained_run_marks_a_folder_of_dicom(
     np.testing.assert_array_equal(*drawn)
     said = (printed.out + printed.err + (tmp_path / "out" / "prediction.json").read_text()).lower()
     assert "planted" not in said
+    assert "input: ct by guess: its modality is ct (1 series" in said

@@ -122,6 +122,13 @@ def test_every_picture_says_what_it_shows(complete):
     assert len(complete.images) == 4 + 1 + 2 + 3 * examples + 2 * of_modality + 3
 
 
+def test_the_headline_table_says_that_few_patients_give_rough_intervals(complete):
+    caption = complete.plain[complete.plain.index("Table 1.") :]
+    caption = caption[: caption.index("Averaging")]
+    assert "Intervals from fewer than 10 patients are rough (here from 5)" in caption
+    assert "none from fewer than 5" in caption
+
+
 def test_the_table_has_our_figures_and_the_papers(complete):
     mean = (1 + 2 * (6 / 7) + 2 / 3 + 1) / 5
     assert f"per patient 5 {mean:.2f}" in complete.plain
@@ -360,7 +367,7 @@ def test_learning_curves_show_each_side_in_its_epochs(drawn):
         [(1, 8), (2, 10), (3, 12)],
     )
     assert ct_dice["validation"] == [(1, 0), (2, 0.4), (3, 0.8)]
-    assert [figure.axes[0].get_ylabel() for figure in drawn] == ["loss", "Dice"] * 2
+    assert [figure.axes[0].get_ylabel() for figure in drawn] == ["loss (no unit)", "Dice (0 to 1)"] * 2
 
 
 # the examples

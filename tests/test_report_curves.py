@@ -17,6 +17,7 @@ from oncoseg.evaluate.masks import evaluate_masks
 from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.report import curves, matrices, operating, words, write_evaluation, write_report
 from oncoseg.report.boxes import boxes
+from oncoseg.report.distributions import Volumes, bland_altman, histogram
 from test_curves import described, patient, some_patients
 from test_evaluate import of_two_classes
 from test_pairs import GRID, marked
@@ -53,7 +54,8 @@ FOUR = patient("a", [0.9, 0.3, 0.6, 0.1], [1, 1, 0, 0])
 def test_roc_of_four_voxels_runs_from_nothing_to_everything(drawn: list[Figure]) -> None:
     plot = operating.roc("roc", {"ours": described([FOUR])})
     axes = drawn[0].axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("false positive rate", "recall")
+    assert axes.get_xlabel() == "false positive rate (share of background voxels)"
+    assert axes.get_ylabel() == "recall (share of tumour voxels)"
     assert points(drawn[0], 0) == [(0, 0), (1, 1)]  # chance
     curve = dict(points(drawn[0], 1)[1:])
     assert points(drawn[0], 1)[0] == (0, 0)
@@ -67,7 +69,8 @@ def test_precision_recall_has_its_axes_band_and_chance(drawn: list[Figure]) -> N
     part = described(some_patients(6))
     plot = operating.precision_recall("pr", {"ours": part})
     axes = drawn[0].axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("recall", "precision")
+    assert axes.get_xlabel() == "recall (share of tumour voxels)"
+    assert axes.get_ylabel() == "precision (share of marked voxels)"
     assert len(axes.collections) == 1
     chance = 4 / 30
     assert points(drawn[0], 1)[0][1] == pytest.approx(chance)
@@ -314,3 +317,43 @@ def test_a_two_class_recipe_goes_from_training_to_its_page(tmp_path: Path) -> No
     assert list(labels) == ["tumour", "rest", "enhancing"]
     text = write_report(run).read_text(encoding="utf-8")
     assert [f'id="part-mri-{label}"' in text for label in labels] == [True, True, True]
+
+
+def test_every_axis_of_every_plot_has_a_title_with_a_unit(drawn: list[Figure]) -> None:
+    part = described(some_patients(6))
+    operating.roc("roc", {"ours": part})
+    operating.precision_recall("pr", {"ours": part})
+    operating.reliability("reliability", part)
+    operating.froc("froc", part)
+    histogram("histogram", "dice", [0.1, 0.2])
+    bland_altman("volumes", [Volumes("a", 1.0, 2.0)])
+    log = [
+        {"stage": "joint", "epoch": 1, "modality": "mri"}
+        | {f"{side}_{what}": 0.5 for side in ("train", "validation") for what in ("loss", "dice")}
+    ]
+    curves.learning_curves(log, ["mri"])
+    assert len(drawn) == 8
+    for figure in drawn:
+        *above, lowest = figure.axes
+        for axes in (*above, lowest):
+            assert re.search(r"\(.+\)$|^number of", axes.get_ylabel()), axes.get_ylabel()
+        assert re.search(r"\(.+\)$", lowest.get_xlabel()), lowest.get_xlabel()
+
+
+def test_a_long_title_stays_within_its_plot(drawn: list[Figure]) -> None:
+    part = described(some_patients(6))
+    lost = "12 of 1251 patients' masks missing: not comparable"
+    matrices.of_voxels("m", part["voxels"] | {"not_comparable": lost})
+    (axes,) = drawn[0].axes
+    drawn[0].draw_without_rendering()
+    assert lost in axes.get_title(loc="left").replace("\n", " ")
+    assert axes.title.get_window_extent().x1 <= drawn[0].bbox.x1
+    assert axes._left_title.get_window_extent().x1 <= drawn[0].bbox.x1
+
+
+def test_an_axis_of_counts_shows_none_below_zero(drawn: list[Figure]) -> None:
+    boxes("b", "false_positive_lesions (lesions)", {"false_positive_lesions": rows(0, 0, 0)}, "count")
+    (axes,) = drawn[0].axes
+    low, high = axes.get_xlim()
+    assert -0.1 < low < 0 < high
+    assert all(tick >= 0 for tick in axes.get_xticks() if low <= tick <= high)

@@ -357,3 +357,23 @@ def test_real_files_with_broken_references_are_read_by_position(shared_data: Pat
             "1 contour(s) lie before the first or after the last slice, up to 5 mm away: they are left out"
             in (drawing.remarks)
         )
+
+
+def test_a_structure_of_far_too_many_points_is_refused(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = [box(k, (1, 1), (4, 4)) for k in (1, 2)]
+    monkeypatch.setattr(rtstruct, "MOST_POINTS", 8)
+    assert draw(*boxes).inside.any()
+    monkeypatch.setattr(rtstruct, "MOST_POINTS", 7)
+    with pytest.raises(DataError, match="has a structure of more than 7 points"):
+        draw(*boxes)
+
+
+def test_overlaps_of_very_many_contours_are_not_looked_for(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = [box(1, (1, 1), (4, 4)), box(1, (3, 3), (6, 5)), box(2, (1, 1), (4, 4))]
+    assert any("overlap or lie within others" in remark for remark in draw(*boxes).remarks)
+    monkeypatch.setattr(rtstruct, "MOST_COMPARED", 1)
+    found = draw(*boxes)
+    assert "its 2 contours are too many to look for overlaps" in found.remarks
+    assert not any("overlap or lie within others" in remark for remark in found.remarks)

@@ -245,3 +245,27 @@ def test_patients_and_classes_stay_apart() -> None:
         ("b", "core"),
         ("b", "whole"),
     ]
+
+
+def test_distances_follow_slices_that_are_shifted_against_each_other() -> None:
+    axes = np.array([[1.0, 0, 0], [0, 1, 4], [0, 0, 3]])  # the next slice lies 3 mm up and 4 mm back
+    one, next_one = block(4, 4, 2, size=1), block(4, 4, 3, size=1)
+    straight = score(one, next_one, spacing=(1, 1, 3))
+    shifted = score(one, next_one, spacing=(1, 1, 3), axes_mm=axes)
+    assert (straight.values["hausdorff_mm"], shifted.values["hausdorff_mm"]) == (3, 5)
+    assert shifted.values["assd_mm"] == shifted.values["hd95_area_mm"] == 5
+    assert shifted.voxel_ml == straight.voxel_ml
+    missing = score(one, None, spacing=(1, 1, 3), axes_mm=axes)
+    i, j, k = GRID  # as bad as the longest diagonal, that along which the slices lean
+    assert missing.values["hausdorff_mm"] == pytest.approx(math.hypot(i, j + 4 * k, 3 * k))
+
+
+def test_a_single_slice_of_a_tilted_scan_is_scored_within_itself() -> None:
+    axes = np.array([[1.0, 0, 0], [0, 2, 4], [0, 0, 3]])
+    row = score(
+        block(4, 4, 0, size=1, grid=(9, 9, 1)),
+        block(4, 6, 0, size=1, grid=(9, 9, 1)),
+        spacing=(1, 2, 3),
+        axes_mm=axes,
+    )
+    assert row.values["hausdorff_mm"] == 4

@@ -62,6 +62,15 @@ def test_every_spreadsheet_is_understood(tmp_path: Path, separator: str, encodin
     assert bool(scan.remarks) == (encoding == "cp1252")
 
 
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;\r"])
+def test_the_line_that_tells_excel_the_separator_is_no_heading(tmp_path: Path, first: str) -> None:
+    root = table(tmp_path, first, "case;patient;CT", "a,1;A;a_ct.nii.gz", "b;;a_ct.nii.gz")
+    scan = open_dataset(root)
+    assert only_case(scan).id == "a-1"
+    (problem,) = scan.problems
+    assert problem.message.startswith("cases.csv, line 4: expected a case and its patient")
+
+
 def test_the_file_itself_may_be_given_and_paths_may_lead_anywhere(tmp_path: Path) -> None:
     touch(tmp_path, "far/image.nii.gz")
     lines = ("case,patient,CT", f"a,A,{tmp_path / 'far' / 'image.nii.gz'}", "b,B,..\\far\\image.nii.gz")
@@ -79,8 +88,17 @@ def test_the_file_itself_may_be_given_and_paths_may_lead_anywhere(tmp_path: Path
     ("lines", "reason"),
     [
         ((), "is empty"),
-        (("name,patient,CT", "a,A,a_ct.nii.gz"), "lacks the column case; it has name, patient, CT"),
-        (("case,CT", "a,a_ct.nii.gz"), "lacks the column patient"),
+        (
+            ("name,patient,CT", "a,A,a_ct.nii.gz"),
+            "lacks the column case; its first line names name, pat",
+        ),
+        (("case,CT", "a,a_ct.nii.gz"), r"lacks the column patient;.*repeat its name as the patient's"),
+        (("id,CT", "a,a_ct.nii.gz"), "lacks the columns case and patient; its first line names id, CT"),
+        (("case,patient,CT,mask", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "column mask of files; .* under label"),
+        (("case,patient,CT,Labels", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "column Labels of files"),
+        (("case,patient,CT,label_ann", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "column label_ann of files"),
+        (("case,patient,CT", "a,A,A_CT.nii.gz"), "but a_ct.nii.gz does: capital letters count"),
+        (("case,patient,CT",), "names its columns and no case"),
         (("case,patient,age", "a,A,63"), "no column of images.*columns are case, patient, age"),
         (("case,patient,CT,ct", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "two columns named ct"),
         (("case,patient,T1,T1w", "a,A,a_ct.nii.gz,b_ct.nii.gz"), "two columns of the channel T1"),
@@ -120,6 +138,7 @@ def test_labels_have_names_beside_the_table(tmp_path: Path) -> None:
     for text in (
         '{"background": 0, "liver": 1, "tumour": 2}',
         '{"0": "background", "2": "tumour", "1": "liver"}',
+        '{"liver": "1", "tumour": "2"}',
     ):
         (root / "labels.json").write_text(text)
         assert only_case(open_dataset(root)).labels == {1: "liver", 2: "tumour"}
@@ -144,7 +163,9 @@ def test_segments_of_slicer_are_labels_alike_in_all_cases(tmp_path: Path) -> Non
     (tmp_path / "labels.json").write_text('{"kidney": 7}')
     scan = open_dataset(tmp_path)
     assert [len(case.masks) for case in scan.cases] == [0, 0]
-    assert "marks tumour, spleen, none of which labels.json names" in scan.problems[1].message
+    assert "marks spleen, tumour, none of which labels.json names" in scan.problems[1].message
+    segmentation(tmp_path / "b.seg.nrrd", lines="Segment0_Name:=GTV Jane Doe\nSegment1_Name:=spleen\n")
+    assert "marks spleen, GTV 2, none of which" in open_dataset(tmp_path).problems[1].message
     (tmp_path / "a.seg.nrrd").write_bytes(b"NRRD0005\n\n")
     assert "lists no segments" in open_dataset(tmp_path).problems[0].message
 

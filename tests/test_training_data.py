@@ -6,10 +6,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from oncoseg import cli, datasets
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError
 from oncoseg.files import SYNTHETIC_NOTE
-from oncoseg.split import split_patients
+from oncoseg.split import read_split, split_patients
 from oncoseg.training import data as training_data
 from tiny import MRI_GRID, brats_case, tiny_data, tiny_recipe
 
@@ -93,13 +94,53 @@ def test_a_split_with_nobody_on_a_side_is_refused(tmp_path: Path, part: str) -> 
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "{", "[]", '{"seed": 0}', '{"modalities": 3}', '{"modalities": [1]}']
+    "content",
+    [
+        None,
+        "",
+        "{",
+        "3",
+        '[{"train": ["a"]}]',
+        '[["a"]]',
+        '[{"train": 1, "val": 2}]',
+        '{"seed": 0}',
+        '{"modalities": 3}',
+        '{"modalities": [1]}',
+    ],
 )
 def test_a_split_file_of_another_form_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "split.json").write_text(content)
     with pytest.raises(DataError, match=r"Cannot read the split .*expected a file like"):
-        training_data.read_split(tmp_path / "split.json")
+        read_split(tmp_path / "split.json", ["mri"])
+
+
+def test_nnunets_folds_are_a_split_of_one_modality(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, 4, 3)
+    names = [f"BraTS2021_0000{number}" for number in range(4)]
+    folds = [{"train": names[:3], "val": names[3:]}, {"train": names[1:], "val": names[:1]}]
+    file = tmp_path / "splits_final.json"
+    file.write_text(json.dumps(folds))
+    only = tiny_recipe().with_only(["mri"])
+    said: list[str] = []
+    for path, (first, *_) in ((file, names), (tmp_path / "splits_final.json#1", names[1:])):
+        split = read_split(path, ["mri"])
+        loaded = training_data.load(
+            only,
+            {"mri": data["mri"]},
+            tmp_path / "store",
+            split=split,
+            workers=0,
+            remark=lambda _, problems: said.append(problems[0].kind),
+        )
+        assert min(case.patient for case in loaded.train["mri"]) == first
+        assert len(loaded.train["mri"]) == 3
+        assert len(loaded.validation["mri"]) == 1
+    assert "no-test-patient" in said
+    with pytest.raises(DataError, match=r"has 2 folds, counted from 0; there is no fold 2"):
+        read_split(tmp_path / "splits_final.json#2", ["mri"])
+    with pytest.raises(DataError, match=r"of one data set; but the modalities are mri and ct.*--only"):
+        read_split(file, ["mri", "ct"])
 
 
 @pytest.mark.parametrize(
@@ -172,6 +213,44 @@ def test_cases_without_truth_are_left_out_and_counted(tmp_path: Path) -> None:
     assert "no truth" in problem["message"]
     assert loaded.data["ct"]["without_truth"] == 0
     assert loaded.data["ct"]["problems"] == []
+
+
+def test_data_sets_are_looked_through_once_and_their_problems_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny_data(tmp_path, mri=4, ct=3)
+    (data["mri"] / "BraTS2021_00002" / "BraTS2021_00002_seg.nii.gz").unlink()
+    opened: list[Path] = []
+
+    def counted(path: Path, **options: Any) -> Any:
+        opened.append(path)
+        return open_dataset(path, **options)
+
+    for module in (training_data, datasets):
+        monkeypatch.setattr(module, "open_dataset", counted)
+    asked = [f"--data={name}={folder}" for name, folder in data.items()]
+    said: list[tuple[str, str]] = []
+    told: dict[str, str] = {}
+
+    def start(recipe: Any, folders: Any, out: Path, *, remark: Any, opened: Any, **_: Any) -> Any:
+        store = tmp_path / "store"
+        training_data.load(tiny_recipe(), folders, store, workers=0, remark=remark, opened=opened)
+        raise DataError("enough")
+
+    def note(name: str, problems: Any) -> None:
+        said.extend((name, problem.kind) for problem in problems)
+        told.update({problem.kind: problem.message for problem in problems})
+
+    monkeypatch.setattr("oncoseg.train.train", start)
+    monkeypatch.setattr("oncoseg.cli.terminal.note_problems", note)
+    assert cli.main(["train", "unified-mri-ct", *asked, "--out", str(tmp_path / "run")]) == 2
+    assert opened == [data["mri"], data["ct"]]
+    assert (
+        "the class tumour takes every label: necrotic core, oedema, enhancing tumour."
+        in told["joined-labels"]
+    )
+    assert """--classes.tumour '["enhancing tumour"]' or""" in told["joined-labels"]
+    assert ("mri", "missing-mask") in said
 
 
 def test_a_case_that_the_given_split_leaves_out_may_be_unfit(tmp_path: Path) -> None:

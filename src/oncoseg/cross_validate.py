@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from oncoseg import folds as drawing
@@ -32,7 +33,9 @@ def train_folds(
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
     accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: training_data.Remark | None = None,
+    opened: training_data.Opened | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Draw folds of all patients with a mask, and train a network for each.
@@ -52,7 +55,9 @@ def train_folds(
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation.
         accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
+        channels: modality → channel → what its series are called; see `training_data.load`.
         remark: called for each modality with what is doubtful about its images.
+        opened: called for each modality with what was found in its data set.
         tell: called with a sentence before every fold.
 
     Returns:
@@ -77,7 +82,9 @@ def train_folds(
             workers=workers,
             progress=prepare_progress,
             accept_implausible=accept_implausible,
+            channels=channels,
             remark=remark,
+            opened=opened,
         )
         splits = drawing.draw(prepared, folds, recipe.split.validation, recipe.training.seed)
         _chosen(fold, len(splits))

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ TEMPORARY_MARK = ".partial-"
 
 After it come the machine (hashed) and the process that write it, a random part, and the final name.
 """
+
+LARGEST_JSON_BYTES = 64 << 20
+"""No JSON file is read that is larger: the index of a hundred thousand cases has a third of it."""
 
 SYNTHETIC_NOTE = "SYNTHETIC.txt"
 """A file of this name says that the images in and below its folder were made up and show no patient."""
@@ -88,6 +92,25 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def read_json(path: Path) -> Any:
+    """Read a JSON file that may come from anywhere.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, larger than `LARGEST_JSON_BYTES`, no JSON, or nested too deeply.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("it is no regular file")
+    with path.open("rb") as file:
+        data = file.read(LARGEST_JSON_BYTES + 1)
+    if len(data) > LARGEST_JSON_BYTES:
+        raise ValueError(f"it is larger than {LARGEST_JSON_BYTES >> 20} MiB")
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_file(path) as temporary:
@@ -144,6 +167,18 @@ def filled(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # something is in it
             folder.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def scratch_folder(what: str) -> Iterator[Path]:
+    """Give a folder among the system's temporary ones that only this user can read; delete it at the end.
+
+    Those that killed processes left are deleted, too: they may hold images of patients.
+    """
+    remove_leftovers(Path(tempfile.gettempdir()))
+    prefix = f"{TEMPORARY_MARK}{machine()}-{os.getpid()}-{what}-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        yield Path(folder)
 
 
 def remove_leftovers(folder: Path) -> None:

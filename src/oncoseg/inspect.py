@@ -5,11 +5,11 @@ command line's work.
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from oncoseg import plausibility
 from oncoseg.datasets import DATASETS, open_dataset
 from oncoseg.datasets.base import Case, Problem
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.io import ImageRef, read, read_channels, remarks
+from oncoseg.io import ImageRef, read, read_channels, remarks, voxel_bytes
 from oncoseg.io.checks import NonFiniteError
 from oncoseg.plausibility import Doubt
+from oncoseg.processes import processes_within
 from oncoseg.volume import MM3_PER_ML, Volume, check_same_grid, to_canonical
 
 MAJORITY = 0.5
@@ -28,6 +29,15 @@ MAJORITY = 0.5
 
 LARGEST_LABEL = 65535
 """Labels above it, or below 0, are counted the slow way."""
+
+COUNTED_AT_A_TIME = 1 << 22
+"""Voxels, as numpy takes eight bytes for each while it counts."""
+
+COPIES = 3.0
+"""Memory for looking at a case, in times of its voxels, images and masks together."""
+
+SMALLEST_GIB = 0.01
+"""What looking at any case takes."""
 
 MOST_THREADS = 8
 """More do not help, as they wait for the disk, and each holds one case's volumes."""
@@ -115,6 +125,10 @@ class Inspection:
         return asdict(self)
 
 
+MOST_LABELS = 255
+"""A mask with more values is said to be an image."""
+
+
 @dataclass(frozen=True)
 class _Looked:
     """A row with its problems, the content hash of each channel, and what is doubtful about the images."""
@@ -128,30 +142,38 @@ class _Looked:
 def inspect_dataset(
     path: Path,
     layout: str | None = None,
+    channels: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    scanning: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Read every voxel of a data set and report.
 
     Args:
         path: the data set's folder.
         layout: a name in DATASETS; None recognises it.
+        channels: of a DICOM folder, channel → what its series are called; see `open_dataset`.
         progress: called with the cases done and their total after each case.
         workers: cases read at a time, each in a thread; None takes one per processor, at most
-            `MOST_THREADS`. Memory is bounded by the volumes of this many cases.
+            `MOST_THREADS`, and no more than fit into memory, judged by the first case.
+        scanning: before, called with the files looked through and their total; see `open_dataset`.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout.
     """
-    scan = open_dataset(path, layout)
+    scan = open_dataset(path, layout, channels=channels, progress=scanning)
     looked: list[_Looked] = []
-    with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, MOST_THREADS)) as pool:
+    stopping = Event()
+    if progress:
+        progress(0, len(scan.cases))
+    with ThreadPoolExecutor(workers or _threads(scan.cases)) as pool:
         try:
-            for one in pool.map(_look, scan.cases):
+            for one in pool.map(lambda case: _look(case, stopping), scan.cases):
                 looked.append(one)
                 if progress:
                     progress(len(looked), len(scan.cases))
         except BaseException:
+            stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     rows = tuple(one.row for one in looked)
@@ -163,17 +185,30 @@ def inspect_dataset(
     return Inspection(scan.layout, title, len(rows), patients, rows, tuple(problems), remarks)
 
 
-def _look(case: Case) -> _Looked:
-    images, image_problems = _read_images(case)
-    masks, mask_problems = _read_masks(case)
+def _threads(cases: Sequence[Case]) -> int:
+    """How many cases to look at together, of such a size as the first."""
+    refs = [*cases[0].images.values(), *cases[0].masks] if cases else []
+    try:
+        voxels_gib = sum(map(voxel_bytes, refs)) / 2**30
+    except DataError:
+        voxels_gib = 0.0  # it is told of when its turn comes
+    return processes_within(None, None, max(COPIES * voxels_gib, SMALLEST_GIB), MOST_THREADS)
+
+
+def _look(case: Case, stopping: Event) -> _Looked:
+    images, image_problems = _read_images(case, stopping)
+    masks, mask_problems = _read_masks(case, stopping)
     first = dict(list(images.items())[:1])
     constant = [channel for channel, volume in images.items() if volume.array.min() == volume.array.max()]
     usable = [mask for mask in masks.values() if mask.grid == next(iter(masks.values())).grid]
+    _check_going_on(stopping)
+    counted = [_count_values(mask.array) for mask in usable]
+    _check_going_on(stopping)
     problems = [
         *(*image_problems, *mask_problems),
         *(*_grid_problems(case.id, images), *_grid_problems(case.id, first | masks)),
         *(_constant(case.id, channel, images[channel]) for channel in constant),
-        *_label_problems(case, usable),
+        *_label_problems(case, counted),
         *_odd_headers(case),
     ]
     doubts: list[Doubt] = []
@@ -181,10 +216,10 @@ def _look(case: Case) -> _Looked:
         voxels = {channel: volume.array for channel, volume in images.items() if channel not in constant}
         doubts = plausibility.doubts(plausibility.look(next(iter(first.values())), voxels), True)
     hashes = {channel: _content_hash(images[channel]) for channel in images if channel not in constant}
-    return _Looked(_row(case, images, usable), problems, hashes, doubts)
+    return _Looked(_row(case, images, usable, counted), problems, hashes, doubts)
 
 
-def _read_images(case: Case) -> tuple[dict[str, Volume], list[Problem]]:
+def _read_images(case: Case, stopping: Event) -> tuple[dict[str, Volume], list[Problem]]:
     """The channels that can be read; those that share files are read at once."""
     groups: dict[tuple[Path, ...], dict[str, ImageRef]] = {}
     for channel, ref in case.images.items():
@@ -192,6 +227,7 @@ def _read_images(case: Case) -> tuple[dict[str, Volume], list[Problem]]:
     images: dict[str, Volume] = {}
     problems = []
     for refs in groups.values():
+        _check_going_on(stopping)
         try:
             joined = read_channels(refs)
         except DataError as error:
@@ -201,10 +237,11 @@ def _read_images(case: Case) -> tuple[dict[str, Volume], list[Problem]]:
     return {channel: images[channel] for channel in case.images if channel in images}, problems
 
 
-def _read_masks(case: Case) -> tuple[dict[str, Volume], list[Problem]]:
+def _read_masks(case: Case, stopping: Event) -> tuple[dict[str, Volume], list[Problem]]:
     masks: dict[str, Volume] = {}
     problems = []
     for number, ref in enumerate(case.masks):
+        _check_going_on(stopping)
         try:
             mask = read(ref)
         except DataError as error:
@@ -216,6 +253,12 @@ def _read_masks(case: Case) -> tuple[dict[str, Volume], list[Problem]]:
             continue
         masks[f"mask {number}"] = mask
     return masks, problems
+
+
+def _check_going_on(stopping: Event) -> None:
+    """Leave a case of which nobody waits for the result any more: the program ends only after its threads."""
+    if stopping.is_set():
+        raise CancelledError
 
 
 def _unreadable(case_id: str, what: str, error: DataError) -> Problem:
@@ -240,11 +283,10 @@ def _constant(case_id: str, channel: str, volume: Volume) -> Problem:
     return Problem("constant-image", case_id, f"{text} Export it again, or leave the case out.")
 
 
-def _label_problems(case: Case, masks: list[Volume]) -> list[Problem]:
-    if not masks:
+def _label_problems(case: Case, counted: list[dict[int, int]]) -> list[Problem]:
+    if not counted:
         return []
-    counts = [_count_values(mask.array) for mask in masks]
-    values = sorted(set().union(*counts) - {0})
+    values = sorted(set().union(*counted) - {0})
     if not values:
         text = f"{case.id}: the mask is empty, no reader marked a voxel; check that it belongs to this case."
         return [Problem("empty-mask", case.id, text)]
@@ -253,7 +295,12 @@ def _label_problems(case: Case, masks: list[Volume]) -> list[Problem]:
         return []
     declared = ", ".join(map(str, (0, *case.labels)))
     text = f"{case.id}: the mask holds the value {_shown(unexpected)}; expected only {declared}."
-    return [Problem("unexpected-label", case.id, f"{text} Relabel it, or check that it is the right file.")]
+    if len(values) > MOST_LABELS:
+        text += f" An image has so many values ({len(values)}): check that image and mask are not exchanged."
+    else:
+        text += " Relabel it, name the value where the data set names its labels (such as labels.json beside "
+        text += "a table), or check that it is the right file."
+    return [Problem("unexpected-label", case.id, text)]
 
 
 def _odd_headers(case: Case) -> list[Problem]:
@@ -271,7 +318,9 @@ def _odd_headers(case: Case) -> list[Problem]:
     ]
 
 
-def _row(case: Case, images: Mapping[str, Volume], masks: list[Volume]) -> CaseRow:
+def _row(
+    case: Case, images: Mapping[str, Volume], masks: list[Volume], counted: list[dict[int, int]]
+) -> CaseRow:
     grid = next(iter(images.values()), None)
     row = CaseRow(
         id=case.id,
@@ -285,23 +334,22 @@ def _row(case: Case, images: Mapping[str, Volume], masks: list[Volume]) -> CaseR
     )
     if not masks:
         return row
-    votes = _votes([mask.array != 0 for mask in masks])
+    votes = _votes(mask.array != 0 for mask in masks)
     axial, _ = to_canonical(masks[0].with_array(votes > 0))
     return replace(
         row,
         readers_marking=sum(bool(mask.array.any()) for mask in masks),
-        labels=_labels(case, masks),
+        labels=_labels(case, masks, counted),
         union_voxels=int(np.count_nonzero(votes)),
         majority_voxels=int(np.count_nonzero(votes >= MAJORITY * len(masks))),
         foreground_slices=int(axial.array.any(axis=(0, 1, 2)).sum()),
     )
 
 
-def _labels(case: Case, masks: list[Volume]) -> tuple[LabelCount, ...]:
-    counts = _count_values(masks[0].array)
+def _labels(case: Case, masks: list[Volume], counted: list[dict[int, int]]) -> tuple[LabelCount, ...]:
+    counts = dict(counted[0])
     if len(masks) > 1:
-        values = set().union(*(_count_values(mask.array) for mask in masks))
-        counts = {value: _majority_count(masks, value) for value in values}
+        counts = {value: _majority_count(masks, value) for value in set().union(*counted) - {0}}
     volume_ml = _voxel_ml(masks[0])
     return tuple(
         LabelCount(value, case.labels.get(value), voxels, None if volume_ml is None else voxels * volume_ml)
@@ -311,12 +359,16 @@ def _labels(case: Case, masks: list[Volume]) -> tuple[LabelCount, ...]:
 
 
 def _majority_count(masks: list[Volume], value: int) -> int:
-    return int(np.count_nonzero(_votes([mask.array == value for mask in masks]) >= MAJORITY * len(masks)))
+    return int(np.count_nonzero(_votes(mask.array == value for mask in masks) >= MAJORITY * len(masks)))
 
 
-def _votes(marked: list[np.ndarray]) -> np.ndarray:
-    """How many of the readers marked each voxel."""
-    return np.asarray(np.sum(marked, axis=0, dtype=np.uint8))
+def _votes(marked: Iterable[np.ndarray]) -> np.ndarray:
+    """How many of the readers marked each voxel; summed one by one, in the memory of one more mask."""
+    first, *others = marked
+    votes = first.astype(np.uint8)
+    for mask in others:
+        votes += mask
+    return votes
 
 
 def _voxel_ml(volume: Volume) -> float | None:
@@ -330,7 +382,11 @@ def _count_values(array: np.ndarray) -> dict[int, int]:
     if array.min() < 0 or array.max() > LARGEST_LABEL:
         values, counts = np.unique(array, return_counts=True)
         return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
-    counts = np.bincount(array.ravel(order="K").astype(np.uint16))
+    flat = array.ravel(order="K")
+    blocks = (flat[start : start + COUNTED_AT_A_TIME] for start in range(0, flat.size, COUNTED_AT_A_TIME))
+    counts = np.zeros(LARGEST_LABEL + 1, np.int64)
+    for block in blocks:
+        counts += np.bincount(block.astype(np.uint16), minlength=LARGEST_LABEL + 1)
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 

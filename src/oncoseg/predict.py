@@ -24,7 +24,7 @@ from oncoseg import __version__, display, hardware, io, plausibility
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import disk_errors, new_folder, write_json
-from oncoseg.inputs import Job, find_jobs
+from oncoseg.inputs import Job, Opened, find_jobs
 from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.logits import probabilities
@@ -74,6 +74,7 @@ class CasePrediction(NamedTuple):
         letters: of the sides of an axial slice as it is shown; None where the orientation is unknown.
         ground: what `image` is and how bright it is shown, in words.
         classes: where the recipe has several.
+        axes_mm: of a grid that is sheared; see `Volume.sheared_axes_mm`.
     """
 
     case_id: str
@@ -87,6 +88,7 @@ class CasePrediction(NamedTuple):
     letters: display.Letters | None = None
     ground: str = "image"
     classes: ClassMaps | None = None
+    axes_mm: np.ndarray | None = None
 
 
 class Predictor:
@@ -193,6 +195,7 @@ class Predictor:
             letters=display.letters(shown.affine_ras) if io.orientation_known(like) else None,
             ground=f"{channel}, {window.words}",
             classes=None if each is None else self._class_maps(truth, like.with_array(each)),
+            axes_mm=shown.sheared_axes_mm,
         )
 
     def _room_for_classes(self, grid: tuple[int, int, int]) -> np.ndarray | None:
@@ -209,10 +212,12 @@ class Predictor:
         out: Path,
         *,
         modality: str | None = None,
+        channels: Mapping[str, str] | None = None,
         formats: Sequence[str] = ("nifti",),
         probabilities: bool = False,
         accept_implausible: bool = False,
         progress: Progress | None = None,
+        opened: Opened | None = None,
     ) -> list[Path]:
         """Write a mask for every input on the input's own grid.
 
@@ -223,11 +228,14 @@ class Predictor:
             inputs: images, folders of images, cases or data sets.
             out: folder for the masks and `prediction.json`.
             modality: a name in the recipe's modalities; None decides by the channels.
+            channels: of DICOM folders, channel → what its series are called; see `open_dataset`.
             formats: of each mask, among `MASK_FORMATS`: `nifti` is `CASE.nii.gz`, class indices as uint8;
                 `seg` and `rtstruct` are `CASE_seg.dcm` and `CASE_rtstruct.dcm`, for DICOM images.
             probabilities: also write `CASE_probability.nii.gz` (float32), one per class if several.
             accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
             progress: called with (slices done, slices in all).
+            opened: called with each data set's folder and what was found in it, guesses and problems, before
+                anything is predicted.
 
         Returns:
             The masks' paths, in the order of the inputs and of the formats.
@@ -240,10 +248,11 @@ class Predictor:
         """
         for name in formats:
             masks.check_mask_format(name)
-        jobs = find_jobs(inputs, self.recipe, modality)
+        failures: dict[str, str] = {}
+        jobs = find_jobs(inputs, self.recipe, modality, channels=channels, opened=opened, failures=failures)
+        asked = len(jobs) + len(failures)
         files = {job.case.id: self._outputs(job, out, formats, probabilities) for job in jobs}
         _check_distinct(files.values())
-        failures: dict[str, str] = {}
         self._claim(out, jobs, failures)
         todo: dict[str, tuple[Job, int]] = {}
         for job in jobs:
@@ -262,7 +271,7 @@ class Predictor:
             before += slices
         _add_remarks(out, remarks)
         if failures:
-            raise failed_cases(list(failures.values()), len(jobs), f"predicted; the others are in {out}")
+            raise failed_cases(list(failures.values()), asked, f"predicted; the others are in {out}")
         return [path for outputs in files.values() for path in outputs.masks.values()]
 
     def _outputs(self, job: Job, out: Path, formats: Iterable[str], probabilities: bool) -> masks.Outputs:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from oncoseg.errors import RecipeError, RunError
-from oncoseg.files import write_json, write_text
+from oncoseg.files import read_json, write_json, write_text
 from oncoseg.recipe import FORMAT_VERSION, Recipe
 
 
@@ -150,7 +150,6 @@ class RunFolder:
                 "`oncoseg train --out` wrote."
             )
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return dict(values)
-        except (ValueError, TypeError) as error:
+            return dict(read_json(path))
+        except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error}). Restore it, or train again.") from error

@@ -1,11 +1,18 @@
 """Splits by patient: who is trained on, who chooses the checkpoint, who is tested."""
 
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from oncoseg.datasets.base import Case
+from oncoseg.datasets.folders import safe_id
 from oncoseg.errors import DataError, nearest
+from oncoseg.files import read_json
+
+FOLD = re.compile(r"(?P<file>.+)#(?P<fold>\d+)")
+"""A fold of a file of nnU-Net's."""
 
 PARTS = ("train", "validation", "test")
 """The sides of a split, in order."""
@@ -76,6 +83,48 @@ def to_json(split: Mapping[str, Iterable[Case]]) -> dict[str, dict[str, list[str
         for case in cases:
             listed[part].setdefault(case.patient, []).append(case.id)
     return listed
+
+
+def read_split(path: Path, modalities: Sequence[str]) -> dict[str, Any]:
+    """Read a split file: a run folder's `split.json`, or nnU-Net's `splits_final.json`.
+
+    Args:
+        path: the file; of nnU-Net's, `FILE#2` is the third fold, and the first is taken without a number. A
+            fold has nobody to test.
+        modalities: the recipe's; nnU-Net's folds are of one data set and so of one modality.
+
+    Returns:
+        Modality → part → patient → case ids, for `from_json`; nnU-Net's folds do not name patients.
+
+    Raises:
+        DataError: not readable, not of that form, no such fold, or folds for several modalities.
+    """
+    match = None if path.exists() else FOLD.fullmatch(path.name)
+    file, fold = (path.with_name(match["file"]), int(match["fold"])) if match else (path, 0)
+    try:
+        found = read_json(file)
+        return _fold(file, found, fold, modalities) if isinstance(found, list) else dict(found["modalities"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it has another form"
+        reason = str(error) if isinstance(error, ValueError) else reason
+        raise DataError(
+            f"Cannot read the split {file} ({reason}); expected a file like a run folder's split.json: "
+            '{"modalities": {"mri": {"train": {"PATIENT": ["CASE"]}, "validation": …, "test": …}}}, or '
+            "nnU-Net's splits_final.json."
+        ) from error
+
+
+def _fold(file: Path, folds: Sequence[Any], fold: int, modalities: Sequence[str]) -> dict[str, Any]:
+    if len(modalities) != 1:
+        raise DataError(
+            f"{file} holds nnU-Net's folds, which are of one data set; but the modalities are "
+            f"{' and '.join(modalities)}. Choose one with --only."
+        )
+    if fold >= len(folds):
+        raise DataError(f"{file} has {len(folds)} folds, counted from 0; there is no fold {fold}.")
+    sides = {"train": folds[fold]["train"], "validation": folds[fold]["val"]}
+    named = {part: {"": [safe_id(case) for case in cases]} for part, cases in sides.items()}
+    return {modalities[0]: {**named, "test": {}}}
 
 
 def from_json(listed: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, list[Case]]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from oncoseg.errors import DataError, RunError
 from oncoseg.files import sha256_of_file, sha256_of_json, write_json
+from oncoseg.io.checks import check_regular
 from oncoseg.plausibility import Look
 
 SLICES_FILE, DESCRIPTION_FILE, HASHES_FILE = "slices.b2nd", "case.json", "hashes.json"
@@ -181,6 +182,7 @@ class FileHashes:
 
     def _of_one(self, path: Path) -> str:
         place = sha256_of_json(str(path.absolute()))
+        check_regular(path)
         try:
             state = path.stat()
             known = self._known.get(place)

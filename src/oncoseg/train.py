@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from oncoseg.locks import locked
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.split import read_split
 from oncoseg.training import checkpoints, schedules
 from oncoseg.training import data as training_data
 from oncoseg.training.loop import Outcome, Status, Training, losses_of, optimiser_of
@@ -31,7 +33,9 @@ def train(
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
     accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: training_data.Remark | None = None,
+    opened: training_data.Opened | None = None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -40,12 +44,14 @@ def train(
         data: modality → folder of its data set.
         out: the run folder; new or empty.
         store: the prepared store; None for the one in the user's cache.
-        split_file: a `split.json` to use instead of drawing a split.
+        split_file: a `split.json` to use instead of drawing a split, or nnU-Net's folds; see `read_split`.
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation.
         accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
+        channels: modality → channel → what its series are called; see `training_data.load`.
         remark: called for each modality with what is doubtful about its images.
+        opened: called for each modality with what was found in its data set.
 
     Raises:
         RunError: `out` holds something or cannot be written, or the loss is not finite any more.
@@ -55,7 +61,7 @@ def train(
     entered = time.monotonic()
     check_recipe(recipe)
     training_data.check_modalities(recipe, data)
-    given = training_data.read_split(split_file) if split_file else None
+    given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
     run = RunFolder(new_folder(out, "The run folder"))
     try:
         loaded = training_data.load(
@@ -66,7 +72,9 @@ def train(
             workers=workers,
             progress=prepare_progress,
             accept_implausible=accept_implausible,
+            channels=channels,
             remark=remark,
+            opened=opened,
         )
         training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
     except BaseException:
@@ -130,6 +138,7 @@ def resume(
             workers=workers,
             progress=prepare_progress,
             accept_implausible=any(record.get("accept_implausible") for record in records.values()),
+            channels={name: record.get("channels", {}) for name, record in records.items()},
         )
         for name, record in records.items():
             if loaded.data[name]["fingerprint"] != record["fingerprint"]:

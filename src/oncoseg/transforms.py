@@ -58,7 +58,9 @@ def _substitute(
     if used not in (*available, ZEROS):
         raise DataError(
             f"Channel {channel} is missing and so is its substitute {used}; got {', '.join(available)}. "
-            f"Add either file, or name another substitute in the recipe, such as `{ZEROS}`."
+            f"Add either file, or train with another substitute, such as "
+            f"--modalities.NAME.substitutes.{channel} {ZEROS}, where NAME is the modality's; or without the "
+            "channel, by --modalities.NAME.channels."
         )
     return used
 

@@ -67,6 +67,14 @@ class Volume:
         i, j, k = np.abs(np.diag(np.linalg.qr(self.affine_ras[:3, :3], mode="r"))).tolist()
         return i, j, k
 
+    @property
+    def sheared_axes_mm(self) -> np.ndarray | None:
+        """Where a step along i, j and k leads, in RAS+ mm (the columns of a 3×3); None if perpendicular.
+
+        For distances where slices are shifted against each other, of which `spacing_mm` says nothing.
+        """
+        return self.affine_ras[:3, :3] if is_sheared(self) else None
+
     def with_array(self, array: np.ndarray) -> "Volume":
         """The same grid with other voxels (axes `c i j k`, same i j k)."""
         if array.shape[1:] != self.grid:

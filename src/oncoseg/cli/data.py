@@ -13,11 +13,18 @@ from oncoseg.errors import DataError, nearest
 if TYPE_CHECKING:
     from oncoseg.inspect import CaseRow
 
+Chosen = Annotated[list[str] | None, Parameter(name="--channel", negative="")]
+"""The flags `--channel NAME=SERIES`, for `parse_channels`."""
+
 PREPARE_FLAGS = (
-    *("data", "only", "store", "workers", "memory-gib", "accept-implausible"),
+    *("data", "only", "channel", "store", "workers", "memory-gib", "accept-implausible"),
     *("help", "debug"),
 )
 """The flags of `prepare` besides a recipe's fields."""
+
+
+MOST_LABELS = 8
+"""Label values of a case that its row shows; an image that is given as a mask has thousands."""
 
 
 def inspect(
@@ -25,6 +32,8 @@ def inspect(
     /,
     *,
     layout: str | None = None,
+    channel: Chosen = None,
+    key_file: Path | None = None,
     json: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
     """Look at every image of a data set: what it holds, and every problem.
@@ -32,18 +41,27 @@ def inspect(
     Args:
         path: The data set's folder, as it was downloaded, or a table of cases (CSV, TSV).
         layout: How it lies on disk, such as brats; recognised by itself when left out.
+        channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
+            T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
+            Then nothing is guessed. See docs/dicom.md.
+        key_file: Of a DICOM folder, write which PatientID and files are behind each case's name to this
+            file, which must not go with any data.
         json: Also write everything found to this file.
     """
     from oncoseg.files import write_json
     from oncoseg.inspect import inspect_dataset
 
-    with terminal.progress("reading") as progress:
-        found = inspect_dataset(path, layout, progress=progress)
+    if key_file is not None:
+        _write_key(key_file, path, layout, parse_channels(channel))
+    with terminal.progress_in_steps("looking through files", "reading") as (scanning, progress):
+        found = inspect_dataset(
+            path, layout, channels=parse_channels(channel), progress=progress, scanning=scanning
+        )
     terminal.say(f"{path}: {found.title} (layout {found.layout})")
     terminal.say(f"{found.case_count} cases of {found.patient_count} patients")
     for remark in found.remarks:
         terminal.say(remark)
-    columns = ("case", "patient", "channels", "voxels", "spacing mm", "readers", "labels", "tumour slices")
+    columns = ("case", "patient", "channels", "voxels", "spacing mm", "readers", "labels", "marked slices")
     classes = ("class",) if any(row.target for row in found.cases) else ()
     cells = [[*_case_cells(row), *([row.target] if classes else [])] for row in found.cases]
     terminal.print_table(None, (*columns, *classes), cells)
@@ -87,6 +105,7 @@ def prepare(
     *,
     data: list[str],
     only: list[str] | None = None,
+    channel: Chosen = None,
     store: Path | None = None,
     workers: int | None = None,
     memory_gib: float | None = None,
@@ -101,6 +120,8 @@ def prepare(
         recipe: A recipe's name, or the path of a recipe's JSON file.
         data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
         only: A modality to prepare without the others; may be repeated.
+        channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
+            T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
         store: The prepared store; in your cache folder when left out.
         workers: Processes; one per processor when left out, or fewer if memory is short.
         memory_gib: Memory for all of them together; half of what is free, at most 8, when left out.
@@ -115,6 +136,7 @@ def prepare(
 
     chosen = changed(open_recipe(recipe), fields, PREPARE_FLAGS, only)
     folders = parse_data(data)
+    channels = training_data.channels_by_modality(chosen, parse_channels(channel))
     store = store or training_data.default_store()
     rows = []
     for name, folder in folders.items():
@@ -122,10 +144,9 @@ def prepare(
             training_data.check_modalities(chosen, folders)
         modality = chosen.modalities[name]
         settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
-        scan = open_dataset(folder)
-        for remark in scan.remarks:
-            terminal.note(f"{name}: {remark}")
-        terminal.note_problems(name, scan.problems)
+        with terminal.progress(f"looking through {name}") as scanning:
+            scan = open_dataset(folder, channels=channels.get(name), progress=scanning)
+        terminal.note_found(name, scan)
         cases = [case for case in scan.cases if case.masks]
         if without := len(scan.cases) - len(cases):
             terminal.note(f"{name}: {without} cases without a mask are left out")
@@ -136,6 +157,25 @@ def prepare(
         rows.append((name, len(prepared), sum(len(case) for case in prepared)))
     terminal.print_table(None, ("modality", "cases", "slices"), rows, right=2)
     terminal.say(f"Prepared store: {store}")
+
+
+def parse_channels(given: Sequence[str] | None) -> dict[str, str]:
+    """Read `--channel NAME=SERIES` flags.
+
+    Raises:
+        DataError: one without a name or a series, or a channel given twice.
+    """
+    chosen: dict[str, str] = {}
+    for text in given or []:
+        name, equals, series = (part.strip() for part in text.partition("="))
+        if not (name and equals and series):
+            raise DataError(
+                f'Expected --channel NAME=SERIES, for example --channel T1="t1 mprage"; got --channel {text}.'
+            )
+        if name in chosen:
+            raise DataError(f"--channel {name}= is given twice; expected one series for each channel.")
+        chosen[name] = series
+    return chosen
 
 
 def parse_data(given: Sequence[str], flag: str = "--data") -> dict[str, Path]:
@@ -155,11 +195,27 @@ def parse_data(given: Sequence[str], flag: str = "--data") -> dict[str, Path]:
     return folders
 
 
+def _write_key(key_file: Path, path: Path, layout: str | None, channels: dict[str, str]) -> None:
+    from oncoseg.datasets import dicom_key, open_dataset
+
+    dicom_key.check_new(key_file, path)
+    scan = open_dataset(path, layout, channels=channels)
+    if scan.layout != "dicom_folder":
+        raise DataError(
+            f"{path} has the layout {scan.layout}, whose cases have the names of its files; expected a DICOM "
+            "folder for --key-file."
+        )
+    dicom_key.write_key(key_file, scan.cases)
+    terminal.note(f"Written: {key_file}, which names patients; keep it apart from images and masks")
+
+
 def _case_cells(row: "CaseRow") -> list[Any]:
     labels = [
         f"{label.value} {label.name or 'unexpected'} {_amount(label.voxels, label.volume_ml)}"
-        for label in row.labels
+        for label in row.labels[:MOST_LABELS]
     ]
+    if len(row.labels) > MOST_LABELS:
+        labels.append(f"and {len(row.labels) - MOST_LABELS} other values")
     return [
         row.id,
         row.patient,

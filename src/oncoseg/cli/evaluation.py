@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from oncoseg.cli import terminal
 from oncoseg.cli.data import parse_data
 from oncoseg.cli.runs import kept, prediction_changes
-from oncoseg.cli.scores import faults, print_contest, print_mask_scores, print_scores
+from oncoseg.cli.scores import faults, left_out, print_contest, print_mask_scores, print_scores
 from oncoseg.errors import DataError, RunError
 
 NAMED_OUTCOMES = ("undefined", "computed", "forfeit", "diagonal")
@@ -278,7 +278,9 @@ def _evaluation_in(path: Path, split: str) -> Path:
 def agreement(dataset: Path, /, *, out: Path, consensus: float = 0.5, workers: int | None = None) -> None:
     """Compare the readers of a data set with each other: the ceiling for any system.
 
-    Every two readers, and every reader with the consensus of the others; the patient is the unit.
+    Every two readers, and of three or more every reader with the consensus of the others; the patient is the
+    unit. Cases that cannot be used are left out; the exit code is then 2, after all scores are written.
+    Stopped, the same command goes on where it was.
 
     Args:
         dataset: A data set whose cases have several masks.
@@ -292,4 +294,8 @@ def agreement(dataset: Path, /, *, out: Path, consensus: float = 0.5, workers: i
     with terminal.progress("comparing readers") as progress:
         result = reader_agreement(dataset, out, share=consensus, workers=workers, progress=progress)
     print_mask_scores(result.summary)
+    for remark in result.summary["remarks"]:
+        terminal.say(remark)
     terminal.say(f"Agreement: {write_evaluation(result.folder)}")
+    if unusable := result.summary["left_out"]:
+        raise DataError(left_out(unusable))

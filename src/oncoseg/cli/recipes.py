@@ -1,6 +1,7 @@
 """The commands about recipes: `oncoseg recipes`, `recipes show`, `recipes describe`; and reading one."""
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,6 +79,7 @@ def open_recipe(name: str) -> "Recipe":
     Raises:
         RecipeError: neither a known name nor a readable recipe.
     """
+    from oncoseg.files import read_json
     from oncoseg.recipe import Recipe
     from oncoseg.recipes import get_recipe
 
@@ -86,7 +88,10 @@ def open_recipe(name: str) -> "Recipe":
         return get_recipe(name)
     if not path.is_file():
         raise RecipeError(f"The recipe file {path} does not exist; give a recipe's JSON file or its name.")
-    return Recipe.from_json(path.read_text(encoding="utf-8"))
+    try:
+        return Recipe.from_json(json.dumps(read_json(path)))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"Expected a recipe as JSON in {path}, but {error}.") from error
 
 
 def changed(
@@ -107,8 +112,14 @@ def changed(
 
     changes = fields.from_tokens(tree)
     fields.check_flags(recipe, changes, others)
-    recipe = recipe.with_changes(changes)
-    return recipe.with_only(only) if only else recipe
+    if not only:
+        return recipe.with_changes(changes)
+    # first, so that what is kept may change in a way that does not fit what is not
+    part = recipe.with_only(only)
+    left_out = tuple(f"modalities.{name}." for name in recipe.modalities if name not in part.modalities)
+    return part.with_changes(
+        {field: value for field, value in changes.items() if not field.startswith(left_out)}
+    )
 
 
 def print_fields(name: str | None) -> None:

@@ -1,6 +1,5 @@
 """The commands about runs: `oncoseg train`, `predict`, `report`, `demo`."""
 
-import contextlib
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,21 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from oncoseg.cli import terminal
-from oncoseg.cli.data import parse_data
+from oncoseg.cli.data import Chosen, parse_channels, parse_data
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
-from oncoseg.errors import DataError, RunError
+from oncoseg.errors import RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
     from oncoseg.training.loop import Outcome
 
 TRAIN_FLAGS = (
-    *("data", "only", "out", "resume", "extend", "folds", "fold"),
+    *("data", "only", "channel", "out", "resume", "extend", "folds", "fold"),
     *("store", "split", "workers", "accept-implausible"),
     *("help", "debug"),
 )
 """The flags of `train` besides a recipe's fields."""
+
+NOT_FOR_PREDICTING = (
+    "missing-mask",
+    "missing-mask-slice",
+    "unused-annotation",
+    "surplus-readers",
+    "leaking-split",
+)
+"""Problems of a data set that do not matter to who predicts it."""
 
 UNFINISHED = 75
 """Exit code of a training whose time budget is spent: go on later (EX_TEMPFAIL of BSD's sysexits)."""
@@ -39,6 +47,7 @@ def train(
     out: Path,
     data: list[str] | None = None,
     only: list[str] | None = None,
+    channel: Chosen = None,
     resume: bool = False,
     extend: int | None = None,
     folds: int | Literal["patients"] | None = None,
@@ -58,6 +67,9 @@ def train(
         out: The run folder, or that of a cross-validation: new, or with --resume the one to go on with.
         data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
         only: A modality to train on without the others; may be repeated.
+        channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
+            T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
+            Then nothing is guessed, and the run keeps to it.
         resume: Go on with a run that was stopped, with its own recipe, data and split.
         extend: With --resume, epochs to add to a finished run, with a learning-rate schedule of their own;
             the recipe in the run folder keeps them.
@@ -65,7 +77,8 @@ def train(
             within the folder; patients leaves out one patient in each.
         fold: Of a cross-validation, train this fold only, from 1, such as in one of several processes.
         store: The prepared store; in your cache folder when left out.
-        split_file: A split.json to use, such as another run's, instead of drawing one.
+        split_file: A split.json to use, such as another run's, instead of drawing one; or nnU-Net's
+            splits_final.json, of which FILE#2 is the third fold.
         workers: Processes for preparing; one per processor when left out.
         accept_implausible: Take images that cannot be what they are said to be, such as a CT without
             Hounsfield units.
@@ -75,6 +88,8 @@ def train(
     if resume:
         if folds is not None:
             raise RunError("A resumed cross-validation keeps its own folds; leave --folds out.")
+        if channel:
+            raise RunError("A resumed run keeps its own channels; leave --channel out, or start a new run.")
         return _resume(recipe, folders, only, out, store, split_file, workers, extend, fold, fields)
     if extend is not None:
         raise RunError("--extend adds epochs to a finished run; expected --resume with it.")
@@ -87,13 +102,11 @@ def train(
     if folds is not None and split_file is not None:
         raise RunError("--folds draws the sides of every fold; leave --split out, or --folds.")
     from oncoseg.cross_validate import train_folds
-    from oncoseg.datasets import open_dataset
     from oncoseg.train import train as start
+    from oncoseg.training.data import channels_by_modality
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
-    for name, folder in folders.items():
-        with contextlib.suppress(DataError):  # a folder that cannot be used at all is training's error
-            terminal.note_problems(name, open_dataset(folder).problems)
+    channels = channels_by_modality(chosen, parse_channels(channel))
     with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
         options: dict[str, Any] = {
             "store": store,
@@ -101,7 +114,9 @@ def train(
             "prepare_progress": preparing,
             "monitor": monitor,
             "accept_implausible": accept_implausible,
+            "channels": channels,
             "remark": terminal.note_problems,
+            "opened": terminal.note_found,
         }
         if folds is None:
             outcome = start(chosen, folders, out, split_file=split_file, **options)
@@ -117,6 +132,7 @@ def predict(
     *inputs: Path,
     out: Path,
     modality: str | None = None,
+    channel: Chosen = None,
     formats: Annotated[list[str] | None, Parameter(name="--format", negative="")] = None,
     probabilities: bool = False,
     threshold: float | None = None,
@@ -130,6 +146,9 @@ def predict(
         inputs: Images, folders of images, or data sets.
         out: The folder for the masks.
         modality: What the inputs are (mri, ct, …), where the run knows more than one.
+        channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
+            T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
+            Then nothing is guessed.
         formats: Of the masks: nifti, or for DICOM images also seg (DICOM Segmentation) and rtstruct (RT
             Structure Set); may be repeated. NIfTI when left out.
         probabilities: Also write the probability of tumour of every voxel.
@@ -151,10 +170,17 @@ def predict(
             inputs,
             out,
             modality=modality,
+            channels=parse_channels(channel),
             formats=formats or ("nifti",),
             probabilities=probabilities,
             accept_implausible=accept_implausible,
             progress=progress,
+            opened=lambda path, found: terminal.note_found(
+                # by its number, as the name of a patient's folder may be the patient's
+                "input" if len(inputs) == 1 else f"input {inputs.index(path) + 1}",
+                found,
+                NOT_FOR_PREDICTING,
+            ),
         )
     if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(

@@ -168,6 +168,12 @@ def faults(summary: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def left_out(unusable: Mapping[str, str]) -> str:
+    """The cases without which an agreement of readers had to do, each with the reason."""
+    title = f"{counted(len(unusable), 'case')} could not be used and had to be left out:"
+    return _listed(title, [f"{case}: {why}" for case, why in sorted(unusable.items())])
+
+
 def _listed(title: str, lines: Sequence[str]) -> str:
     more = len(lines) - SHOWN_FAILURES
     rest = [f"and {more} more; all are in summary.json"] if more > 0 else []

@@ -11,7 +11,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from oncoseg.datasets.base import Problem
+    from oncoseg.datasets.base import Problem, Scan
 
 WIDTH_OF_FILES = 120
 """Columns of what is written to a file or a pipe."""
@@ -72,6 +72,19 @@ def note_problems(
     for kind, found in kinds.items():
         more = f" (the first of {len(found)}{others})" if len(found) > 1 else ""
         note(f"{what}: [{kind}] {found[0].message}{more}")
+
+
+def note_found(what: str, found: "Scan", passed_over: Sequence[str] = ()) -> None:
+    """Print what was decided about a data set, such as guesses of channels, and what is wrong with it.
+
+    Args:
+        what: the modality or data set, as the user knows it.
+        found: in it.
+        passed_over: kinds of problems that do not matter here.
+    """
+    for remark in found.remarks:
+        note(f"{what}: {remark}")
+    note_problems(what, [problem for problem in found.problems if problem.kind not in passed_over])
 
 
 def print_error(message: str) -> None:

@@ -51,6 +51,7 @@ class Comparison(NamedTuple):
         cohen_d: d_z, mean over standard deviation of the differences; NaN where they do not vary.
         rank_biserial: matched-pairs rank-biserial correlation in [−1, 1]; NaN where no pair differs.
         share_a_better: share of pairs in which a is better, pairs without difference counted half.
+        unit: of the metric, as it stands in the sentence; empty where it has none.
     """
 
     a: str
@@ -71,6 +72,7 @@ class Comparison(NamedTuple):
     cohen_d: float
     rank_biserial: float
     share_a_better: float
+    unit: str = ""
 
     @property
     def n(self) -> int:
@@ -260,9 +262,11 @@ def _verdict(result: Comparison) -> str:
     if low is None:
         return _verdict_of_equal_differences(result, mean, p)
     if result.better is None:
-        return f"no difference shown between {a} and {b}: {a} − {b} = {mean:.3g} [{low:.3g}, {high:.3g}], {p}"
+        seen = _with_unit(f"{_number(mean)} [{_number(low)}, {_number(high)}]", result)
+        return f"no difference shown between {a} and {b}: {a} − {b} = {seen}, {p}"
     low, high = sorted((abs(low), abs(high)))
-    return f"{result.better} is better by {abs(mean):.3g} [{low:.3g}, {high:.3g}], {p}"
+    by = _with_unit(f"{_number(abs(mean))} [{_number(low)}, {_number(high)}]", result)
+    return f"{_better_than(result)} by {by}, {p}"
 
 
 def _verdict_of_equal_differences(result: Comparison, mean: float, p: str) -> str:
@@ -271,5 +275,20 @@ def _verdict_of_equal_differences(result: Comparison, mean: float, p: str) -> st
     if mean == 0:
         return f"no difference between {a} and {b} {each}"
     if result.better is None:
-        return f"no difference shown between {a} and {b}: {a} − {b} = {mean:.3g} {each}, {p}"
-    return f"{result.better} is better by {abs(mean):.3g} {each}, {p}"
+        seen = _with_unit(_number(mean), result)
+        return f"no difference shown between {a} and {b}: {a} − {b} = {seen} {each}, {p}"
+    return f"{_better_than(result)} by {_with_unit(_number(abs(mean)), result)} {each}, {p}"
+
+
+def _better_than(result: Comparison) -> str:
+    """Both are named: of three systems, `A is better` leaves open than which."""
+    other = result.b if result.better == result.a else result.a
+    return f"{result.better} is better than {other}"
+
+
+def _with_unit(number: str, result: Comparison) -> str:
+    return f"{number} {result.unit}" if result.unit else number
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from oncoseg import __version__, io
+from oncoseg.convert.folds import folds_of
 from oncoseg.convert.plan import BACKGROUND, Item, Plan
 from oncoseg.datasets.dataset_json import INDEX, PATIENTS
+from oncoseg.datasets.nnunet_raw import SPLITS
 from oncoseg.datasets.table import INDEX as TABLE
 from oncoseg.datasets.table import LABELS
 from oncoseg.files import write_json, write_text
@@ -28,6 +30,7 @@ class Format:
         images: which files a case's images make.
         mask: where a case's mask lies; of several readers, the one with this number.
         describe: writes the files that describe the whole, when every case is there.
+        folds: whether it says who trains and who validates.
     """
 
     title: str
@@ -36,10 +39,11 @@ class Format:
     images: Callable[[Item, Sequence[str]], Images]
     mask: Callable[[Item, int], str]
     describe: Callable[[Path, Plan, Sequence[Item]], None]
+    folds: bool = False
 
 
 def _part(item: Item) -> str:
-    return "Tr" if item.source.masks else "Ts"
+    return "Tr" if item.source.masks and item.part != "test" else "Ts"
 
 
 def _nnunet_images(item: Item, channels: Sequence[str]) -> Images:
@@ -62,7 +66,7 @@ def _nifti_images(item: Item, channels: Sequence[str]) -> Images:
 
 
 def _indexed_mask(item: Item, reader: int) -> str:
-    return f"labelsTr/{item.name}.nii.gz"
+    return f"labels{_part(item)}/{item.name}.nii.gz"
 
 
 def _nifti_mask(item: Item, reader: int) -> str:
@@ -70,7 +74,7 @@ def _nifti_mask(item: Item, reader: int) -> str:
 
 
 def _describe_nnunet(out: Path, plan: Plan, items: Sequence[Item]) -> None:
-    trained = [item for item in items if item.source.masks]
+    trained = [item for item in items if _part(item) == "Tr"]
     index: dict[str, Any] = {
         "channel_names": {str(number): channel for number, channel in enumerate(plan.channels)},
         "labels": {BACKGROUND: 0, **plan.labels},
@@ -84,6 +88,10 @@ def _describe_nnunet(out: Path, plan: Plan, items: Sequence[Item]) -> None:
         # nnU-Net's usual reader, SimpleITK, refuses axes that are not perpendicular
         index["overwrite_image_reader_writer"] = "NibabelIO"
     _write_patients(out, items)
+    if folds := folds_of(items):
+        write_json(out / SPLITS, folds)
+    else:
+        (out / SPLITS).unlink(missing_ok=True)
     write_json(out / INDEX, index)
 
 
@@ -141,12 +149,13 @@ def _origin() -> str:
 
 FORMATS: dict[str, Format] = {
     "nnunet": Format(
-        title="nnU-Net raw data: imagesTr/CASE_0000.nii.gz, labelsTr, imagesTs, dataset.json",
+        title="nnU-Net raw data: imagesTr/CASE_0000.nii.gz, labelsTr, imagesTs, dataset.json, folds",
         alike=True,
         several_readers=False,
         images=_nnunet_images,
         mask=_indexed_mask,
         describe=_describe_nnunet,
+        folds=True,
     ),
     "decathlon": Format(
         title="Medical Segmentation Decathlon: imagesTr/CASE.nii.gz (4D for several channels), dataset.json",

@@ -26,12 +26,14 @@ class Item:
         name: in the converted data.
         patient: likewise.
         site: likewise.
+        part: its side of a given split; empty without one.
     """
 
     source: Case
     name: str
     patient: str
     site: str | None
+    part: str = ""
 
 
 @dataclass(frozen=True)

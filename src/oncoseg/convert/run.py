@@ -4,12 +4,13 @@ import hashlib
 import hmac
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oncoseg import __version__, io
+from oncoseg.convert.folds import folds_of, parts_of
 from oncoseg.convert.formats import FORMATS
 from oncoseg.convert.names import pseudonyms, safe_patients, write_key
 from oncoseg.convert.plan import Item, Names, Plan, choose, join_labels
@@ -49,8 +50,9 @@ class Converted:
         cases: how many.
         patients: how many.
         plan: channels and labels.
-        left_out: cases without the channels asked for.
+        left_out: cases without the channels asked for, or that the split does not list.
         names: what became of the names.
+        folds: how many `splits_final.json` has; 0 where there is none.
     """
 
     scan: Scan
@@ -59,6 +61,7 @@ class Converted:
     plan: Plan
     left_out: tuple[str, ...]
     names: Names
+    folds: int
 
 
 def convert(
@@ -70,12 +73,14 @@ def convert(
     channels: Sequence[str] | None = None,
     consensus: float = 0.5,
     all_readers: bool = False,
+    split: Mapping[str, Any] | None = None,
     names: Names | None = None,
     salt: bytes | None = None,
     key_file: Path | None = None,
     workers: int | None = None,
     memory_gib: float | None = None,
     progress: Progress | None = None,
+    scanning: Progress | None = None,
 ) -> Converted:
     """Write a data set in another layout.
 
@@ -90,6 +95,8 @@ def convert(
         channels: only these, in this order; cases that lack one are left out. None for all.
         consensus: share of the readers, in (0, 1], that must mark a voxel.
         all_readers: write every reader's mask instead of their consensus, where the format can.
+        split: modality → part → patient → case ids, such as of a run, where the format says who trains (see
+            `folds.py`); cases with a mask that it does not list are left out.
         names: `keep` or `pseudonyms`; None keeps those that tell nothing of a patient by the layout (see
             `Layout.anonymous`), unless a salt or a key is given, and replaces all others.
         salt: of the pseudonyms; None takes this user's own.
@@ -97,19 +104,25 @@ def convert(
         workers: processes; None for one per processor, 0 for none besides this one.
         memory_gib: bound on the memory of all of them; see `processes_within`.
         progress: called with (cases done, cases in all).
+        scanning: before, called with (files done, files in all); see `open_dataset`.
 
     Raises:
         DataError: a data set or settings that cannot be used, before anything is written; or some cases,
             after all others are written.
         RunError: `out` holds something else, or cannot be written.
     """
-    form = _checked_format(to, consensus, all_readers)
+    form = _checked_format(to, consensus, all_readers, split is not None)
     _check_apart(path, out)
-    scan = open_dataset(path, layout)
-    chosen, wanted = choose(scan.cases, channels, form.alike)
+    scan = open_dataset(path, layout, progress=scanning)
+    parts = {} if split is None else parts_of(split, scan.cases)
+    used = [case for case in scan.cases if split is None or case.id in parts or not case.masks]
+    chosen, wanted = choose(used, channels, form.alike)
     names, salt = _names(scan.layout, names, salt, key_file)
     renamed = pseudonyms(chosen, salt) if salt else safe_patients(chosen)
-    items = [Item(old, new.id, new.patient, new.site) for old, new in zip(chosen, renamed, strict=True)]
+    items = [
+        Item(old, new.id, new.patient, new.site, parts.get(old.id, ""))
+        for old, new in zip(chosen, renamed, strict=True)
+    ]
     items.sort(key=lambda item: item.name)
     most = max(len(case.masks) for case in chosen)
     plan = Plan(wanted, join_labels(chosen), consensus, most if all_readers else min(most, 1))
@@ -127,9 +140,9 @@ def convert(
     if failures:
         raise failed_cases(list(failures.values()), len(items), f"converted; the others are in {out}")
     left_out = sorted({case.id for case in scan.cases} - {case.id for case in chosen})
-    return Converted(
-        scan, len(written), len({item.patient for item in written}), plan, tuple(left_out), names
-    )
+    folds = len(folds_of(written)) if form.folds else 0
+    patients = len({item.patient for item in written})
+    return Converted(scan, len(written), patients, plan, tuple(left_out), names, folds)
 
 
 def _check_apart(path: Path, out: Path) -> None:
@@ -168,7 +181,7 @@ def _names(
     return names, (salt or user_salt()) if names == "pseudonyms" else b""
 
 
-def _checked_format(to: str, consensus: float, all_readers: bool) -> Any:
+def _checked_format(to: str, consensus: float, all_readers: bool, split: bool) -> Any:
     if to not in FORMATS:
         raise DataError(f"Unknown format {to!r}; {nearest(to, FORMATS)}")
     if not 0 < consensus <= 1:
@@ -177,6 +190,8 @@ def _checked_format(to: str, consensus: float, all_readers: bool) -> Any:
         raise DataError(
             f"The format {to} has one mask a case; every reader's can be written with --to nifti."
         )
+    if split and not FORMATS[to].folds:
+        raise DataError(f"The format {to} does not say who trains; a split can be written with --to nnunet.")
     return FORMATS[to]
 
 
@@ -197,6 +212,7 @@ def _claim(writer: Writer, items: Sequence[Item], layout: str, names: Names, sal
         "readers": plan.readers,
         "names": names,
         "salt": _fingerprint(salt, "salt") if salt else None,
+        "split": _fingerprint(salt, *(f"{item.part} {item.name}" for item in items if item.part)),
     }
     record = _read_record(writer.out / RECORD)
     before: dict[str, str] = record.pop("cases", {})

@@ -64,6 +64,10 @@ class Scan:
     remarks: tuple[str, ...] = ()
 
 
+Progress = Callable[[int, int], None]
+"""Called with (files done, files in all)."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way in which a data set lies on disk.
@@ -73,6 +77,7 @@ class Layout:
         channels: every channel name the layout can offer; empty where each data set names its own.
         recognise: cheap; True when the folder looks like this layout.
         scan: describes every case below the folder.
+        watched: the same, and tells how far it is: where thousands of files are opened.
         index: a file that only data sets of an indexed layout have. Where it lies in the very folder that
             was given, it decides, whatever the names of the other files look like.
         anonymous: whether the names of cases and patients tell nothing of a patient, as publishers or a
@@ -85,3 +90,4 @@ class Layout:
     scan: Callable[[Path], Scan]
     index: str | None = None
     anonymous: bool = False
+    watched: Callable[[Path, Progress | None], Scan] | None = None

@@ -11,14 +11,12 @@ from oncoseg.datasets.base import Case, Problem
 from oncoseg.datasets.folders import GLANCE_FOLDERS, list_folder, walk
 from oncoseg.datasets.tables import read_table
 from oncoseg.errors import DataError
+from oncoseg.files import read_json
 
 INDEX = "dataset.json"
 
 PATIENTS = "patients.csv"
 """Beside the index, if wanted: columns case and patient, perhaps class and site, which the index lacks."""
-
-LARGEST_INDEX_BYTES = 64 << 20
-"""A larger file is no index."""
 
 DEPTH = 1
 """The index may lie in the given folder or in one below it."""
@@ -56,16 +54,14 @@ def read_index(root: Path) -> dict[str, Any]:
     """Read a folder's index.
 
     Raises:
-        DataError: it is missing, immense, or no JSON object.
+        DataError: it is missing, immense (see `read_json`), or no JSON object.
     """
     path = root / INDEX
     try:
-        if path.stat().st_size > LARGEST_INDEX_BYTES:
-            raise DataError(f"{path} is too large for an index of cases; check that it is the right file.")
-        index = json.loads(path.read_bytes())
+        index = read_json(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; expected the data set's index.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is damaged: {error}. Copy it again.") from error
     if not isinstance(index, dict):
         raise DataError(f"{path} is no index of a data set: expected a JSON object with labels and channels.")
@@ -103,7 +99,10 @@ def numbered_names(index: Mapping[str, Any], *keys: str) -> list[str]:
     try:
         ordered = [names[str(number)] for number in range(len(names))]
     except KeyError as error:
-        raise DataError(f"{keys[0]} of {INDEX} lacks {error}; expected the numbers from 0 on.") from error
+        raise DataError(
+            f"{keys[0]} of {INDEX} lacks {error}; expected the numbers from 0 on, each with its name, as in "
+            '{"0": "T1", "1": "T2"}.'
+        ) from error
     return [str(name) for name in ordered]
 
 

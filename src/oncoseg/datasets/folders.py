@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 
 from oncoseg.datasets.base import Case, Problem, Scan
@@ -11,14 +12,25 @@ GLANCE_FOLDERS = 64
 """How many folders recognising a layout may list."""
 
 
+SHOWN = 5
+"""How many values a message lists."""
+
+
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the sub folders, sorted; hidden ones and macOS leftovers are left out."""
+    """Names of the files and of the sub folders, sorted.
+
+    Hidden ones, macOS leftovers, pipes, sockets and devices are left out; links to nowhere count as files.
+    """
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith((".", "__MACOSX")):
-                (folders if entry.is_dir() else files).append(entry.name)
+            if entry.name.startswith((".", "__MACOSX")):
+                continue
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif entry.is_file() or not Path(entry).exists():
+                files.append(entry.name)
     return sorted(files), sorted(folders)
 
 
@@ -72,18 +84,21 @@ def numbered(names: list[str], pattern: re.Pattern[str]) -> dict[int, str]:
 
 def gap_problem(numbers: list[int], case: str) -> Problem | None:
     """A problem when slice numbers jump, as neighbouring slices are then not neighbours in the patient."""
-    missing = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
-    if not missing:
+    count = numbers[-1] - numbers[0] + 1 - len(numbers)
+    if not count:
         return None
+    # a name may hold any number: the missing ones are never listed as a whole
+    missing = (number for before, after in pairwise(numbers) for number in range(before + 1, after))
     return Problem(
         "slice-gap",
         case,
-        f"{case}: expected consecutive slices from {numbers[0]} to {numbers[-1]}, but {shortened(missing)} "
+        f"{case}: expected consecutive slices from {numbers[0]} to {numbers[-1]}, but "
+        f"{shortened(list(islice(missing, SHOWN)), count)} "
         "is missing. Restore it; without it slices are joined that are not neighbours.",
     )
 
 
-def shortened(values: Sequence[object], most: int = 5) -> str:
-    """At most a few values, and how many more there are."""
-    shown = ", ".join(str(value) for value in values[:most])
-    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"
+def shortened(values: Sequence[object], count: int | None = None, most: int = SHOWN) -> str:
+    """At most a few values, and how many more there are of all `count` (else of `values`)."""
+    shown, count = ", ".join(str(value) for value in values[:most]), count or len(values)
+    return shown if count <= most else f"{shown} and {count - most} more"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from oncoseg.datasets.base import Case, Layout, Problem, Scan
+from oncoseg.datasets.base import Case, Layout, Problem, Progress, Scan
 from oncoseg.datasets.folders import GLANCE_FOLDERS, collect, safe_id, walk
 from oncoseg.errors import DataError
 from oncoseg.io import ImageRef
@@ -69,14 +69,15 @@ def recognise(path: Path) -> bool:
     )
 
 
-def scan(path: Path) -> Scan:
-    """Describe every CT series."""
-    return collect("lidc_dicom", _described(path.resolve()))
+def scan(path: Path, progress: Progress | None = None) -> Scan:
+    """Describe every CT series; tells (files done, files in all) after each folder."""
+    return collect("lidc_dicom", _described(path.resolve(), progress))
 
 
-def _described(path: Path) -> Iterator[tuple[Case | None, list[Problem]]]:
+def _described(path: Path, progress: Progress | None) -> Iterator[tuple[Case | None, list[Problem]]]:
     files = [file for file in files_at(path) if not _is_hidden(file.relative_to(path))]
-    readings, problems = _readings([file for file in files if file.suffix.lower() == ".xml"])
+    texts = [file for file in files if file.suffix.lower() == ".xml"]
+    readings, problems = _readings(texts)
     if problems:
         yield None, problems
     groups: dict[Path, list[Path]] = defaultdict(list)
@@ -84,10 +85,19 @@ def _described(path: Path) -> Iterator[tuple[Case | None, list[Problem]]]:
         if file.suffix.lower() != ".xml":
             groups[_group(file)].append(file)
     count = processes_within(None, None, PROCESS_GIB, len(groups)) if len(groups) >= MANY_FOLDERS else 0
-    found = dict(run_each(_look, groups.items(), count, "scanning"))
+    found, done = {}, len(texts)
+    for folder, looked in run_each(_look, groups.items(), count, "scanning"):
+        found[folder] = looked
+        done += len(groups[folder])
+        if progress:
+            progress(done, len(files))
+    if readings and not any(each.scans for each in found.values()):
+        text = f"{len(readings)} series have readings (XML), but there is no CT image (DICOM). Add them."
+        yield None, [Problem("missing-image", None, text)]
     for folder in groups:
         for reason in found[folder].left_out:
-            yield None, [Problem("no-case", None, f"{folder}: a series is left out: {reason}.")]
+            text = f"{folder}: a series is left out: {reason.rstrip('.')}. Copy its files again."
+            yield None, [Problem("no-case", None, text)]
         yield from _named(found[folder].scans, readings)
 
 
@@ -236,6 +246,7 @@ LAYOUT = Layout(
     channels=("CT",),
     recognise=recognise,
     scan=scan,
+    watched=scan,
     anonymous=True,
 )
 """The layout `lidc_dicom`."""

@@ -4,7 +4,6 @@ Version 1 (`TaskNNN_Name`) as well. Isensee et al., 2021, https://doi.org/10.103
 https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,10 +24,14 @@ from oncoseg.datasets.dataset_json import (
 )
 from oncoseg.datasets.folders import collect, safe_id, shortened
 from oncoseg.errors import DataError
+from oncoseg.files import read_json
 from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, ImageRef, image_ref
 
 SPLITS = "splits_final.json"
 """nnU-Net's folds: a list of maps with the cases to train and to validate on."""
+
+TEST_LABELS = "labelsTs"
+"""Masks of the cases in `imagesTs`, where somebody kept them; nnU-Net does not read them, either."""
 
 COLOURS = 3
 """Channels that one colour image holds."""
@@ -76,15 +79,16 @@ def scan(path: Path) -> Scan:
     ending = _ending(index)
     described = [
         _describe(case, files, mask, channels, labels, needs_mask)
-        for case, files, mask, needs_mask in _found(root, index, ending)
+        for case, files, mask, needs_mask in _found(root, index, ending, len(channels))
     ]
     cases, of_patients = with_patients(root, (case for case, _ in described if case))
     found = collect("nnunet_raw", [(case, []) for case in cases])
     problems += [*of_patients, *(problem for _, of_case in described for problem in of_case)]
-    problems += [*_without_image(root, found.cases, ending), *_miscounted(index, found.cases)]
+    problems += [*_misnamed(root, index, ending, len(channels)), *_without_image(root, found.cases, ending)]
+    problems += _miscounted(index, found.cases)
     folds, remarks = _read_splits(root)
     problems += _leaking(folds, found.cases)
-    return Scan("nnunet_raw", found.cases, (*problems, *found.problems), remarks=remarks)
+    return Scan("nnunet_raw", found.cases, (*problems, *found.problems), remarks=(*remarks, *_withheld(root)))
 
 
 def read_labels(index: Mapping[str, Any]) -> tuple[dict[int, str], list[Problem]]:
@@ -131,7 +135,7 @@ def _ending(index: Mapping[str, Any]) -> str:
 
 
 def _found(
-    root: Path, index: Mapping[str, Any], ending: str
+    root: Path, index: Mapping[str, Any], ending: str, channels: int
 ) -> Iterable[tuple[str, Mapping[int, Path], Path | None, bool]]:
     """Case, its images by number, its mask if there is one, and whether it should have one."""
     if not ending.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)):
@@ -142,20 +146,56 @@ def _found(
         for case, entry in index["dataset"].items():
             yield case, *_listed(root, case, entry, listing), True
     else:
-        for case, files in _numbered(root / "imagesTr", ending, listing).items():
+        for case, files in _numbered(root, "imagesTr", ending, listing, channels).items():
             mask = root / "labelsTr" / f"{case}{ending}"
             yield case, files, mask if mask in listing else None, True
-    for case, files in _numbered(root / "imagesTs", ending, listing).items():
+    for case, files in _numbered(root, "imagesTs", ending, listing, channels).items():
         yield case, files, None, False
 
 
-def _numbered(folder: Path, ending: str, listing: Listing) -> dict[str, dict[int, Path]]:
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
+def _numbered(
+    root: Path, folder: str, ending: str, listing: Listing, channels: int
+) -> dict[str, dict[int, Path]]:
     cases: dict[str, dict[int, Path]] = {}
-    for name in sorted(listing.names(folder)):
-        if match := pattern.fullmatch(name):
-            cases.setdefault(match[1], {})[int(match[2])] = folder / name
+    for name in sorted(listing.names(root / folder)):
+        if found := _case_and_number(root, name, ending, listing, channels):
+            cases.setdefault(found[0], {})[found[1]] = root / folder / name
     return cases
+
+
+def _case_and_number(
+    root: Path, name: str, ending: str, listing: Listing, channels: int
+) -> tuple[str, int] | None:
+    """What the name of an image says; None where it lacks the channel's number.
+
+    A case may end in four digits itself: `liver_9001.nii.gz` beside a label of the very name is no channel.
+    """
+    match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", name)
+    if match is None or (int(match[2]) >= channels and name in listing.names(root / "labelsTr")):
+        return None
+    return match[1], int(match[2])
+
+
+def _misnamed(root: Path, index: Mapping[str, Any], ending: str, channels: int) -> list[Problem]:
+    """Files that look like images or labels and are not read, because of their names."""
+    listing, problems = Listing(), []
+    images = () if isinstance(index.get("dataset"), dict) else ("imagesTr",)
+    for folder, form in {**dict.fromkeys((*images, "imagesTs"), "CASE_0000"), "labelsTr": "CASE"}.items():
+        names = [
+            name
+            for name in sorted(listing.names(root / folder))
+            if name.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES))
+            and not (
+                name.endswith(ending)
+                and (form == "CASE" or _case_and_number(root, name, ending, listing, channels))
+            )
+        ]
+        if names:
+            number = ", where 0000 is the number of the channel" if form != "CASE" else ""
+            text = f"{len(names)} files in {folder} are not read: {shortened(names)}. Expected {form}{ending}"
+            text += f"{number}. Rename or convert them, or mend file_ending of {INDEX}."
+            problems.append(Problem("misnamed", None, text))
+    return problems
 
 
 def _listed(root: Path, case: str, entry: Any, listing: Listing) -> tuple[dict[int, Path], Path | None]:
@@ -232,14 +272,23 @@ def _read_splits(root: Path) -> tuple[list[Mapping[str, Any]], tuple[str, ...]]:
     if path is None:
         return [], ()
     try:
-        folds = list(json.loads(path.read_bytes()))
+        folds = list(read_json(path))
         sizes = {(len(fold["train"]), len(fold["val"])) for fold in folds}
-    except (OSError, ValueError, RecursionError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         sizes = set()
     if not sizes:
         return [], (f"{path} is no list of folds of nnU-Net's and is not used.",)
     each = ", ".join(f"{train} to train and {val} to validate on" for train, val in sorted(sizes))
     return folds, (f"{SPLITS}: {len(folds)} folds, each of {each}.",)
+
+
+def _withheld(root: Path) -> tuple[str, ...]:
+    """A sentence about the test cases' masks, which are not read, so that nobody trains on them."""
+    count = len(Listing().names(root / TEST_LABELS))
+    if not count:
+        return ()
+    text = f"{TEST_LABELS}: {count} masks of test cases are not read, so that none of them is trained on. "
+    return (f"{text}Give {root / TEST_LABELS} as --truth of oncoseg evaluate to score predictions of them.",)
 
 
 def _leaking(folds: Sequence[Mapping[str, Any]], cases: Sequence[Case]) -> list[Problem]:

@@ -7,7 +7,6 @@ a folder of DICOM files is a series. Beside the table, `labels.json` names the l
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from pathlib import Path
 from oncoseg.datasets.base import Case, Layout, Problem, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.datasets.dataset_json import Listing
-from oncoseg.datasets.folders import collect, list_folder, safe_id
+from oncoseg.datasets.folders import collect, list_folder, safe_id, shortened
 from oncoseg.datasets.structures import Labels, is_annotation, own_labels, structure_names, structures_of
-from oncoseg.datasets.tables import TABLE_SUFFIXES, Table, read_table
+from oncoseg.datasets.tables import SHOWN_COLUMNS, TABLE_SUFFIXES, Table, read_table
 from oncoseg.errors import DataError
+from oncoseg.files import read_json
 from oncoseg.io import IMAGE_SUFFIXES, VOLUME_SUFFIXES, ImageRef, image_ref, is_dicom
 
 INDEX = "cases.csv"
@@ -34,10 +34,18 @@ CASE, PATIENT, CLASS, SITE = "case", "patient", "class", "site"
 
 LABEL = re.compile(r"label(\.(?P<reader>.+))?", re.IGNORECASE)
 
+LIKE_LABEL = re.compile(
+    r"(labels?|masks?|seg(mentation)?s?|annotations?|ground[ _-]?truth|truth|gt)([\W_\d].*)?", re.IGNORECASE
+)
+"""Headings that mean a mask in all likelihood; taken as a channel, the network would be shown the answer."""
+
 CELL = re.compile(r"(?P<path>.+?)(#(?P<component>\d+))?")
 
 GLANCE_CELLS = 20
 """How many cells of a column are looked for as folders."""
+
+Row = tuple[int, Mapping[str, str]]
+"""Number of a row, and what it says of the case."""
 
 Described = tuple[Case | None, list[Problem]]
 
@@ -86,10 +94,15 @@ def _scan(path: Path, need_images: bool) -> Scan:
         names = ", ".join(str(file) for file in tables) or "none"
         raise DataError(f"{path}: expected one table named {INDEX}, found {names}. Give the file itself.")
     table = read_table(tables[0], (CASE, PATIENT))
+    if not table.rows:
+        raise DataError(f"{table.path} names its columns and no case; expected one line for each. Add some.")
     columns = _columns(table, need_images)
     labels = read_labels(table.path.parent / LABELS)
     files = _Files(table, columns, labels)
-    rows = range(len(table.rows))
+    named = {name: table.column(name) or ("",) * len(table.rows) for name in (CASE, PATIENT, CLASS, SITE)}
+    rows = (
+        (number, {name: cells[number] for name, cells in named.items()}) for number in range(len(table.rows))
+    )
     found = collect("table", [_describe(table, row, columns, files, need_images) for row in rows])
     remarks = list(table.remarks)
     if columns.ignored:
@@ -108,11 +121,12 @@ def read_labels(path: Path) -> dict[int, str] | None:
     if not path.is_file():
         return None
     try:
-        given = json.loads(path.read_bytes())
+        given = read_json(path)
         pairs = [
-            (int(key), value) if isinstance(value, str) else (int(value), key) for key, value in given.items()
+            (int(key), value) if isinstance(value, str) and key.isdecimal() else (int(value), key)
+            for key, value in given.items()
         ]
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f'{path} is no map of labels ({error}); expected for example {{"liver": 1, "tumour": 2}}.'
         ) from error
@@ -142,16 +156,28 @@ def _columns(table: Table, need_images: bool) -> Columns:
         if LABEL.fullmatch(heading):
             masks[heading] = cells
         elif any(_is_image(cell) for cell in cells) or _name_folders(table.path.parent, cells):
+            _check_channel(table, heading)
             images[_new_channel(table, heading, images)] = cells
         else:
             ignored.append(heading)
     if not images and (need_images or not masks):
-        known, given = ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)), ", ".join(table.columns)
+        known, given = (
+            ", ".join((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)),
+            shortened(table.columns, most=SHOWN_COLUMNS),
+        )
         raise DataError(
             f"{table.path} has no column of images: expected one per channel, such as CT or T1, with paths "
             f"that end in {known}. Its columns are {given}."
         )
     return Columns(images, masks, ignored)
+
+
+def _check_channel(table: Table, heading: str) -> None:
+    if LIKE_LABEL.fullmatch(heading):
+        raise DataError(
+            f"{table.path} has a column {heading} of files; masks are expected under label, or one "
+            "label.READER for each reader. Rename it; if it is a channel of the image, give it another name."
+        )
 
 
 def _new_channel(table: Table, heading: str, channels: Mapping[str, object]) -> str:
@@ -208,11 +234,20 @@ class _Files:
             raise DataError(f"{path} has a suffix that cannot be read; expected one of {known}, or DICOM.")
         series = next((place for place in places if place.is_dir()), None)
         if series is None:
-            raise DataError(f"{places[0]} does not exist. Paths are relative to the table's folder; mend it.")
+            near = self._alike(places[-1])
+            raise DataError(
+                f"{places[0]} does not exist{near}. Paths are relative to the table's folder; mend it."
+            )
         files = tuple(series / name for name in sorted(self._listing.names(series)))
         if not any(map(is_dicom, files)):
             raise DataError(f"{series} is a folder without DICOM files; expected a series, or name a file.")
         return ImageRef(tuple(file for file in files if is_dicom(file)))
+
+    def _alike(self, place: Path) -> str:
+        """Words about a file whose name differs in the case of its letters alone."""
+        names = self._listing.names(place.parent)
+        alike = next((name for name in sorted(names) if name.lower() == place.name.lower()), None)
+        return f", but {alike} does: capital letters count" if alike else ""
 
     def mask(self, cell: str, image: ImageRef | None) -> ImageRef:
         """The mask that a cell names, on the grid of an image.
@@ -233,12 +268,13 @@ class _Files:
         values = {name: value for value, name in self.labels.items()}
         structures = structures_of(names, self._structures, values)
         if not structures:
-            raise DataError(f"{file} marks {', '.join(names)}, none of which {LABELS} names. Add one to it.")
+            told = ", ".join(own_labels(names))  # a name may hold a patient's
+            raise DataError(f"{file} marks {told}, none of which {LABELS} names. Add one to it.")
         return ImageRef(ref.files, grid_of=image.files, structures=structures)
 
 
-def _describe(table: Table, row: int, columns: Columns, files: _Files, need_images: bool) -> Described:
-    texts = {name: (table.column(name) or [""] * (row + 1))[row] for name in (CASE, PATIENT, CLASS, SITE)}
+def _describe(table: Table, described: Row, columns: Columns, files: _Files, need_images: bool) -> Described:
+    row, texts = described
     where = f"{table.path.name}, line {table.lines[row]}"
     if not texts[CASE] or not texts[PATIENT]:
         text = (

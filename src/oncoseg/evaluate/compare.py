@@ -20,6 +20,7 @@ from oncoseg.comparisons import (
 from oncoseg.comparisons.rank_stability import without_stability
 from oncoseg.comparisons.systems import ALPHA
 from oncoseg.errors import DataError, nearest
+from oncoseg.evaluate.contest_rules import Touched, handed_in, policy_sentence, touched_by_rules
 from oncoseg.evaluate.entrants import Entrant, Key, check_not_forfeited, copies, read_entrants, remarks_on
 from oncoseg.evaluate.false_alarms import FALSE_ALARM, FalseAlarms, false_alarms
 from oncoseg.metrics.catalogue import METRICS
@@ -32,7 +33,8 @@ correction for many tests harsher."""
 
 
 NOT_ADJUSTED = (
-    "Intervals of differences are each for one comparison and not adjusted for many; p-values are (Holm)."
+    "Intervals of differences are each for one comparison and not adjusted for many; p-values are, by Holm's "
+    "method."
 )
 """What a reader of many comparisons has to know."""
 
@@ -49,6 +51,7 @@ class Part(NamedTuple):
         comparisons: every pair of systems, or every system with the reference.
         ranking: of the systems and how stable it is.
         variation: system → how its score varies between its trainings, where it has several.
+        touched: system → rule for empty or missing masks → patients whose value it decided.
     """
 
     group: str
@@ -59,6 +62,7 @@ class Part(NamedTuple):
     comparisons: list[Comparison]
     ranking: RankStability
     variation: dict[str, SeedVariation]
+    touched: Touched
 
 
 class Contest(NamedTuple):
@@ -70,6 +74,7 @@ class Contest(NamedTuple):
         synthetic: whether any of them was scored on phantoms.
         remarks: what the reader of the results has to know besides.
         false_alarms: one per group and class of which some patients have none.
+        policy: how empty and missing masks were scored.
     """
 
     systems: list[str]
@@ -77,6 +82,7 @@ class Contest(NamedTuple):
     synthetic: bool
     remarks: list[str]
     false_alarms: list[FalseAlarms]
+    policy: str
 
     @property
     def cautions(self) -> list[str]:
@@ -84,7 +90,7 @@ class Contest(NamedTuple):
         differences = [each.difference for part in self.parts for each in part.comparisons]
         summaries = [found for part in self.parts for found in part.summaries.values()]
         rough = rough_sentence(one.n for one in (*summaries, *differences) if one.low is not None)
-        return [*([rough] if rough else []), NOT_ADJUSTED]
+        return [said for said in (rough, NOT_ADJUSTED, self.policy) if said]
 
 
 def compare(
@@ -120,13 +126,19 @@ def compare(
     if not shared:
         raise DataError(_nothing_shared(everyone, metrics))
     classes = list(dict.fromkeys(key[:2] for key in shared))
-    remarks = remarks_on(everyone, classes, metrics) + copies(systems)
-    parts = [_part(key, _table(systems, key), reference, common_only, seed) for key in shared]
+    remarks = remarks_on(everyone, classes, metrics) + copies(systems) + handed_in(everyone)
+    parts = [
+        _part(key, _table(systems, key), reference, common_only, seed)._replace(
+            touched=touched_by_rules(systems, key)
+        )
+        for key in shared
+    ]
     family = iter(as_family([one for part in parts for one in part.comparisons]))
     parts = [_judged(part, [next(family) for _ in part.comparisons]) for part in parts]
     found = [_alarms(systems, each) for each in classes if (*each, FALSE_ALARM) in keys]
     synthetic = any(entrant.summary.get("synthetic", False) for entrant in everyone)
-    return Contest(list(folders), parts, synthetic, remarks, [each for each in found if each])
+    policy = policy_sentence(everyone[0].summary["scoring"]) if everyone[0].summary.get("scoring") else ""
+    return Contest(list(folders), parts, synthetic, remarks, [each for each in found if each], policy)
 
 
 def _check_names(folders: Mapping[str, object], metrics: Sequence[str], reference: str | None) -> None:
@@ -172,7 +184,8 @@ def _part(
     common_only: bool,
     seed: int,
 ) -> Part:
-    higher = METRICS[key[2]].better == "higher"
+    metric = METRICS[key[2]]
+    higher = metric.better == "higher"
     values = {system: _mean_of(system, several) for system, several in trainings.items()}
     try:
         comparisons = compare_systems(
@@ -185,14 +198,15 @@ def _part(
             "(--common-only)."
         ) from error
     common, _ = common_patients(values, common_only)
-    summary = summarise_shares if METRICS[key[2]].yes_or_no else summarise
+    summary = summarise_shares if metric.yes_or_no else summarise
     summaries = {system: summary([of[patient] for patient in common], seed) for system, of in values.items()}
     variation = {
         system: across_seeds(np.array([[of[patient] for of in several] for patient in values[system]]), seed)
         for system, several in trainings.items()
         if len(several) > 1
     }
-    return Part(*key, values, summaries, comparisons, ranking, variation)
+    comparisons = [each._replace(unit=metric.unit) for each in comparisons]
+    return Part(*key, values, summaries, comparisons, ranking, variation, {})
 
 
 def _judged(part: Part, comparisons: list[Comparison]) -> Part:

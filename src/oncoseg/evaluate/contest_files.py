@@ -8,6 +8,7 @@ from typing import Any
 
 from oncoseg.comparisons import Comparison
 from oncoseg.evaluate.compare import Contest, Part
+from oncoseg.evaluate.contest_rules import touched_sentence
 from oncoseg.evaluate.paper_tables import in_cell, latex_table, markdown_table
 from oncoseg.files import SYNTHETIC_SENTENCE, atomic_file, new_folder, without_nan, write_json, write_text
 from oncoseg.metrics.catalogue import METRICS
@@ -52,6 +53,7 @@ def markdown(contest: Contest) -> str:
     sentences = [
         *contest.remarks,
         *contest.cautions,
+        *filter(None, (touched_sentence(heading(part), part.touched) for part in contest.parts)),
         *(f"{heading(part)}: {each.sentence}" for part in contest.parts for each in part.comparisons),
         *(each.sentence for each in contest.false_alarms),
         *(
@@ -92,6 +94,7 @@ def _part_as_json(part: Part) -> dict[str, Any]:
         "class": part.label,
         "metric": part.metric,
         "definition": METRICS[part.metric].definition,
+        "touched": part.touched,
         "summaries": {system: found._asdict() for system, found in part.summaries.items()},
         "comparisons": [
             each._asdict() | {"difference": each.difference._asdict(), "sentence": each.sentence}

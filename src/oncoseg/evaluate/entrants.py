@@ -1,6 +1,7 @@
 """The evaluations of a comparison, as their files tell them, and whether they may be compared at all."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
@@ -25,6 +26,7 @@ class Entrant(NamedTuple):
         values: key → patient → value; NaN where undefined.
         forfeited: metric → patients for whom it lacks a file that no value is bad enough for.
         cases: group and class → case → whose it is and what its truth is.
+        rules: key → rule → patients whose value it decided.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Entrant(NamedTuple):
     values: dict[Key, dict[str, float]]
     forfeited: dict[str, list[str]]
     cases: dict[Part, dict[str, Scored]]
+    rules: dict[Key, Counter[str]]
 
 
 def read_entrants(folders: Mapping[str, Path | Sequence[Path]]) -> dict[str, list[Entrant]]:
@@ -135,12 +138,15 @@ def _read(name: str, folder: Path) -> Entrant:
     rows = long_table.read(folder)
     values: dict[Key, dict[str, float]] = {}
     forfeited: dict[str, dict[str, None]] = {}
+    rules: dict[Key, Counter[str]] = {}
     for row in rows:
+        if row.rule:
+            rules.setdefault(_key(row), Counter())[row.rule] += 1
         values.setdefault(_key(row), {})[row.patient] = row.value
         if row.rule == FORFEITED:
             forfeited.setdefault(row.metric, {})[row.patient] = None
     lost = {metric: list(patients) for metric, patients in forfeited.items()}
-    return Entrant(name, summary, values, lost, read_scored(folder))
+    return Entrant(name, summary, values, lost, read_scored(folder), rules)
 
 
 def _why(error: Exception) -> str:
@@ -176,6 +182,7 @@ def _in_one_group(entrants: dict[str, list[Entrant]]) -> dict[str, list[Entrant]
             entrant._replace(
                 values={(group, *key[1:]): of for key, of in entrant.values.items()},
                 cases={(group, part[1]): of for part, of in entrant.cases.items()},
+                rules={(group, *key[1:]): of for key, of in entrant.rules.items()},
             )
             for entrant in several
         ]

@@ -42,7 +42,8 @@ def sides_of_run(run: Path, data: Mapping[str, Path] | None = None) -> list[Side
     folds = FoldsFolder(run).splits() if is_cross_validation(run) else []
     groups: list[Sides] = []
     for modality, source in sources.items():
-        cases = open_dataset(Path(moved.get(modality, source["path"])), source["layout"]).cases
+        path = Path(moved.get(modality, source["path"]))
+        cases = open_dataset(path, source["layout"], channels=source.get("channels")).cases
         if folds:
             tested = [{"test": split[modality]["test"]} for split in folds]
             groups.append(

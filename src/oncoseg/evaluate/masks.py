@@ -132,6 +132,11 @@ def evaluate_masks(
     summary = summarise(of_each, chosen) | {
         "format_version": FORMAT_VERSION,
         "classes": {name: list(values) for name, values in classes.items()},
+        "compared": {
+            "prediction": prediction.resolve().name,
+            "truth": truth.resolve().name,
+            "resampled": resample,
+        },
         "cases": len(pairs),
         "failures": failures,
         "map_failures": of_maps,
@@ -157,6 +162,8 @@ def _score_all(
 ) -> dict[str, _Scored]:
     """Case → its scores, in order of arrival."""
     scored = {}
+    if progress is not None:
+        progress(0, len(pairs))
     for done, (name, result) in enumerate(run_each(score, pairs, count, "scoring"), 1):
         scored[name] = result
         if progress is not None:
@@ -227,7 +234,7 @@ def _scores(
     }
     of_pair = pair.case, pair.patient, loaded.truth, loaded.prediction, loaded.spacing_mm
     found = fingerprints(in_canonical(loaded.truth, loaded.like), classes)
-    scores = score_case(*of_pair, classes, scoring, maps)
+    scores = score_case(*of_pair, classes, scoring, maps, axes_mm=loaded.like.sheared_axes_mm)
     return [row._replace(truth=found[row.label]) for row in scores], " ".join(dict.fromkeys(why))
 
 

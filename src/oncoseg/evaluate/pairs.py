@@ -242,7 +242,7 @@ def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
 
 def _predictions(folder: Path) -> dict[str, ImageRef]:
     try:
-        cases = open_dataset(folder, need_images=False).cases
+        cases = open_dataset(folder, need_images=False, predicted=True).cases
     except DataError:
         if not (files := _files(folder)):
             raise

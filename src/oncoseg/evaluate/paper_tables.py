@@ -54,10 +54,14 @@ def latex_table(columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Se
 
 
 def with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    """`0.835 [0.821, 0.852]`, all with the same digits, or a dash where there is no value."""
+    """`0.835 [0.821, 0.852]`, all with the same digits, or a dash where there is no value.
+
+    Below zero with a minus, which a hyphen is not in a typeset table.
+    """
     if value is None or math.isnan(value):
         return NOT_DEFINED
-    return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    text = f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return text.replace("-", "−")
 
 
 def in_cell(summary: Summary) -> str:

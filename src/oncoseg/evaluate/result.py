@@ -189,7 +189,7 @@ def _score(case: CasePrediction, threshold: float, scoring: Scoring) -> list[Cas
         }
     of_case = case.case_id, case.patient, truth, prediction, case.spacing_mm
     found = fingerprints(truth, classes)
-    rows = score_case(*of_case, classes, scoring, maps, case.modality)
+    rows = score_case(*of_case, classes, scoring, maps, case.modality, case.axes_mm)
     return [row._replace(truth=found[row.label]) for row in rows]
 
 

@@ -141,7 +141,7 @@ def _cases(
         source = sources[modality]
         folder = Path(moved.get(modality, source["path"]))
         try:
-            scan = datasets.open_dataset(folder, source["layout"])
+            scan = datasets.open_dataset(folder, source["layout"], channels=source.get("channels"))
         except DataError as error:
             raise DataError(
                 f"{error} The run was trained on it; if it has moved, say where to: --data {modality}=PATH."

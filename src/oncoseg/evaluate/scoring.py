@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import product
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -167,6 +169,7 @@ def score_case(
     scoring: Scoring,
     maps: Maps = NO_MAPS,
     group: str = "",
+    axes_mm: np.ndarray | None = None,
 ) -> list[CaseScores]:
     """Score one case, class by class.
 
@@ -180,6 +183,7 @@ def score_case(
         scoring: what the user chose.
         maps: of the classes that shall have the metrics that need probabilities.
         group: the modality, where there are several.
+        axes_mm: of a grid that is sheared; see `Volume.sheared_axes_mm`.
 
     Raises:
         ValueError: shapes that differ.
@@ -187,6 +191,7 @@ def score_case(
     if prediction is not None and prediction.shape != truth.shape:
         raise ValueError(f"Expected masks of one shape, got {truth.shape} and {prediction.shape}.")
     voxel_ml = math.prod(spacing_mm) / MM3_PER_ML if spacing_mm is not None else math.nan
+    size = _size(truth.shape, spacing_mm, axes_mm)
     near = _cut_out(truth, np.zeros_like(truth) if prediction is None else prediction)
     flat = _flat_axis(truth.shape)
     found = []
@@ -194,12 +199,12 @@ def score_case(
         marked, predicted = (has_label(labels, joined) for labels in near)
         counts = metrics.confusion(marked, predicted)
         counts = counts._replace(tn=counts.tn + truth.size - marked.size)
-        values = of_counts(counts, voxel_ml) | _of_shapes(marked, predicted, spacing_mm, flat, scoring)
+        shapes = _of_shapes(marked, predicted, spacing_mm, axes_mm, flat, scoring)
         situation = situation_of(counts, prediction is None)
-        ruled = with_rules(values, situation, *_size(truth.shape, spacing_mm), scoring)
+        ruled = with_rules(of_counts(counts, voxel_ml) | shapes, situation, *size, scoring)
         row = CaseScores(group, case, patient, label, counts, prediction is None, voxel_ml, *ruled)
         if label in maps:
-            row = _with_map(row, maps[label], has_label(truth, joined), spacing_mm, scoring)
+            row = _with_map(row, maps[label], has_label(truth, joined), spacing_mm, size, scoring)
         found.append(row)
     return found
 
@@ -209,6 +214,7 @@ def _with_map(
     read: Callable[[], np.ndarray | None] | None,
     truth: np.ndarray,
     spacing_mm: Sequence[float] | None,
+    size: tuple[float, bool],
     scoring: Scoring,
 ) -> CaseScores:
     """The row with the metrics that need probabilities."""
@@ -218,17 +224,21 @@ def _with_map(
     curves = curve_sums.of_case(
         probability, truth, row.counts, spacing_mm, scoring.connectivity, scoring.min_lesion_mm3
     )
-    values, rules = with_rules(
-        _of_probability(probability, truth, curves), situation, *_size(truth.shape, spacing_mm), scoring
-    )
+    found = _of_probability(probability, truth, curves)
+    values, rules = with_rules(found, situation, *size, scoring)
     return row._replace(values=row.values | values, rules=row.rules | rules, curves=curves)
 
 
-def _size(shape: Sequence[int], spacing_mm: Sequence[float] | None) -> tuple[float, bool]:
-    """Length of the image's diagonal in mm, and whether the voxel size is known."""
+def _size(
+    shape: Sequence[int], spacing_mm: Sequence[float] | None, axes_mm: np.ndarray | None
+) -> tuple[float, bool]:
+    """Length of the image's longest diagonal in mm, and whether the voxel size is known."""
     if spacing_mm is None:
         return math.nan, False
-    return float(np.linalg.norm(np.multiply(shape, spacing_mm))), True
+    if axes_mm is None:
+        return float(np.linalg.norm(np.multiply(shape, spacing_mm))), True
+    diagonals = np.array(list(product((-1, 1), repeat=len(shape)))) * shape
+    return float(np.linalg.norm(diagonals @ axes_mm.T, axis=1).max()), True
 
 
 def of_patients(scores: Sequence[CaseScores], scoring: Scoring) -> list[CaseScores]:
@@ -342,26 +352,34 @@ def _of_shapes(
     truth: np.ndarray,
     prediction: np.ndarray,
     spacing_mm: Sequence[float] | None,
+    axes_mm: np.ndarray | None,
     flat: tuple[int, ...],
     scoring: Scoring,
 ) -> dict[str, float]:
     """Metrics of surfaces and lesions; those in mm are not computed where the voxel size is unknown."""
     spacing = spacing_mm if spacing_mm is not None else [1.0] * truth.ndim
     planes = truth.squeeze(flat), prediction.squeeze(flat)
-    of_planes = [size for axis, size in enumerate(spacing) if axis not in flat]
+    kept = [axis for axis in range(truth.ndim) if axis not in flat]
+    of_planes = [spacing[axis] for axis in kept]
+    within = None if axes_mm is None else axes_mm[:, kept]
     if spacing_mm is None:
         lengths = dict.fromkeys((*SURFACE_METRICS, *BRATS_METRICS), math.nan)
     else:
-        lengths = _of_surfaces(*planes, of_planes, scoring) | _of_brats(truth, prediction, spacing, scoring)
+        lengths = _of_surfaces(*planes, of_planes, within, scoring)
+        lengths |= _of_brats(truth, prediction, spacing, axes_mm, scoring)
     return lengths | _of_lesions(truth, prediction, spacing, scoring)
 
 
 def _of_surfaces(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], scoring: Scoring
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float],
+    axes_mm: np.ndarray | None,
+    scoring: Scoring,
 ) -> dict[str, float]:
     if not truth.any() or not prediction.any():
         return dict.fromkeys(SURFACE_METRICS, math.nan)
-    distances = surface.surface_distances(truth, prediction, spacing_mm)
+    distances = surface.surface_distances(truth, prediction, spacing_mm, axes_mm)
     return {
         "hausdorff_mm": surface.hausdorff(distances),
         "hd95_pooled_mm": surface.hd95_pooled(distances),
@@ -392,15 +410,21 @@ def _of_lesions(
 
 
 def _of_brats(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], scoring: Scoring
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float],
+    axes_mm: np.ndarray | None,
+    scoring: Scoring,
 ) -> dict[str, float]:
     rules = brats.BRATS_2023[scoring.challenge]
-    found = brats.brats_scores(truth, prediction, spacing_mm, rules, _hd95_area)
+    found = brats.brats_scores(truth, prediction, spacing_mm, rules, partial(_hd95_area, axes_mm))
     return dict(zip(BRATS_METRICS, (found.dice, found.hd95_mm), strict=True))
 
 
-def _hd95_area(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    return surface.hd95_area(surface.surface_distances(truth, prediction, spacing_mm))
+def _hd95_area(
+    axes_mm: np.ndarray | None, truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]
+) -> float:
+    return surface.hd95_area(surface.surface_distances(truth, prediction, spacing_mm, axes_mm))
 
 
 def _of_probability(probability: np.ndarray | None, truth: np.ndarray, sums: CurveSums) -> dict[str, float]:

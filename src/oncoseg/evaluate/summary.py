@@ -44,8 +44,10 @@ def summarise(patients: Sequence[CaseScores], scoring: Scoring) -> dict[str, Any
 
 def _summary_of(metric: str, values: Sequence[float], rules: Sequence[str]) -> statistics.Summary:
     if FORFEITED in rules:
-        nothing = [math.nan] * len(values)
-        return statistics.plain_summary(nothing, f"no mean: {rules.count(FORFEITED)} patients lack a file")
+        lost = rules.count(FORFEITED)
+        why = f"no mean: {lost} patient{' lacks' if lost == 1 else 's lack'} a file"
+        undefined = sum(map(math.isnan, values)) - lost
+        return statistics.plain_summary([], why)._replace(undefined=undefined)
     return (statistics.summarise_shares if METRICS[metric].yes_or_no else statistics.summarise)(values)
 
 

@@ -46,9 +46,10 @@ def of_masks(summary: Mapping[str, Any]) -> PaperTable:
     changed = "".join(f", {name} = {value}" for name, value in scoring["outcomes"].items())
     notes = [
         f"{summary['patients']} patients; {_missing(summary)}. In brackets: {summary['confidence']:.0%} "
-        "interval over patients (bootstrap; of false_alarm Wilson's); n: patients with a value; by rule: "
+        f"interval over patients ({interval_kinds(summary['table'])}); n: patients with a value; by rule: "
         "patients whose value was decided by a rule for empty or missing masks, or who have none for it.",
         *_rough(row for row in summary["table"]),
+        *summary.get("remarks", []),
         f"Empty and missing masks: policy {scoring['policy']}{changed}. Surface Dice at "
         f"{scoring['tolerance_mm']:g} mm; lesions with {scoring['connectivity']} neighbours, from "
         f"{scoring['min_lesion_mm3']:g} mm³; BraTS rules: {scoring['challenge']}.",
@@ -86,7 +87,19 @@ def of_run(summary: Mapping[str, Any]) -> PaperTable:
     return _marked(summary, ["modality", "averaging", "n", *names], rows, notes)
 
 
+def interval_kinds(rows: Iterable[Mapping[str, Any]]) -> str:
+    """How the intervals of means were made; Wilson's only where each patient is yes or no.
+
+    Args:
+        rows: of the table, with their notes.
+    """
+    by_wilson = dict.fromkeys(row["metric"] for row in rows if row["note"].startswith("Wilson"))
+    return "; ".join(["BCa bootstrap", *(f"of the mean of {name} Wilson's" for name in by_wilson)])
+
+
 def _missing(summary: Mapping[str, Any]) -> str:
+    if summary.get("readers"):
+        return f"{summary['cases']} cases with several readers, {len(summary['left_out'])} unusable"
     missing, unusable = len(summary.get("missing", [])), len(summary["failures"])
     maps = len(summary.get("map_failures", []))
     of_maps = f", of those that are left {maps} with an unusable probability map" if maps else ""

@@ -103,8 +103,7 @@ def read_grid(ref: ImageRef) -> "Volume":
 
     first = _first(ref.files)
     if _is_annotation(ref):
-        labels = np.uint8 if all(label < 256 for _, label in ref.structures) else np.uint16
-        return _zeros(read_grid(ImageRef(ref.grid_of)), labels)
+        return _zeros(read_grid(ImageRef(ref.grid_of)), f"u{_label_bytes(ref)}")
     if _is_nifti(first):
         from oncoseg.io.nifti import open_slabs
 
@@ -117,7 +116,7 @@ def read_grid(ref: ImageRef) -> "Volume":
         if not first.name.lower().endswith(SEGMENTATION_SUFFIX):
             return _component(grid, ref)
         whole = _grid_of(ref) or grid
-        return _zeros(whole, np.uint8 if all(label < 256 for _, label in ref.structures) else np.uint16)
+        return _zeros(whole, f"u{_label_bytes(ref)}")
     if first.name.lower().endswith(IMAGE_SUFFIXES):
         from oncoseg.io.images import read_stack
 
@@ -144,6 +143,10 @@ def voxel_bytes(ref: ImageRef) -> int:
         from oncoseg.io.dicom.volumes import expected_bytes
 
         return expected_bytes(ref.files)
+    if _is_annotation(ref) and is_dicom(ref.grid_of[0]):
+        from oncoseg.io.dicom.volumes import expected_voxels
+
+        return expected_voxels(ref.grid_of) * _label_bytes(ref)
     if not first.name.lower().endswith(IMAGE_SUFFIXES):
         return read_grid(ref).array.nbytes
     from oncoseg.io.images import read_stack
@@ -290,6 +293,11 @@ def _decode(files: tuple[Path, ...]) -> "Volume":
 def _is_annotation(ref: ImageRef) -> bool:
     """Whether something is to be drawn on the grid of a DICOM series."""
     return bool(ref.grid_of) and not ref.files[0].name.lower().endswith(SEGMENTATION_SUFFIX)
+
+
+def _label_bytes(ref: ImageRef) -> int:
+    """Bytes of a voxel of the label map that an annotation becomes."""
+    return 1 if all(label < 256 for _, label in ref.structures) else 2
 
 
 def _zeros(grid: "Volume", dtype: Any) -> "Volume":

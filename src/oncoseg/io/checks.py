@@ -23,6 +23,16 @@ class NonFiniteError(DataError):
     """Voxels that are NaN or infinite."""
 
 
+def check_regular(path: Path) -> None:
+    """Check that what is there, if anything, is a regular file: reading from a pipe would wait for ever.
+
+    Raises:
+        DataError: it is a folder, a pipe, a device or the like.
+    """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is no regular file, but a folder, pipe or device; expected a file there.")
+
+
 def check_finite(array: np.ndarray, path: Path) -> None:
     """Check that no voxel is NaN or infinite, or would become so while 32-bit numbers are computed with it.
 

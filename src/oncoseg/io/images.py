@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.io.checks import check_finite
+from oncoseg.io.checks import check_finite, check_memory, check_regular
 from oncoseg.volume import Volume
 
 STACK_AFFINE_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -35,14 +35,17 @@ def read_stack(files: Sequence[Path]) -> Volume:
         DataError: an image is missing, damaged, has several pages or is of an unfit kind.
         GeometryError: the images differ in size.
     """
-    slices = [_read_image(path) for path in files]
-    first = slices[0]
-    for path, image in zip(files, slices, strict=True):
+    first = _read_image(files[0])
+    check_memory(files[0], 2 * first.nbytes * len(files))  # the slices, and the stack of them
+    slices = [first]
+    for path in files[1:]:
+        image = _read_image(path)
         if image.shape != first.shape or image.dtype != first.dtype:
             raise GeometryError(
                 f"The slices of one stack must be alike, but {files[0].name} is {_describe(first)} and "
                 f"{path} is {_describe(image)}."
             )
+        slices.append(image)
     array = np.stack(slices).transpose(3, 2, 1, 0)
     return Volume(array, STACK_AFFINE_RAS.copy(), spacing_known=False)
 
@@ -51,6 +54,7 @@ def _read_image(path: Path) -> np.ndarray:
     """One image with axes row, column, component."""
     from PIL import Image
 
+    check_regular(path)
     try:
         with Image.open(path) as image:
             if image.mode not in MODES or getattr(image, "n_frames", 1) != 1:

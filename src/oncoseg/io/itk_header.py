@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from oncoseg.errors import DataError
+from oncoseg.io.checks import check_regular
 
 LARGEST_HEADER_BYTES = 1 << 20
 """A header ends within this many bytes, or the file is none of these."""
@@ -41,6 +42,7 @@ def read_fields(path: Path) -> dict[str, str]:
     Raises:
         DataError: the file cannot be read, or is no NRRD or MetaImage.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             block = file.read(LARGEST_HEADER_BYTES)

@@ -17,6 +17,7 @@ from xml.parsers import expat
 import numpy as np
 
 from oncoseg.errors import DataError
+from oncoseg.io.checks import check_regular
 
 LARGEST_XML_BYTES = 16 << 20
 """No file may be larger; those of the collection have at most some MB."""
@@ -156,6 +157,7 @@ def parse_xml(path: Path) -> ElementTree.Element:
     Raises:
         DataError: see above, or it is not well-formed.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_XML_BYTES + 1)

@@ -4,6 +4,7 @@ nibabel reads the header (`oncoseg.io.nifti_header`); the voxels come straight f
 gzip where they are compressed, which is three times as fast as zlib.
 """
 
+import math
 from collections.abc import Sequence
 from io import BufferedIOBase
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError
-from oncoseg.io.checks import LARGEST_DEFLATE_RATIO, check_finite, check_memory
+from oncoseg.io.checks import LARGEST_DEFLATE_RATIO, check_finite, check_memory, check_regular
 from oncoseg.io.nifti_header import NiftiHeader, read_header
 from oncoseg.volume import Volume
 
@@ -99,6 +100,7 @@ class NiftiSlabs:
         """
         if not 0 <= start < stop <= self.grid[axis]:
             raise IndexError(f"Expected 0 <= start < stop <= {self.grid[axis]}, got {start} and {stop}.")
+        self._check_memory(axis, stop - start)
         if self._voxels is None and not _named_gzip(self.path):
             self._voxels = self._mapped()
         if self._voxels is None and axis != 2:
@@ -141,7 +143,7 @@ class NiftiSlabs:
         if component is None and count > 1:
             raise DataError(
                 f"{self.path} is 4D and holds {count} volumes; expected one. Save each volume as a file of "
-                "its own, or use a layout that names the volumes, such as decathlon."
+                "its own, or use a layout that names the volumes, such as decathlon, or a table with FILE#0."
             )
         if component is not None and not 0 <= component < count:
             raise DataError(f"{self.path} holds {count} volume(s); expected one with the number {component}.")
@@ -155,6 +157,14 @@ class NiftiSlabs:
             asked = f"its header asks for {needed} bytes, more than it can hold"
             raise DataError(_damaged(self.path, asked))
 
+    def _check_memory(self, axis: int, slices: int) -> None:
+        """Check that there is room for a slab and what it is made of; a sparse file may declare anything."""
+        stored, values = self.header.stored.itemsize, self.dtype.itemsize if self.header.scaling else 0
+        whole = math.prod(self.grid)
+        slab = whole // self.grid[axis] * slices
+        kept = whole if self._voxels is None and axis != 2 and _named_gzip(self.path) else 0
+        check_memory(self.path, (slab + kept) * stored + slab * values)
+
     def _start(self) -> int:
         """Where the chosen volume begins in the unpacked file."""
         return self.header.offset + self._component * self.header.volume_bytes
@@ -165,7 +175,6 @@ class NiftiSlabs:
     def _stream(self, start: int, stop: int) -> np.ndarray:
         i, j, k = self.grid
         slice_bytes = i * j * self.header.stored.itemsize
-        check_memory(self.path, (stop - start) * slice_bytes)
         buffer = np.empty((stop - start, j, i), self.header.stored)
         try:
             self._file.seek(self._start() + start * slice_bytes)
@@ -191,6 +200,7 @@ class NiftiSlabs:
 
 
 def _open(path: Path) -> BufferedIOBase:
+    check_regular(path)
     try:
         with path.open("rb") as plain:
             magic = plain.read(2)
@@ -203,7 +213,7 @@ def _open(path: Path) -> BufferedIOBase:
     if _named_gzip(path) and magic != GZIP_MAGIC:
         raise DataError(
             f"{path} is named .gz but is not gzip-compressed; if it is a plain NIfTI file, rename it to "
-            f"{path.name[: -len('.gz')]}, else copy it again."
+            f"{path.name[: -len('.gz')]} or compress it with gzip, else copy it again."
         )
     if not _named_gzip(path) and magic == GZIP_MAGIC:
         raise DataError(f"{path} is gzip-compressed but not named so; rename it to {path.name}.gz.")

@@ -173,9 +173,10 @@ def _numeric_dtype(header: Any, path: Path) -> np.dtype:
     dtype: np.dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         what = "colour" if dtype.names else str(dtype)
+        grey = " (of colours: grey values; of a mask: the labels' numbers)" if dtype.names else ""
         raise DataError(
-            f"{path} holds {what} voxels; expected one real number of at most 64 bits per voxel. Convert it "
-            "first."
+            f"{path} holds {what} voxels; expected one real number of at most 64 bits per voxel. Export it "
+            f"again as such{grey}."
         )
     return dtype
 

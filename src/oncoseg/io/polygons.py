@@ -1,12 +1,19 @@
 """Outlines to pixels, exactly: which pixel centres lie inside a set of closed polygons."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from oncoseg.errors import GeometryError
+
 SNAP_PIXELS = 2.0**-8
 """Vertices are rounded to this, so that a file's decimal numbers that mean the middle of a pixel hit it."""
+
+FREE_CROSSINGS, MOST_PER_EDGE = 1_000_000, 16
+"""Outlines of one slice cross rows so many times at will, and beyond that so often for each of their edges:
+where there are many, an edge is about a pixel long. It bounds the time by the size of the file."""
 
 MOST_CROSSINGS = 1 << 22
 """Crossings of edges with pixel rows that are held in memory at a time."""
@@ -36,6 +43,9 @@ def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> Patch:
     Args:
         outlines: each n×2, (i, j) in pixels, whole numbers being pixel centres; they close themselves.
         shape: pixels along i and j.
+
+    Raises:
+        GeometryError: the outlines run to and fro across the image, as none of anything in a patient does.
     """
     low, high = _edges(outlines)
     first, stop = (np.clip(np.ceil(end[:, 1]), 0, shape[1]).astype(np.int64) for end in (low, high))
@@ -46,12 +56,21 @@ def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> Patch:
     columns = np.clip(np.ceil([low[:, 0], high[:, 0]]), 0, shape[0]).astype(np.int64)
     at = slice(int(columns.min()), int(columns.max())), slice(int(first.min()), int(stop.max()))
     begins = np.zeros((at[0].stop - at[0].start + 1, at[1].stop - at[1].start), bool)
+    _check_crossings(int((stop - first).sum()), len(first))
     for edge, row in _crossings(first, stop):
         (i, j), (di, dj) = low[edge].T, (high - low)[edge].T
         column = np.clip(np.ceil(i + (row - j) * di / dj), at[0].start, at[0].stop).astype(np.int64)
         place = (column - at[0].start) * begins.shape[1] + row - at[1].start
         begins ^= (np.bincount(place, minlength=begins.size) & 1).astype(bool).reshape(begins.shape)
     return Patch(at, _parity(begins)[:-1])
+
+
+def _check_crossings(crossings: int, edges: int) -> None:
+    if crossings > FREE_CROSSINGS + MOST_PER_EDGE * edges:
+        raise GeometryError(
+            f"Outlines of {edges} edges cross the rows of one slice {crossings} times, which no outline of "
+            "anything in a patient does. Export or copy the file again."
+        )
 
 
 def _edges(outlines: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -67,8 +86,9 @@ def _crossings(first: np.ndarray, stop: np.ndarray) -> Iterator[tuple[np.ndarray
     """Every edge with each row that it crosses, some edges at a time."""
     counts = stop - first
     block = (np.cumsum(counts) - 1) // MOST_CROSSINGS
-    for number in np.unique(block):
-        edges = np.flatnonzero(block == number)
+    starts = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]
+    for start, stop_at in pairwise(starts):
+        edges = np.arange(start, stop_at)
         repeated = np.repeat(edges, counts[edges])
         begin = np.repeat(np.cumsum(counts[edges]) - counts[edges], counts[edges])
         yield repeated, first[repeated] + np.arange(len(repeated)) - begin

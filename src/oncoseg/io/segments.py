@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg.errors import DataError, GeometryError, nearest
+from oncoseg.io.checks import check_regular
 from oncoseg.io.itk import read_itk
 from oncoseg.io.itk_header import LARGEST_HEADER_BYTES
 from oncoseg.volume import AFFINE_TOLERANCE_MM, Volume
@@ -39,6 +40,7 @@ def list_segments(path: Path) -> tuple[Segment, ...]:
     Raises:
         DataError: the file cannot be read, or says nothing of segments.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             header = re.split(rb"\r?\n\r?\n", file.read(LARGEST_HEADER_BYTES), maxsplit=1)[0]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg.metrics.boxes import bounding_box
-from oncoseg.metrics.nearest import near_places, nearest_mm
+from oncoseg.metrics.nearest import Steps, near_places, nearest_mm
 from oncoseg.metrics.surface_elements import element_areas
 
 ROUNDING = 1e-9
@@ -53,7 +53,10 @@ class SurfaceDistances(NamedTuple):
 
 
 def surface_distances(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float],
+    axes_mm: np.ndarray | None = None,
 ) -> SurfaceDistances:
     """Measure all distances between the surfaces of two masks.
 
@@ -65,13 +68,15 @@ def surface_distances(
         truth: bool, 2D or 3D.
         prediction: bool, of the same shape.
         spacing_mm: of every axis.
+        axes_mm: where they are not perpendicular, as after a tilted gantry, a matrix whose columns say where
+            a step along each axis leads; it decides then. Coordinates × axes.
 
     Raises:
-        ValueError: shapes, types or spacing are not as above, or a mask is empty.
+        ValueError: shapes, types, spacing or axes are not as above, or a mask is empty.
     """
-    _check(truth, prediction, spacing_mm)
+    _check(truth, prediction, spacing_mm, axes_mm)
     order = np.argsort(np.abs(truth.strides))[::-1]  # of NIfTI images, the first axis varies fastest
-    places = near_places(tuple(float(spacing_mm[axis]) for axis in order))
+    places = near_places(_steps(spacing_mm, axes_mm, order))
     true, predicted = _crop(truth.transpose(order), prediction.transpose(order), places.margin)
     voxels = _by_slabs(_boundary_voxels, true), _by_slabs(_boundary_voxels, predicted)
     voxel_distances = nearest_mm(*voxels, places), nearest_mm(*voxels[::-1], places)
@@ -81,8 +86,8 @@ def surface_distances(
         *voxel_distances,
         nearest_mm(*elements, places),
         nearest_mm(*elements[::-1], places),
-        _areas(true, elements[0], places.spacing_mm),
-        _areas(predicted, elements[1], places.spacing_mm),
+        _areas(true, elements[0], places.steps_mm),
+        _areas(predicted, elements[1], places.steps_mm),
     )
 
 
@@ -202,7 +207,18 @@ def _area_percentile(distances_mm: np.ndarray, areas: np.ndarray, percentile: fl
     return float(distances_mm[order[np.searchsorted(covered, wanted)]])
 
 
-def _check(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> None:
+def _steps(spacing_mm: Sequence[float], axes_mm: np.ndarray | None, order: np.ndarray) -> Steps:
+    """The axes in another order, as a square matrix with the same lengths and angles."""
+    if axes_mm is None:
+        square = np.diag(np.asarray(spacing_mm, float)[order])
+    else:
+        square = np.asarray(np.linalg.qr(np.asarray(axes_mm, float)[:, order], mode="r"))
+    return tuple(tuple(row) for row in square.tolist())
+
+
+def _check(
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], axes_mm: np.ndarray | None
+) -> None:
     if truth.shape != prediction.shape or truth.dtype != bool or prediction.dtype != bool:
         raise ValueError(
             f"Expected two bool masks of one shape, got {truth.dtype} {truth.shape} and "
@@ -212,6 +228,12 @@ def _check(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float
         raise ValueError(f"Expected masks with 2 or 3 axes, got {truth.ndim}.")
     if len(spacing_mm) != truth.ndim or not all(0 < mm < math.inf for mm in spacing_mm):
         raise ValueError(f"Expected {truth.ndim} positive spacings in mm, got {tuple(spacing_mm)}.")
+    if axes_mm is not None and not (
+        np.shape(axes_mm)[1:] == (truth.ndim,)
+        and np.isfinite(axes_mm).all()
+        and np.linalg.matrix_rank(axes_mm) == truth.ndim
+    ):
+        raise ValueError(f"Expected {truth.ndim} independent axes in columns, got {np.asarray(axes_mm)}.")
     for name, mask in (("truth", truth), ("prediction", prediction)):
         if not mask.any():
             raise ValueError(f"Expected masks that mark something, got an empty {name}: it has no surface.")
@@ -259,10 +281,10 @@ def _surface_elements(slab: np.ndarray) -> np.ndarray:
     return found.reshape(slab.shape)
 
 
-def _areas(mask: np.ndarray, elements: np.ndarray, spacing_mm: tuple[float, ...]) -> np.ndarray:
+def _areas(mask: np.ndarray, elements: np.ndarray, steps_mm: Steps) -> np.ndarray:
     """Areas of a mask's surface elements in the order of `np.flatnonzero`."""
     where = np.flatnonzero(elements)
     code = np.zeros(len(where), np.uint8)
     for bit, corner in enumerate(product((0, 1), repeat=mask.ndim)):
         code |= mask.ravel()[where + np.dot(corner, mask.strides)].view(np.uint8) << bit
-    return np.take(element_areas(spacing_mm), code)
+    return np.take(element_areas(steps_mm), code)

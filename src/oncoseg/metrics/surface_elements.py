@@ -18,6 +18,8 @@ from itertools import combinations, product
 
 import numpy as np
 
+from oncoseg.metrics.nearest import Steps
+
 Point = tuple[int, ...]
 """A place on the 2×2×2 voxels, in half voxels: corners are at 0 and 2, cut edges at an odd number."""
 
@@ -29,18 +31,19 @@ MOST_PIECES = 4
 
 
 @lru_cache(maxsize=64)
-def element_areas(spacing_mm: tuple[float, ...]) -> np.ndarray:
+def element_areas(steps_mm: Steps) -> np.ndarray:
     """Area of the surface in each configuration of inside and outside around a corner of the grid.
 
     Args:
-        spacing_mm: of the 2 or 3 axes.
+        steps_mm: matrix whose columns say where a step along each of the 2 or 3 axes leads.
 
     Returns:
         256 areas in mm² (in 2D 16 lengths in mm), not to be written to. Bit b of the index says
         whether voxel b of the 2×2×2, counted in C order, is inside. The first and the last are 0.
     """
-    spacing = np.array(spacing_mm)
-    normals_mm = _normals(len(spacing)) * (spacing.prod() / spacing)
+    steps = np.array(steps_mm)
+    # a normal goes with the matrix of cofactors (Nanson's relation)
+    normals_mm = _normals(len(steps)) @ (abs(np.linalg.det(steps)) * np.linalg.inv(steps))
     areas: np.ndarray = np.linalg.norm(normals_mm, axis=2).sum(axis=1)
     areas.flags.writeable = False
     return areas

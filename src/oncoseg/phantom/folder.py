@@ -53,6 +53,8 @@ def each_case(
     files.new_folder(out, "The phantom's folder")
     note = NOTE.format(version=__version__, kind=kind, cases=cases, seed=seed)
     files.write_text(out / files.SYNTHETIC_NOTE, note)
+    if progress is not None:
+        progress(0, cases)
     for index in range(cases):
         yield (
             name_format.format(names[index]),

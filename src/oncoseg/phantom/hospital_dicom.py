@@ -14,7 +14,7 @@ from oncoseg.io.dicom.rtstruct_writer import write_rtstruct
 from oncoseg.io.dicom.survey import find_series
 from oncoseg.phantom.brain_anatomy import FIELD_OF_VIEW_MM
 from oncoseg.phantom.brain_mri import LEAST_SIZE, synthesise
-from oncoseg.phantom.dicom_files import Scan, write_series
+from oncoseg.phantom.dicom_files import DATE, TIME, Scan, write_series
 from oncoseg.phantom.folder import Progress, write_cases
 
 NUMBERS = range(1, 1000)
@@ -45,7 +45,7 @@ def make_hospital_dicom(
     Args:
         out: a new or empty folder.
         cases: how many patients, 1 to 999; every third is T2-weighted.
-        seed: 0 or more; equal seeds give equal images and contours.
+        seed: 0 or more; equal seeds give equal files.
         progress: called with the number done and the number asked for.
         size: voxels along i, j, k; the field of view of 240×240×155 mm stays.
 
@@ -79,4 +79,21 @@ def _write_study(
     write_series(images, scan, voxels, spacing, origin)
     (series,) = find_series(images)
     path = folder / "RTSTRUCT" / "1-1.dcm"
-    write_rtstruct(path, tumour.astype(np.uint8), series, {1: STRUCTURE}, Algorithm(__version__))
+    write_rtstruct(
+        path, tumour.astype(np.uint8), series, {1: STRUCTURE}, Algorithm(__version__, name="oncoseg phantom")
+    )
+    _fix_identity(path, scan)
+
+
+def _fix_identity(path: Path, scan: Scan) -> None:
+    """Give contours the UIDs and the time of their seed, as they otherwise have those of the moment."""
+    from pydicom import dcmread
+    from pydicom.uid import UID
+
+    file = dcmread(path)
+    file.SOPInstanceUID = UID(scan.uid("contours"))
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID
+    file.SeriesInstanceUID = scan.uid("series of contours")
+    file.InstanceCreationDate = file.StructureSetDate = DATE
+    file.InstanceCreationTime = file.StructureSetTime = TIME
+    file.save_as(path)

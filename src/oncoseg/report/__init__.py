@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from oncoseg.evaluate.panels import Panel
-from oncoseg.files import write_bytes, write_text
+from oncoseg.files import write_text
 from oncoseg.metrics.catalogue import SITUATIONS
 from oncoseg.report import curves, examples, operating, pages
 from oncoseg.report.comparison import write_comparison
 from oncoseg.report.contents import Contents, read_run
 from oncoseg.report.curves import Curve
 from oncoseg.report.evaluation import write_evaluation
+from oncoseg.report.figures import write_figures
 from oncoseg.report.parts import plots_of
+from oncoseg.statistics import SMALLEST_SAMPLE
 
 __all__ = ["FIGURE_SUFFIXES", "write_comparison", "write_evaluation", "write_report"]
 
@@ -48,10 +50,8 @@ def write_report(run: Path, evaluation: Path | None = None) -> Path:
     path = (evaluation or run) / "report" / "index.html"
     write_text(path, _page(contents, plots, panels))
     parts = contents.evaluation.parts if contents.evaluation else []
-    for curve in chain(*plots.values(), plots_of(parts)):
-        write_bytes(path.with_name(f"{curve.name}.svg"), curve.svg)
-    if panels:
-        write_bytes(path.with_name("examples.png"), examples.overview(panels, contents.synthetic))
+    pictures = examples.overview(panels, contents.synthetic) if panels else None
+    write_figures(path.parent, chain(*plots.values(), plots_of(parts)), pictures)
     return path
 
 
@@ -81,6 +81,7 @@ def _page(contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequ
         **vars(contents),
         plots=plots,
         situations=SITUATIONS,
+        smallest_sample=SMALLEST_SAMPLE,
         examples=[examples.example(panel) for panel in panels],
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
     )

@@ -105,5 +105,7 @@ def _set_scale(axes: Axes, scale: Scale) -> None:
         axes.set_xlim(left=-0.1)
     elif axes.dataLim.width == 0:
         axes.set_xlim(axes.dataLim.x0 - 1, axes.dataLim.x1 + 1)
+    if scale == "count":  # nothing is found less than no times
+        axes.set_xlim(left=max(axes.get_xlim()[0], -0.05 * axes.get_xlim()[1]))
     if scale in ("count", "value"):
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=scale == "count"))

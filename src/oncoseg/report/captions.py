@@ -7,6 +7,7 @@ from typing import Any
 from oncoseg import statistics
 from oncoseg.evaluate.curve_sums import CANDIDATE_THRESHOLD
 from oncoseg.evaluate.long_table import Row
+from oncoseg.report import words
 
 BAND = (
     f"Shaded, or with whiskers: the pointwise {statistics.CONFIDENCE:.0%} interval from drawing the "
@@ -50,8 +51,8 @@ def of_voxels(described: Mapping[str, Any]) -> list[str]:
         said = [*_of_ranking(described), *_of_missing(described["maps"])]
     return [
         *said,
-        f"The matrix is of the masks of all {_patients(described['patients'])}: each cell's share of its row "
-        "with its interval, and the number of voxels. A missing prediction counts as an empty one.",
+        f"The matrix is of the masks of all {words.patients(described['patients'])}: each cell's share of "
+        "its row with its interval, and the number of voxels. A missing prediction counts as an empty one.",
         *_lost(
             described["voxels"]["not_comparable"],
             "Specificity and precision of the masks are not given, as false positives that were never handed "
@@ -69,7 +70,7 @@ def of_lesions(described: Mapping[str, Any]) -> list[str]:
         return [f"There is no FROC curve: {why}."]
     said = [
         f"{curve['lesions']} true lesions, and {curve['candidates']} candidates that hit none, in "
-        f"{_cases(curve['cases'])}. A candidate is a connected part of the map from probability "
+        f"{words.cases(curve['cases'])}. A candidate is a connected part of the map from probability "
         f"{CANDIDATE_THRESHOLD} on. Its score is its highest probability, and it finds every lesion that it "
         "shares a voxel with. The dots are where LUNA16 reads a curve.",
         _band_or_not(curve["sensitivity"], "lesions", "The band is made as that above."),
@@ -84,8 +85,8 @@ def of_lesions(described: Mapping[str, Any]) -> list[str]:
         said += _lost(maps["lesions_not_comparable"], NOT_GIVEN)
     if maps["without_voxel_size"]:
         said.append(
-            f"{_cases(maps['without_voxel_size'])} without a voxel size left out: the smallest lesion that "
-            "counts is in mm³."
+            f"{words.cases(maps['without_voxel_size'])} without a voxel size left out: the smallest lesion "
+            "that counts is in mm³."
         )
     return said
 
@@ -104,9 +105,9 @@ def _of_ranking(described: Mapping[str, Any]) -> list[str]:
         why = "no tumour in the truth, or nothing else" if cases else "no probability map that can be used"
         return [f"There is no ROC and no precision–recall curve: {why}."]
     return [
-        f"All voxels of {_cases(cases)} with a probability map together. The large dot is the mask that was "
-        "handed in. Most of the background is easy, so the ROC curve flatters; precision–recall does not. "
-        "Dotted: what chance gives, or perfect reliability.",
+        f"All voxels of {words.cases(cases)} with a probability map together. The large dot is the mask that "
+        "was handed in. Most of the background is easy, so the ROC curve flatters; precision–recall does "
+        "not. Dotted: what chance gives, or perfect reliability.",
         _band_or_not(described["roc"]["recall"], "tumour"),
     ]
 
@@ -137,12 +138,4 @@ def _band_or_not(curve: Mapping[str, Any], what: str, band: str = BAND) -> str:
 
 
 def _without_map(missing: int) -> str:
-    return f"{_cases(missing)} {'has' if missing == 1 else 'have'} no probability map that can be used"
-
-
-def _cases(n: int) -> str:
-    return f"{n} case" if n == 1 else f"{n} cases"
-
-
-def _patients(n: int) -> str:
-    return f"{n} patient" if n == 1 else f"{n} patients"
+    return f"{words.cases(missing)} {'has' if missing == 1 else 'have'} no probability map that can be used"

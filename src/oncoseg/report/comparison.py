@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from oncoseg.evaluate import contest_rules
 from oncoseg.evaluate.compare import Contest, Part
 from oncoseg.evaluate.contest_files import heading
-from oncoseg.files import write_bytes, write_text
+from oncoseg.files import write_text
 from oncoseg.metrics.catalogue import METRICS
-from oncoseg.report import curves, pages
+from oncoseg.report import curves, pages, words
+from oncoseg.report.figures import write_figures
 
 
 def write_comparison(contest: Contest, folder: Path) -> Path:
@@ -17,8 +19,7 @@ def write_comparison(contest: Contest, folder: Path) -> Path:
         The page's path. It needs no other file and no network.
     """
     plots = [_plot(part, contest.systems) for part in contest.parts]
-    for plot in plots:
-        write_bytes(folder / f"{plot.name}.svg", plot.svg)
+    write_figures(folder, plots)
     path = folder / "index.html"
     parts = [
         {
@@ -51,13 +52,17 @@ def _plot(part: Part, systems: Sequence[str]) -> curves.Curve:
         system: part.summaries[system]._asdict() for system in systems
     }
     name = "-".join(filter(None, ("patients", part.group, part.label, part.metric)))
-    unit = METRICS[part.metric].unit
-    title = f"{part.metric} of a patient{f' ({unit})' if unit else ''}"
+    title = f"{words.axis_title(part.metric)} of a patient"
     return curves.system_strips(name, title, values, summaries, share=METRICS[part.metric].better == "higher")
 
 
 def _rows(part: Part) -> list[dict[str, object]]:
     """The systems from first to last."""
     return [
-        {"place": place, "summary": part.summaries[place.system]._asdict()} for place in part.ranking.systems
+        {
+            "place": place,
+            "summary": part.summaries[place.system]._asdict(),
+            "rules": contest_rules.in_words(part.touched[place.system]),
+        }
+        for place in part.ranking.systems
     ]

@@ -21,6 +21,7 @@ from oncoseg.report import words
 from oncoseg.report.parts import Part, read_parts
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import PARTS
+from oncoseg.statistics import rough_sentence
 
 SPLIT_ORDER = ("out-of-fold", "test", "validation", "train")
 """The first of these that was evaluated is reported."""
@@ -61,6 +62,7 @@ class Evaluated:
         curves: title → what curves.json says of all tumour of a modality, and of all together.
         patients: per_patient.csv as numbers (NaN where undefined), worst Dice first.
         panels: slices to show.
+        caution: that intervals of the table are rough; empty where they are not.
     """
 
     split: str
@@ -71,6 +73,7 @@ class Evaluated:
     curves: dict[str, dict[str, Any]]
     patients: list[dict[str, Any]]
     panels: list[Panel]
+    caution: str
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,18 @@ def _tables(folder: Path) -> Evaluated:
         words.group_name(part["group"]): part for part in described if part["class"] == described[0]["class"]
     }
     parts = read_parts(folder, summary["metrics"]["table"], described)
-    return Evaluated(summary["split"], summary["threshold"], summary, rows, parts, whole, patients, panels)
+    scores = [score for row in summary["table"] for score in row["scores"].values()]
+    return Evaluated(
+        summary["split"],
+        summary["threshold"],
+        summary,
+        rows,
+        parts,
+        whole,
+        patients,
+        panels,
+        rough_sentence(score["n"] for score in scores if score["low"] is not None),
+    )
 
 
 def _changes(recipe: Recipe) -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -42,6 +43,10 @@ STYLE: dict[Any, Any] = {
 """One look for all plots; text stays text."""
 
 
+TITLE_LETTERS = 34
+"""In a line of a title, which the narrowest plot (4.1 inches) has room for."""
+
+
 class Curve(NamedTuple):
     """A drawn plot.
 
@@ -50,12 +55,14 @@ class Curve(NamedTuple):
         svg: the file's content.
         alt: what it shows, in words.
         broad: whether it needs the page's whole width to be read.
+        caption: what stands above it on the page; empty where its title says enough.
     """
 
     name: str
     svg: bytes
     alt: str
     broad: bool = False
+    caption: str = ""
 
     @property
     def source(self) -> str:
@@ -98,7 +105,11 @@ def _learning_curve(
         axes.plot(x, train, color=COLOURS[0], linestyle="--", marker="o", markersize=3, label="training")
         axes.plot(x, validation, color=COLOURS[1], marker="s", markersize=3, label="validation")
         _mark_stages(axes, steps)
-        axes.set(xlabel="epoch", ylabel=name, title=f"{words.group_name(modality)}: {name}")
+        axes.set(
+            xlabel="epoch (number)",
+            ylabel="Dice (0 to 1)" if quantity == "dice" else "loss (no unit)",
+            title=f"{words.group_name(modality)}: {name}",
+        )
         axes.set_xlim(0.5, len(steps) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if quantity == "dice":
@@ -137,7 +148,9 @@ def strip_plot(
             height = place + JITTER * np.array([-1, 0.33, -0.33, 1])[np.arange(len(values)) % 4]
             axes.scatter(values, height, s=26, color=colour, alpha=0.65, linewidths=0, zorder=2)
             mark_mean(axes, rows[modality]["patient"]["scores"]["dice"], place)
-        axes.set(xlim=(-0.02, 1.02), ylim=(len(modalities) - 0.45, -0.55), xlabel="Dice of a patient")
+        axes.set(
+            xlim=(-0.02, 1.02), ylim=(len(modalities) - 0.45, -0.55), xlabel="Dice of a patient (0 to 1)"
+        )
         axes.set_yticks(range(len(modalities)), [words.group_name(name) for name in modalities])
         axes.grid(visible=False, axis="y")
         means = "; ".join(
@@ -189,6 +202,11 @@ def mark_mean(axes: Axes, dice: Mapping[str, Any], place: float) -> None:
     axes.plot(
         [dice["mean"]], [place], marker="D", color="white", markeredgecolor="black", markersize=8, zorder=4
     )
+
+
+def wrapped(title: str) -> str:
+    """A title in lines that fit over a plot of the smallest width."""
+    return "\n".join(part for line in title.splitlines() for part in textwrap.wrap(line, TITLE_LETTERS))
 
 
 @contextmanager

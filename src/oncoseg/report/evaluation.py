@@ -8,10 +8,11 @@ from oncoseg.errors import DataError
 from oncoseg.evaluate import curves
 from oncoseg.evaluate.panels import Panel, read_panels
 from oncoseg.evaluate.pictures import MOST_CLASSES
-from oncoseg.files import write_bytes, write_text
+from oncoseg.files import write_text
 from oncoseg.metrics.catalogue import SITUATIONS
 from oncoseg.report import examples, pages
-from oncoseg.report.parts import Part, plots_of, read_parts
+from oncoseg.report.figures import write_figures
+from oncoseg.report.parts import Origin, Part, plots_of, read_parts
 
 
 def write_evaluation(folder: Path) -> Path:
@@ -31,17 +32,18 @@ def write_evaluation(folder: Path) -> Path:
         raise DataError(
             f"The evaluation in {folder} cannot be shown ({error}). Make it again with oncoseg evaluate."
         ) from error
-    parts = read_parts(folder, summary["table"], described)
-    for plot in plots_of(parts):
-        write_bytes(folder / f"{plot.name}.svg", plot.svg)
-    if panels:
-        write_bytes(folder / "examples.png", examples.overview(panels, summary["synthetic"]))
+    origin = Origin({*summary["missing"], *summary["failures"]}, summary.get("readers", False))
+    parts = read_parts(folder, summary["table"], described, origin)
+    write_figures(
+        folder, plots_of(parts), examples.overview(panels, summary["synthetic"]) if panels else None
+    )
     path = folder / "index.html"
     write_text(
         path,
         pages.render(
             "evaluation.html.jinja",
             summary=summary,
+            title="Agreement of readers" if summary.get("readers") else "Evaluation",
             synthetic=summary["synthetic"],
             parts=parts,
             situations=SITUATIONS,

@@ -84,9 +84,8 @@ def _matrix(name: str, title: str, rows: Mapping[str, Sequence[Cell]], columns: 
         for place, row in enumerate(rows.values()):
             for column, cell in enumerate(row[: len(columns)]):
                 _draw(axes, column, place, cell)
-        axes.set(
-            xlim=(0, len(columns)), ylim=(len(rows), 0), xlabel="prediction", ylabel="truth", title=title
-        )
+        axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0), xlabel="prediction", ylabel="truth")
+        axes.set_title(curves.wrapped(title))
         axes.set_xticks([place + 0.5 for place in range(len(columns))], columns)
         axes.set_yticks([place + 0.5 for place in range(len(rows))], rows, rotation=90, va="center")
         axes.tick_params(length=0)

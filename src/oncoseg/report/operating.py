@@ -17,6 +17,12 @@ Parts = Mapping[str, Mapping[str, Any]]
 BAND_OPACITY = 0.18
 """Of the intervals around curves."""
 
+FALSE_RATE = "false positive rate (share of background voxels)"
+RECALL = "recall (share of tumour voxels)"
+PRECISION = "precision (share of marked voxels)"
+SHARE = "share that is tumour (0 to 1)"
+"""Titles of the axes, with what stands for a unit."""
+
 CHANCE: dict[str, Any] = {"color": "#88929a", "linestyle": ":", "linewidth": 1.2}
 """How the line of a useless (or, of reliability, a perfect) prediction is drawn."""
 
@@ -33,7 +39,7 @@ def roc(name: str, parts: Parts) -> Curve | None:
             axes.plot([0, *x], [0, *y], **look, label=f"{title}: {words.estimate(curve['auc'])}")
             _band(axes, x, curve["recall"], look["color"])
             _dot(axes, curve["mask"], look["color"])
-        _unit_square(axes, "false positive rate", "recall", _title("ROC over voxels", *parts.values()))
+        _unit_square(axes, FALSE_RATE, RECALL, _title("ROC over voxels", *parts.values()))
         axes.legend(title="area under the curve", loc="lower right", fontsize=9, title_fontsize=9)
         areas = "; ".join(f"{title} {words.estimate(curve['auc'])}" for title, curve in drawn.items())
         alt = f"ROC curve over voxels, recall over false positive rate. Area under the curve: {areas}."
@@ -53,7 +59,7 @@ def precision_recall(name: str, parts: Parts) -> Curve | None:
             _band(axes, x, curve["precision"], look["color"])
             axes.axhline(curve["chance"], **CHANCE)
             _dot(axes, curve["mask"], look["color"])
-        _unit_square(axes, "recall", "precision", _title("Precision–recall over voxels", *parts.values()))
+        _unit_square(axes, RECALL, PRECISION, _title("Precision–recall over voxels", *parts.values()))
         axes.legend(title="average precision", loc="best", fontsize=9, title_fontsize=9)
         means = "; ".join(
             f"{title} {words.estimate(curve['average_precision'])}, by chance {curve['chance']:.2g}"
@@ -77,7 +83,9 @@ def froc(name: str, part: Mapping[str, Any]) -> Curve | None:
         axes.set_xscale("log", base=2)
         axes.set_xticks(LUNA16_FALSE_POSITIVES, map(words.fraction, LUNA16_FALSE_POSITIVES))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set(xlabel="false positive lesions per case", ylabel="share of true lesions found")
+        axes.set(
+            xlabel="false positive lesions per case (number)", ylabel="share of true lesions found (0 to 1)"
+        )
         axes.set(ylim=(-0.02, 1.02), title=_title("FROC of lesions", part, why="lesions_not_comparable"))
         readings = ", ".join(
             f"{words.estimate(p)} at {p['false_positives_per_case']:g}" for p in curve["points"]
@@ -109,12 +117,12 @@ def reliability(name: str, part: Mapping[str, Any]) -> Curve | None:
         axes.errorbar(
             x[filled], y[filled], reach, color=colour, marker="o", markersize=5, capsize=3, linewidth=1.4
         )
-        _unit_square(axes, "", "share that is tumour", _title("Reliability over voxels", part))
+        _unit_square(axes, "", SHARE, _title("Reliability over voxels", part))
         edges = np.linspace(0, 1, len(x) + 1)
         below.bar(edges[:-1], curve["voxels"], width=1 / len(x), align="edge", color="#b8c2ca", edgecolor="w")
         axes.legend(loc="upper left", fontsize=9)
         below.set_yscale("log")
-        below.set(xlabel="predicted probability", ylabel="voxels", xlim=(-0.02, 1.02))
+        below.set(xlabel="predicted probability (0 to 1)", ylabel="voxels (number)", xlim=(-0.02, 1.02))
         pairs = ", ".join(f"{a:.2f} → {b:.2f}" for a, b in zip(x[filled], y[filled], strict=True))
         alt = f"Reliability curve, predicted probability → share that is tumour, by bin: {pairs}."
         return Curve(name, curves.svg_of(figure), alt)
@@ -122,9 +130,8 @@ def reliability(name: str, part: Mapping[str, Any]) -> Curve | None:
 
 def _title(title: str, *parts: Mapping[str, Any], why: str = "not_comparable") -> str:
     """The title, and below it what is missing where it makes curves of no use for a comparison."""
-    return "\n".join(
-        [title, *dict.fromkeys(filter(None, ((part.get("maps") or {}).get(why) for part in parts)))]
-    )
+    missing = dict.fromkeys(filter(None, ((part.get("maps") or {}).get(why) for part in parts)))
+    return curves.wrapped("\n".join([title, *missing]))
 
 
 def _unit_square(axes: Axes, x: str, y: str, title: str) -> None:

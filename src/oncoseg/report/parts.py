@@ -1,18 +1,19 @@
 """What a page shows of each modality and class: every metric, how it spreads, and the curves."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from oncoseg.datasets.folders import safe_id
 from oncoseg.evaluate import long_table
 from oncoseg.evaluate.long_table import Row
+from oncoseg.evaluate.summary_tables import interval_kinds
 from oncoseg.metrics.catalogue import METRICS
 from oncoseg.report import captions, matrices, operating, words
 from oncoseg.report.boxes import Scale, boxes
 from oncoseg.report.curves import Curve
-from oncoseg.report.distributions import bland_altman, histogram, volumes_in_words
+from oncoseg.report.distributions import Volumes, bland_altman, histogram
 from oncoseg.statistics import SMALLEST_SAMPLE, rough_sentence
 
 HISTOGRAMS = ("dice", "surface_dice", "lesion_f1")
@@ -21,14 +22,27 @@ HISTOGRAMS = ("dice", "surface_dice", "lesion_f1")
 LISTED = ("dice", "precision", "recall", "surface_dice", "hd95_max_mm", "volume_difference_ml", "lesion_f1")
 """Metrics in the list of patients."""
 
-UNBOUNDED = ("volume_error",)
-"""Metrics without a unit that may be above 1."""
-
-AXES: dict[str, tuple[Scale, str]] = {
-    "share": ("share", "score, between 0 and 1"),
-    "mm": ("mm", "distance (mm)"),
+AXES: dict[str, tuple[Scale, str, str]] = {
+    "share": ("share", "score (0 to 1)", "Metrics between 0 and 1; what each means stands at the end."),
+    "mm": ("mm", "distance (mm)", "Distances; the axis is logarithmic from 1 mm on."),
 }
-"""Axes that several metrics share: scale and title."""
+"""Axes that several metrics share: scale, title, and what stands above."""
+
+
+class Origin(NamedTuple):
+    """Where the masks come from, as far as plots have to know.
+
+    Attributes:
+        absent: cases without a prediction that can be used.
+        readers: whether truth and prediction are both readers'.
+    """
+
+    absent: Collection[str] = ()
+    readers: bool = False
+
+
+NO_ORIGIN = Origin()
+"""Predictions of a run: all are there."""
 
 
 class Figure(NamedTuple):
@@ -51,6 +65,7 @@ class Part(NamedTuple):
         figures: in the order of the page.
         numbers: what was read off the curves, with intervals: (name, estimate).
         patients: patient → metric of LISTED → row, worst Dice first.
+        intervals: how those of the table were made.
         caution: that intervals are rough; empty where they are not.
     """
 
@@ -62,11 +77,15 @@ class Part(NamedTuple):
     figures: list[Figure]
     numbers: list[tuple[str, dict[str, Any]]]
     patients: dict[str, dict[str, Row]]
+    intervals: str
     caution: str
 
 
 def read_parts(
-    folder: Path, table: Sequence[dict[str, Any]], described: Sequence[dict[str, Any]]
+    folder: Path,
+    table: Sequence[dict[str, Any]],
+    described: Sequence[dict[str, Any]],
+    origin: Origin = NO_ORIGIN,
 ) -> list[Part]:
     """Put together what an evaluation folder holds.
 
@@ -74,6 +93,7 @@ def read_parts(
         folder: with the tables that `evaluate.summary.write` left.
         table: rows of its summary.
         described: the parts of its curves.json.
+        origin: of the masks.
 
     Raises:
         DataError: it lacks its tables.
@@ -88,6 +108,7 @@ def read_parts(
             [row for row in rows if (row.group, row.label) == (group, label)],
             [row for row in counts if (row["group"], row["class"]) == (group, label)],
             parts[group, label],
+            origin,
         )
         for group, label in dict.fromkeys((row.group, row.label) for row in rows)
     ]
@@ -110,20 +131,32 @@ def _part(
     rows: list[Row],
     counts: list[dict[str, str]],
     described: Mapping[str, Any],
+    origin: Origin,
 ) -> Part:
     of_metric: dict[str, dict[str, Row]] = {}
     for row in rows:
         of_metric.setdefault(row.metric, {})[row.patient] = row
     name, title = safe_id("-".join(filter(None, (group, label)))), title_of(group, label)
-    spread = [*_boxes(name, of_metric), *_histograms(name, of_metric), *_volumes(name, counts)]
+    spread = [*_boxes(name, of_metric), *_histograms(name, of_metric), *_volumes(name, counts, origin)]
     figures = [
-        Figure("How patients spread", spread, [*captions.of_spread(rows), *_about_volumes(counts)]),
+        Figure("How patients spread", spread, captions.of_spread(rows)),
         *_curves(name, title, described),
     ]
     patients = sorted(of_metric["dice"], key=lambda patient: _worst_first(of_metric["dice"][patient].value))
     listed = {patient: {m: of_metric[m][patient] for m in LISTED} for patient in patients}
     caution = rough_sentence(row["n"] for row in table if row["low"] is not None)
-    return Part(group, label, name, title, table, figures, list(_numbers(described)), listed, caution)
+    return Part(
+        group,
+        label,
+        name,
+        title,
+        table,
+        figures,
+        list(_numbers(described)),
+        listed,
+        interval_kinds(table),
+        caution,
+    )
 
 
 def _curves(name: str, title: str, described: Mapping[str, Any]) -> Iterator[Figure]:
@@ -148,22 +181,19 @@ def _boxes(name: str, of_metric: Mapping[str, Mapping[str, Row]]) -> Iterator[Cu
         if any(not math.isnan(row.value) for row in of_patient.values()):
             groups.setdefault(_axis(metric), {})[metric] = list(of_patient.values())
     for axis, values in sorted(groups.items(), key=lambda group: group[0] not in AXES):
-        scale, title = AXES.get(axis) or (_scale(axis), _with_unit(axis))
-        yield boxes(f"spread-{name}-{axis}", title, values, scale)
+        scale, title, caption = AXES.get(axis) or _alone(axis)
+        yield boxes(f"spread-{name}-{axis}", title, values, scale)._replace(caption=caption)
 
 
 def _axis(metric: str) -> str:
     unit = METRICS[metric].unit
-    return unit if unit == "mm" else "share" if not unit and metric not in UNBOUNDED else metric
+    return unit if unit == "mm" else "share" if not unit and metric not in words.UNITS_OF_SHARES else metric
 
 
-def _scale(metric: str) -> Scale:
-    return "count" if METRICS[metric].unit == "lesions" else "value"
-
-
-def _with_unit(metric: str) -> str:
-    unit = METRICS[metric].unit
-    return f"{metric} ({unit})" if unit else metric
+def _alone(metric: str) -> tuple[Scale, str, str]:
+    """Scale, title and caption of an axis for one metric."""
+    scale: Scale = "count" if METRICS[metric].unit == "lesions" else "value"
+    return scale, words.axis_title(metric), f"{metric}: {METRICS[metric].definition}"
 
 
 def _histograms(name: str, of_metric: Mapping[str, Mapping[str, Row]]) -> Iterator[Curve]:
@@ -173,19 +203,19 @@ def _histograms(name: str, of_metric: Mapping[str, Mapping[str, Row]]) -> Iterat
             yield histogram(f"histogram-{name}-{metric}", metric, values)
 
 
-def _volumes(name: str, counts: list[dict[str, str]]) -> Iterator[Curve]:
-    if volumes := _known_volumes(counts):
-        yield bland_altman(f"volumes-{name}", *zip(*volumes, strict=True))
-
-
-def _about_volumes(counts: list[dict[str, str]]) -> list[str]:
-    volumes = _known_volumes(counts)
-    return [volumes_in_words(*zip(*volumes, strict=True))] if volumes else []
-
-
-def _known_volumes(counts: list[dict[str, str]]) -> list[tuple[float, float]]:
-    """True and predicted volume of each case in millilitres."""
-    return [(float(row["true_ml"]), float(row["predicted_ml"])) for row in counts if row["true_ml"]]
+def _volumes(name: str, counts: list[dict[str, str]], origin: Origin) -> Iterator[Curve]:
+    known = [row for row in counts if row["true_ml"]]
+    if known:
+        volumes = [
+            Volumes(
+                row["patient"],
+                float(row["true_ml"]),
+                float(row["predicted_ml"]),
+                row["case"] in origin.absent,
+            )
+            for row in known
+        ]
+        yield bland_altman(f"volumes-{name}", volumes, origin.readers)
 
 
 def _worst_first(value: float) -> float:

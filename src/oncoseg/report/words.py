@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oncoseg.evaluate.panels import Panel
+from oncoseg.metrics.catalogue import METRICS
 
 AVERAGING_NAMES = {
     "patient": "per patient",
@@ -56,6 +57,15 @@ SPLIT_MEANINGS = {
     "train": "trained on, so that the figures say nothing about new patients",
 }
 """Who the evaluated patients are."""
+
+
+UNITS_OF_SHARES = {"volume_error": "share of the true volume"}
+"""Of metrics without a unit that may be above 1; the others lie between 0 and 1."""
+
+
+def axis_title(metric: str) -> str:
+    """A metric with its unit, or with what stands for one."""
+    return f"{metric} ({METRICS[metric].unit or UNITS_OF_SHARES.get(metric, '0 to 1')})"
 
 
 def group_name(group: str) -> str:
@@ -110,25 +120,25 @@ def percent(part: float, whole: float) -> str:
     return f"{share:.3f} %" if min(share, 100 - share) < 1 else f"{share:.1f} %"
 
 
-def in_words(group: str, row: Mapping[str, Any], patients: Sequence[Mapping[str, Any]]) -> str:
+def in_words(group: str, row: Mapping[str, Any], of_patients: Sequence[Mapping[str, Any]]) -> str:
     """What was found in one modality, as one or two sentences.
 
     Args:
         group: the modality.
         row: the table's per-patient row.
-        patients: that modality's rows of per_patient.csv.
+        of_patients: that modality's rows of per_patient.csv.
     """
     name, dice = group_name(group), row["scores"]["dice"]
     if not dice["n"]:
-        return f"{name}: none of the {_patients(row['units'])} has tumour, so nothing could be scored."
+        return f"{name}: none of the {patients(row['units'])} has tumour, so nothing could be scored."
     span = f"95 % interval {interval(dice)}" if interval(dice) else dice["note"]
     found = row["scores"]["recall"]
     return (
-        f"{name}: in {_patients(dice['n'])} the predicted outline overlaps the reference outline with a mean "
+        f"{name}: in {patients(dice['n'])} the predicted outline overlaps the reference outline with a mean "
         f"Dice of {score(dice['mean'])} ({span}; median {score(dice['median'])}), where 0 is no overlap and "
         f"1 is perfect. On average {_share(row['scores']['precision'])} of what is marked is tumour"
         + (f", and {_share(found)} of the tumour is marked. " if found["n"] else ". ")
-        + _missed(patients)
+        + _missed(of_patients)
         + _false_alarms(row["truth_empty"])
         + (f" {POOR}" if dice["mean"] < POOR_BELOW else "")
     )
@@ -138,16 +148,16 @@ def _share(summary: Mapping[str, Any]) -> str:
     return f"{100 * summary['mean']:.0f} %"
 
 
-def _missed(patients: Sequence[Mapping[str, Any]]) -> str:
-    with_tumour = [patient for patient in patients if patient["tp"] + patient["fn"] > 0]
+def _missed(of_patients: Sequence[Mapping[str, Any]]) -> str:
+    with_tumour = [patient for patient in of_patients if patient["tp"] + patient["fn"] > 0]
     missed = sum(patient["tp"] == 0 for patient in with_tumour)
     if not missed:
         return "In every patient with tumour at least one voxel of it was marked."
-    return f"In {missed} of {_patients(len(with_tumour))} with tumour, none of it was found."
+    return f"In {missed} of {patients(len(with_tumour))} with tumour, none of it was found."
 
 
 def _false_alarms(n: int) -> str:
-    return f" In {_patients(n)} without tumour some was marked." if n else ""
+    return f" In {patients(n)} without tumour some was marked." if n else ""
 
 
 def panel_title(panel: Panel) -> str:
@@ -175,8 +185,19 @@ def panel_caption(panel: Panel) -> str:
     return " ".join(filter(None, (f"{_capital(where)}.", found, dice, volumes, ground)))
 
 
-def _patients(n: int) -> str:
-    return f"{n} patient" if n == 1 else f"{n} patients"
+def counted(n: int, noun: str) -> str:
+    """As in `1 case`, `2 cases`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def patients(n: int) -> str:
+    """`1 patient`, `2 patients`."""
+    return counted(n, "patient")
+
+
+def cases(n: int) -> str:
+    """`1 case`, `2 cases`."""
+    return counted(n, "case")
 
 
 def _capital(text: str) -> str:

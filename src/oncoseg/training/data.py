@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from oncoseg import plausibility
 from oncoseg import split as splitting
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
+from oncoseg.datasets.channels import channel_name
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
@@ -44,6 +46,10 @@ NO_TEST_PATIENT = (
 """Said where a given split lacks them; a drawn one has them always."""
 
 
+Opened = Callable[[str, Scan], None]
+"""Called with a modality and what was found in its data set."""
+
+
 def default_store() -> Path:
     """The prepared store when none is named: in the user's cache folder."""
     return user_cache() / "prepared"
@@ -58,7 +64,9 @@ def load(
     workers: int | None = None,
     progress: Progress | None = None,
     accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: Remark | None = None,
+    opened: Opened | None = None,
 ) -> TrainingData:
     """Open, split and prepare every modality of a recipe.
 
@@ -72,16 +80,19 @@ def load(
         store: folder of the prepared store.
         split: modality → part → patient → case ids, to use a split made before.
         workers: see `prepare`.
-        progress: called with (cases done, cases in all), for each modality anew.
+        progress: called with (cases done, cases in all), for each modality anew; before, where a layout is of
+            DICOM, with (files looked through, files in all).
         accept_implausible: take images that cannot be what they are said to be.
-        remark: called for each modality with what is doubtful about its split or its images, if anything.
+        channels: modality → channel → what its series are called, of data that are DICOM folders; see
+            `open_dataset`.
+        remark: called for each modality with what is doubtful about its labels, its split or its images.
+        opened: called for each modality with what was found, guesses and problems, before it is prepared.
 
     Raises:
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
             implausible, a patient on two sides, or a side without any tumour.
     """
-    check_modalities(recipe, data)
-    scans = {name: open_dataset(data[name]) for name in recipe.modalities}
+    scans = _open(recipe, data, channels, progress, opened, remark)
     sides = _sides(recipe, scans, split)
     train: dict[str, list[PreparedCase]] = {}
     validation: dict[str, list[PreparedCase]] = {}
@@ -102,6 +113,7 @@ def load(
             _check_tumour(validation[name], "validation")
             _check_groups(train[name], recipe.training.balance)
         records[name] = _record(data[name], scans[name], prepared, settings, substituted)
+        records[name]["channels"] = dict(channels.get(name, {}))
         _tell_doubts(remark, name, records[name])
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
@@ -116,7 +128,9 @@ def load_all(
     workers: int | None = None,
     progress: Progress | None = None,
     accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: Remark | None = None,
+    opened: Opened | None = None,
 ) -> tuple[dict[str, list[PreparedCase]], dict[str, Any]]:
     """Open and prepare every case with a mask, for folds to be drawn.
 
@@ -127,7 +141,9 @@ def load_all(
         workers: see `prepare`.
         progress: called with (cases done, cases in all), for each modality anew.
         accept_implausible: take images that cannot be what they are said to be.
-        remark: called for each modality with what is doubtful about its images, if anything.
+        channels: modality → channel → what its series are called.
+        remark: called for each modality with what is doubtful about its labels or its images.
+        opened: called for each modality with what was found, before it is prepared.
 
     Returns:
         Modality → its cases, and the records as `RunFolder.data` describes them, but of all cases.
@@ -135,17 +151,17 @@ def load_all(
     Raises:
         DataError: as `load` does.
     """
-    check_modalities(recipe, data)
+    scans = _open(recipe, data, channels, progress, opened, remark)
     prepared: dict[str, list[PreparedCase]] = {}
     records: dict[str, Any] = {}
     for name, modality in recipe.modalities.items():
-        scan = open_dataset(data[name])
-        cases = [case for case in scan.cases if case.masks]
+        cases = [case for case in scans[name].cases if case.masks]
         settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
         with _naming(name):
             substituted = _substituted({"all": cases}, settings)
             prepared[name] = prepare(cases, settings, store, workers=workers, progress=progress)
-        records[name] = _record(data[name], scan, prepared[name], settings, substituted)
+        records[name] = _record(data[name], scans[name], prepared[name], settings, substituted)
+        records[name]["channels"] = dict(channels.get(name, {}))
         _tell_doubts(remark, name, records[name])
     return prepared, records
 
@@ -166,6 +182,45 @@ def _tell_doubts(remark: Remark | None, modality: str, record: Mapping[str, Any]
         remark(modality, [Problem(**doubt) for doubt in record["doubts"]])
 
 
+def _open(
+    recipe: Recipe,
+    data: Mapping[str, Path],
+    channels: Mapping[str, Mapping[str, str]],
+    progress: Progress | None,
+    opened: Opened | None,
+    remark: Remark | None,
+) -> dict[str, Scan]:
+    """Modality → what its data set holds, of which the callers are told."""
+    check_modalities(recipe, data)
+    scans = {
+        name: open_dataset(data[name], channels=channels.get(name), progress=progress)
+        for name in recipe.modalities
+    }
+    for name, scan in scans.items():
+        if opened is not None:
+            opened(name, scan)
+        if remark is not None and (joined := _joined(scan, recipe)):
+            remark(name, joined)
+    return scans
+
+
+def _joined(scan: Scan, recipe: Recipe) -> list[Problem]:
+    """Which labels a class takes because it takes them all: of a liver with tumours, the liver, too."""
+    names = dict.fromkeys(name for case in scan.cases if case.masks for name in case.labels.values())
+    if len(names) < 2:
+        return []
+    return [
+        Problem(
+            "joined-labels",
+            None,
+            f"the class {name} takes every label: {', '.join(names)}. Choose some with "
+            f"--classes.{name} '{json.dumps(list(names)[-1:], ensure_ascii=False)}' or the like.",
+        )
+        for name, of in recipe.classes.items()
+        if "*" in of
+    ]
+
+
 def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[Problem]:
     return [
         Problem(doubt.kind, case, f"{case}: {doubt.text}")
@@ -174,19 +229,33 @@ def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[
     ]
 
 
-def read_split(path: Path) -> dict[str, Any]:
-    """Read a split file such as a run folder's `split.json`.
+def channels_by_modality(recipe: Recipe, channels: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Part a choice of series among the modalities that take these channels or have them as substitutes.
+
+    Args:
+        recipe: its modalities.
+        channels: channel → what its series are called.
 
     Raises:
-        DataError: not readable, or not of that form.
+        DataError: a channel that no modality takes.
     """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["modalities"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"Cannot read the split {path} ({error}); expected a file like a run folder's split.json: "
-            '{"modalities": {"mri": {"train": {"PATIENT": ["CASE"]}, "validation": …, "test": …}}}.'
-        ) from error
+    parted: dict[str, dict[str, str]] = {}
+    for channel, pattern in channels.items():
+        name = channel_name(channel)
+        taking = [
+            modality
+            for modality, of in recipe.modalities.items()
+            if name in (*of.channels, *of.substitutes.values())
+        ]
+        if not taking:
+            known = dict.fromkeys(name for of in recipe.modalities.values() for name in of.channels)
+            raise DataError(
+                f"No modality of {recipe.name} takes the channel {channel}; expected one of "
+                f"{', '.join(known)}."
+            )
+        for modality in taking:
+            parted.setdefault(modality, {})[name] = pattern
+    return parted
 
 
 def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:

@@ -16,6 +16,9 @@ from oncoseg.io.dicom.planes import Plane, planes_of
 from oncoseg.io.dicom.remarks import remarks_on
 from oncoseg.io.dicom.series import Series, Slice
 
+BLOCK_BYTES = 1 << 20
+"""How much of a file is read at a time while slices are compared."""
+
 FEWEST_SLICES = 3
 """Fewer slices of one orientation, beside slices of another in the same series, are a localiser."""
 
@@ -149,14 +152,18 @@ def _digest(plane: Plane) -> bytes:
     deflated = stored.transfer_syntax == DEFLATED
     if (stored.encapsulated or deflated) and stored.frames > 1:
         return f"{plane.header.file} {plane.frame}".encode()  # such a file is not unpacked just for this
+    meaning = repr((stored.transfer_syntax, stored.rows, stored.columns, stored.signed, plane.pixels[2:]))
+    digest = hashlib.sha256(meaning.encode())
     try:
         with plane.header.file.open("rb") as file:
             file.seek(0 if deflated else plane.pixels.offset)
-            pixels = file.read() if stored.encapsulated or deflated else file.read(stored.frame_bytes)
+            left = None if stored.encapsulated or deflated else stored.frame_bytes
+            while block := file.read(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES)):
+                digest.update(block)
+                left = None if left is None else left - len(block)
     except OSError as error:
         raise GeometryError(f"{plane.header.file} cannot be read: {error.strerror}") from error
-    meaning = repr((stored.transfer_syntax, stored.rows, stored.columns, stored.signed, plane.pixels[2:]))
-    return hashlib.sha256(meaning.encode() + pixels).digest()
+    return digest.digest()
 
 
 def _stretches(planes: Sequence[Plane], gaps: Sequence[Gap]) -> list[list[Plane]]:

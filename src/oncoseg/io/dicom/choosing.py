@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from oncoseg.errors import DataError
+from oncoseg.io.dicom.deidentify.words import known_words
 from oncoseg.io.dicom.series import Series
 
 SHOWN_CANDIDATES = 20
@@ -27,8 +28,8 @@ def choose(
             a pattern for all of it.
 
     Raises:
-        DataError: none or several fit; lists them by number, modality, size, part and UID, as descriptions
-            may name a patient.
+        DataError: none or several fit; lists them by number, modality, known words, size, part and UID;
+            whole descriptions may name a patient.
     """
     fitting = [
         each
@@ -57,16 +58,18 @@ def describes(text: str, wanted: str) -> bool:
 
 
 def listed(series: Iterable[Series]) -> str:
-    """One line for each series, without free text."""
+    """One line for each series; see `label`."""
     lines = [f"  {label(each)}" for each in series]
     more = len(lines) - SHOWN_CANDIDATES
     return "\n".join(lines[:SHOWN_CANDIDATES] + [f"  … and {more} more"] * (more > 0))
 
 
 def label(series: Series) -> str:
-    """What tells a series from others, without free text."""
+    """What tells a series from others; of its description the words that name nobody (see `known_words`)."""
     size = "×".join(map(str, series.grid))
     spacing = "×".join(f"{length:.3g}" for length in series.spacing_mm)
     number = "" if series.number is None else f"series {series.number}, "
     part = f", {series.part}" if series.part else ""
-    return f"{number}{series.modality}, {size} voxels of {spacing} mm{part}, uid {series.uid}"
+    words = known_words(series.description)
+    said = f" {words!r}" if words else ""
+    return f"{number}{series.modality}{said}, {size} voxels of {spacing} mm{part}, uid {series.uid}"

@@ -19,6 +19,7 @@ class Annotation:
         frame_of_reference_uid: empty where it does not say at its top level.
         description: SeriesDescription; shown and never stored.
         patient: see `Series.patient`.
+        made_by: ManufacturerModelName, such as of the software that drew it.
     """
 
     file: Path
@@ -29,6 +30,7 @@ class Annotation:
     frame_of_reference_uid: str
     description: str
     patient: str
+    made_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from oncoseg.errors import DataError
+from oncoseg.io.checks import check_regular
 
 FIRST_BYTES = 1 << 16
 """How much of a file is read at first; most headers end before."""
@@ -44,7 +45,15 @@ BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
 KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
-    *("Modality", "SeriesDescription", "SeriesNumber", "ImageType", "PatientID", "IssuerOfPatientID"),
+    *(
+        "Modality",
+        "ManufacturerModelName",
+        "SeriesDescription",
+        "SeriesNumber",
+        "ImageType",
+        "PatientID",
+        "IssuerOfPatientID",
+    ),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -168,6 +177,8 @@ def text_of(value: Any) -> str:
 def looks_like_dicom(path: Path) -> bool:
     """Whether a file begins as a DICOM file does; also without the preamble that the standard asks for."""
     try:
+        if not path.is_file():  # reading from a pipe would wait for ever
+            return False
         with path.open("rb") as file:
             return _begins_like_dicom(file.read(PREAMBLE_BYTES + 4))
     except OSError:
@@ -185,6 +196,7 @@ def read_header(path: Path, images: Collection[str] = ()) -> Header:
         NotDicomError: the file is no DICOM file.
         DataError: it cannot be read, is damaged, or is beyond the bounds above.
     """
+    check_regular(path)
     try:
         with path.open("rb", buffering=0) as file:
             start = file.read(FIRST_BYTES)

@@ -39,6 +39,9 @@ SEXES = ("M", "F", "O")
 """The values that Patient's Sex may have."""
 
 
+SOFTWARE = "oncoseg"
+"""ManufacturerModelName of all masks that are predicted here."""
+
 LONGEST_NAME = 64
 """Characters in a long string (VR LO, PS3.5 section 6.2), such as a segment's label or a structure's name."""
 
@@ -68,7 +71,7 @@ class Algorithm:
 
     version: str
     parameters: Mapping[str, str] = field(default_factory=dict)
-    name: str = "oncoseg"
+    name: str = SOFTWARE
 
     def __str__(self) -> str:
         """In one line."""

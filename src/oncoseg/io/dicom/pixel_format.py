@@ -10,6 +10,9 @@ LARGEST_SLICE_PIXELS = 1 << 26
 LARGEST_COMPRESSION = 2000
 """Pixels may not claim to unpack to more than this many times their file; blank slices reach hundreds."""
 
+LARGEST_UNPACKING_BYTES = 32 << 30
+"""Each frame of a deflated file is reached by unpacking all before it: together no more than this."""
+
 NATIVE = frozenset({IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED})
 """Transfer syntaxes whose pixels lie there as plain numbers."""
 
@@ -71,6 +74,8 @@ def _check_size(header: Header, stored: PixelFormat) -> None:
             f"it declares {stored.frames} frames of {stored.columns}×{stored.rows} pixels, more than its "
             f"{size} bytes can hold"
         )
+    if stored.transfer_syntax == DEFLATED and stored.frames * needed > LARGEST_UNPACKING_BYTES:
+        raise DataError("it is deflated as a whole and holds many frames; export it uncompressed")
     if stored.encapsulated != (header.pixels_length == UNDEFINED_LENGTH):
         raise DataError("its pixels are not stored as its transfer syntax says")
     if stored.encapsulated or stored.transfer_syntax == DEFLATED:

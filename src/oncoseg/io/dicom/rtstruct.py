@@ -40,8 +40,14 @@ XOR, CLOSED = "CLOSEDPLANAR_XOR", ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 FEWEST_POINTS = 3
 """Fewer enclose nothing."""
 
-LARGEST_CONTOUR_BYTES = 64 << 20
+MOST_POINTS = 20_000_000
+"""No structure has more: the skin in six hundred slices has a million."""
+
+LARGEST_CONTOUR_BYTES = 16 << 20
 """No contour's coordinates may take more: about a million points."""
+
+MOST_COMPARED = 20_000
+"""So many contours that share a slice with others are drawn alone to find overlaps, each in a millisecond."""
 
 TAGS = (
     *("FrameOfReferenceUID", "ReferencedFrameOfReferenceSequence"),
@@ -89,7 +95,7 @@ def open_rtstruct(path: Path) -> StructureSet:
 
     def draw(structure: Structure, series: Series) -> Drawing:
         with quiet():  # pydicom looks at values only now, and its warnings repeat them
-            contours = [_contour(item, path) for item in items.get(structure.number, ())]
+            contours = _contours(items.get(structure.number, ()), path)
         images = {each.sop_instance_uid for each in series.slices}
         related = series.uid in series_uids or any(contour.images & images for contour in contours)
         check_frame_of_reference(rois[structure.number].frame_of_reference_uid, series, related)
@@ -167,6 +173,22 @@ def _referenced_series(dataset: Any) -> Iterator[str]:
         for study in frame.get("RTReferencedStudySequence") or ():
             for series in study.get("RTReferencedSeriesSequence") or ():
                 yield str(series.get("SeriesInstanceUID", ""))
+
+
+def _contours(items: Sequence[Any], path: Path) -> list[Contour]:
+    """Take the items of one structure apart.
+
+    Raises:
+        DataError: see `_contour`; or there are more than `MOST_POINTS`.
+    """
+    contours: list[Contour] = []
+    points = 0
+    for item in items:
+        contours.append(_contour(item, path))
+        points += len(contours[-1].points_lps_mm)
+        if points > MOST_POINTS:
+            raise DataError(f"{path} has a structure of more than {MOST_POINTS} points; expected contours.")
+    return contours
 
 
 def _contour(item: Any, path: Path) -> Contour:
@@ -281,6 +303,9 @@ def _overlaps(placed: Sequence[_Placed], series: Series) -> Iterator[str]:
         if each.contour.kind != XOR:
             by_slice[each.k].append(each.outline)
     several = [outlines for outlines in by_slice.values() if len(outlines) > 1]
+    if (count := sum(map(len, several))) > MOST_COMPARED:
+        yield f"its {count} contours are too many to look for overlaps"
+        return
     overlapping = 0
     for outlines in several:
         alone = sum(int(fill([each], series.grid[:2]).inside.sum()) for each in outlines)

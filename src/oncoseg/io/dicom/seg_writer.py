@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oncoseg.errors import DataError
 from oncoseg.files import atomic_file
 from oncoseg.io.dicom.codes import Term, concept_of
 from oncoseg.io.dicom.headers import quiet
@@ -35,6 +34,9 @@ if TYPE_CHECKING:
 
 ARTIFICIAL_INTELLIGENCE = Term("123110", "DCM", "Artificial Intelligence")
 """Family of algorithms (PS3.16 CID 7162)."""
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+"""CT Image Storage, one slice per file."""
 
 SERIAL_NUMBER = "none"
 """Device Serial Number, which a segmentation must have and software has not."""
@@ -90,7 +92,7 @@ def write_seg(
         plane_orientation=_orientation(series),
         pixel_measures=_measures(series),
     )
-    _refer_to_frames(seg, series)
+    _refer_to_frames(seg, series, origin)
     seg.ContentCreatorName = ""
     seg.update(origin.attributes)
     with atomic_file(path) as temporary, quiet():
@@ -134,41 +136,29 @@ def _code(term: Term) -> "CodedConcept":
 
 
 def _sources(series: Series, origin: Origin) -> list["Dataset"]:
-    """Headers from which highdicom takes references and geometry: one per file.
+    """Headers from which highdicom takes references and geometry: one per slice.
 
-    They hold nothing about the patient, because highdicom writes what it finds odd in a name to its log.
+    They hold nothing about the patient, because highdicom writes what it finds odd in a name to its log. A
+    frame of a multi-frame file stands as an image of its own, as highdicom refers to one such file only;
+    `_refer_to_frames` mends that.
     """
-    from pydicom import Dataset
-
-    groups: dict[Path, list[Slice]] = {}
-    for each in series.slices:
-        groups.setdefault(each.file, []).append(each)
-    if series.slices[0].frame is not None and len(groups) > 1:
-        raise DataError(
-            f"The series has {len(groups)} multi-frame files; a segmentation can refer to one. Write the "
-            "mask as NIfTI or RTSTRUCT."
-        )
     headers = []
-    for file, slices in groups.items():
+    for k, each in enumerate(series.slices):
         header = _empty_header(series)
-        header.SOPClassUID, header.SOPInstanceUID = origin.sop_classes[file], slices[0].sop_instance_uid
-        if slices[0].frame is None:
-            header.update(_orientation(series)[0])
-            header.update(_measures(series)[0])
-            header.update(_position(slices[0])[0])
+        if each.frame is None:
+            header.SOPClassUID, header.SOPInstanceUID = origin.sop_classes[each.file], each.sop_instance_uid
         else:
-            header.NumberOfFrames = len(slices)
-            shared = Dataset()
-            shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = (
-                _orientation(series),
-                _measures(series),
-            )
-            header.SharedFunctionalGroupsSequence = [shared]
-            header.PerFrameFunctionalGroupsSequence = [Dataset() for _ in slices]
-            for group, each in zip(header.PerFrameFunctionalGroupsSequence, slices, strict=True):
-                group.PlanePositionSequence = _position(each)
+            header.SOPClassUID, header.SOPInstanceUID = CT_IMAGE, _stand_in(k)
+        header.update(_orientation(series)[0])
+        header.update(_measures(series)[0])
+        header.update(_position(each)[0])
         headers.append(header)
     return headers
+
+
+def _stand_in(k: int) -> str:
+    """What a frame is called until the segmentation is made."""
+    return f"2.25.{k + 1}"
 
 
 def _empty_header(series: Series) -> "Dataset":
@@ -206,10 +196,13 @@ def _measures(series: Series) -> "PixelMeasuresSequence":
     return PixelMeasuresSequence((row_mm, column_mm), depth_mm, depth_mm)
 
 
-def _refer_to_frames(seg: "Dataset", series: Series) -> None:
-    """Put frame numbers in place of the slices' numbers in the references to a multi-frame file."""
+def _refer_to_frames(seg: "Dataset", series: Series, origin: Origin) -> None:
+    """Put the frames of multi-frame files in place of what stood for them."""
+    from pydicom import Dataset
+
     if series.slices[0].frame is None:
         return
+    frames = {_stand_in(k): each for k, each in enumerate(series.slices)}
     items = {  # by identity, as segments share them
         id(source): source
         for group in seg.PerFrameFunctionalGroupsSequence
@@ -217,5 +210,15 @@ def _refer_to_frames(seg: "Dataset", series: Series) -> None:
         for source in derivation.SourceImageSequence
     }
     for source in items.values():
-        index = int(source.ReferencedFrameNumber) - 1
-        source.ReferencedFrameNumber = (series.slices[index].frame or 0) + 1
+        _refer_to(source, found := frames[source.ReferencedSOPInstanceUID], origin)
+        source.ReferencedFrameNumber = (found.frame or 0) + 1
+    files = [Dataset() for _ in series.files]
+    for item, each in zip(files, {each.file: each for each in series.slices}.values(), strict=True):
+        _refer_to(item, each, origin)
+    seg.SourceImageSequence = files
+    seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence = files
+
+
+def _refer_to(item: "Dataset", each: Slice, origin: Origin) -> None:
+    item.ReferencedSOPClassUID = origin.sop_classes[each.file]
+    item.ReferencedSOPInstanceUID = each.sop_instance_uid

@@ -3,11 +3,12 @@
 import atexit
 import os
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from oncoseg.errors import DataError
-from oncoseg.io.dicom.headers import ITEM, LARGEST_HEADER_BYTES, MOST_ITEMS, quiet, text_of
+from oncoseg.io.dicom.headers import DEFLATED, ITEM, LARGEST_HEADER_BYTES, MOST_ITEMS, meta_of, quiet, text_of
 from oncoseg.io.dicom.zips import is_zip, unpacked
 
 MOST_FILES = 1_000_000
@@ -58,7 +59,7 @@ def _listed(path: Path) -> list[Path]:
         data = path.read_bytes() if path.stat().st_size <= LARGEST_HEADER_BYTES else b""
         if not data or data.count(ITEM) > MOST_ITEMS:
             raise DataError(f"{path} is empty or too large for a list of files; name the folder instead.")
-        records = _records(path)
+        records = _records(path, data)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}. Name the folder instead.") from error
     found = []
@@ -70,15 +71,17 @@ def _listed(path: Path) -> list[Path]:
     return sorted(set(found))
 
 
-def _records(path: Path) -> list[Any]:
+def _records(path: Path, data: bytes) -> list[Any]:
     from pydicom import dcmread
 
     try:
         with quiet():
-            records = dcmread(path).DirectoryRecordSequence
+            if meta_of(data)[0].get("TransferSyntaxUID") == DEFLATED:
+                raise ValueError(
+                    "a list of files is never deflated (PS3.10, 8.6), and could unpack to anything"
+                )
+            records = dcmread(BytesIO(data)).DirectoryRecordSequence
             return [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
-    except OSError:
-        raise
     except Exception as error:  # pydicom raises nearly anything on damaged bytes
         raise DataError(f"{path} is damaged; name the folder instead.") from error
 

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from oncoseg.errors import DataError
-from oncoseg.io.dicom.headers import DEFLATED, data_set_begins, inflate
+from oncoseg.io.dicom.headers import DEFLATED, LARGEST_HEADER_BYTES, data_set_begins, inflate
 from oncoseg.io.dicom.series import PixelFormat, Pixels, Slice
 
 
@@ -25,8 +25,10 @@ def stored_numbers(plane: Slice, pixels: Pixels) -> np.ndarray:
     kind, count = stored_type(stored), stored.rows * stored.columns
     try:
         if stored.transfer_syntax == DEFLATED:
-            packed = plane.file.read_bytes()
-            data = inflate(packed[data_set_begins(packed) :], pixels.offset + stored.frame_bytes)
+            most = pixels.offset + stored.frame_bytes
+            with plane.file.open("rb") as file:  # deflating adds some bytes in a thousand at most
+                packed = file.read(LARGEST_HEADER_BYTES + most + most // 256)
+            data = inflate(packed[data_set_begins(packed) :], most)
             numbers = np.frombuffer(data[pixels.offset :][: stored.frame_bytes], kind)
         else:
             numbers = np.fromfile(plane.file, kind, count, offset=pixels.offset)

@@ -1,7 +1,7 @@
 """Looking through a folder of DICOM files, by their headers alone."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,12 @@ from oncoseg.io.dicom.sources import DICOMDIR, files_at
 READERS = 4
 """Threads that read headers: on a cold disk they wait for several files at once."""
 
+FILES_TOLD = 50
+"""Progress is told after so many files, and at the end."""
+
+Progress = Callable[[int, int], None]
+"""Called with (files done, files in all)."""
+
 Gaps = Literal["refuse", "split"]
 """What becomes of a series with missing slices: nothing, or one volume for each stretch without a gap."""
 
@@ -29,7 +35,9 @@ def find_series(path: Path, *, gaps: Gaps = "refuse", salt: bytes | None = None)
     return survey(path, gaps=gaps, salt=salt).series
 
 
-def survey(path: Path, *, gaps: Gaps = "refuse", salt: bytes | None = None) -> Survey:
+def survey(
+    path: Path, *, gaps: Gaps = "refuse", salt: bytes | None = None, progress: Progress | None = None
+) -> Survey:
     """Look through DICOM files; reads headers alone.
 
     Args:
@@ -37,17 +45,24 @@ def survey(path: Path, *, gaps: Gaps = "refuse", salt: bytes | None = None) -> S
             file; or a zip, which stays unpacked until the program ends (see `zips.unpacked` for shorter).
         gaps: what becomes of a series with missing slices.
         salt: for `Series.patient`; this user's own where left out (see `patients.py`).
+        progress: called with (files done, files in all).
 
     Raises:
         DataError: there is nothing at `path`, or it is a zip or a DICOMDIR that cannot be used.
     """
-    return survey_files(files_at(path), gaps=gaps, salt=salt)
+    return survey_files(files_at(path), gaps=gaps, salt=salt, progress=progress)
 
 
-def survey_files(files: Iterable[Path], *, gaps: Gaps = "refuse", salt: bytes | None = None) -> Survey:
+def survey_files(
+    files: Iterable[Path],
+    *,
+    gaps: Gaps = "refuse",
+    salt: bytes | None = None,
+    progress: Progress | None = None,
+) -> Survey:
     """As `survey`, of these files."""
     found = Survey()
-    headers = _headers(list(files), found)
+    headers = _headers(list(files), found, progress)
     patients = _Patients(salt)
     groups: dict[tuple[str, ...], list[Header]] = defaultdict(list)
     for header in headers:
@@ -83,7 +98,7 @@ class _Patients:
         return patient_key(header.text("StudyInstanceUID"), "a study without a patient", self._salt)
 
 
-def _headers(files: Collection[Path], found: Survey) -> list[Header]:
+def _headers(files: Collection[Path], found: Survey, progress: Progress | None) -> list[Header]:
     def read(file: Path) -> Header | DataError:
         try:
             return read_header(file, VOLUMES)
@@ -92,7 +107,9 @@ def _headers(files: Collection[Path], found: Survey) -> list[Header]:
 
     headers = []
     with quiet(), ThreadPoolExecutor(READERS) as threads:
-        for file, header in zip(files, threads.map(read, files), strict=True):
+        for done, (file, header) in enumerate(zip(files, threads.map(read, files), strict=True), 1):
+            if progress and (done % FILES_TOLD == 0 or done == len(files)):
+                progress(done, len(files))
             if isinstance(header, NotDicomError):
                 found.not_dicom += 1
             elif isinstance(header, DataError):
@@ -135,6 +152,7 @@ def _annotation(header: Header, kind: str, patient: str) -> Annotation:
         frame_of_reference_uid=header.text("FrameOfReferenceUID"),
         description=header.text("SeriesDescription"),
         patient=patient,
+        made_by=header.text("ManufacturerModelName"),
     )
 
 

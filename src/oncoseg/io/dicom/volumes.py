@@ -56,6 +56,15 @@ def expected_bytes(files: Sequence[Path]) -> int:
     return math.prod(_grid(planes, files)) * kind.itemsize
 
 
+def expected_voxels(files: Sequence[Path]) -> int:
+    """Number of voxels of a series, judged by its first file.
+
+    Raises:
+        DataError: that cannot be used.
+    """
+    return math.prod(_grid(_planes(files[0]), files))
+
+
 def axial_slices(files: Sequence[Path]) -> int:
     """Number of slices of a series along the axis nearest to head–feet, judged by its first file.
 

@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from oncoseg.errors import DataError
-from oncoseg.io.checks import check_finite
+from oncoseg.io.checks import check_finite, check_memory
 from oncoseg.io.dicom.decoder import Decoder, Frame
 from oncoseg.io.dicom.series import Pixels, Series, Slice
 from oncoseg.io.dicom.stored import stored_numbers
@@ -115,12 +115,8 @@ class SeriesSlabs:
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         columns, rows, _ = self.grid
-        try:
-            buffer = np.empty((stop - start, rows, columns), self.dtype)
-        except MemoryError as error:
-            raise DataError(
-                f"{self.series.files[0]}: {stop - start} slices do not fit into memory."
-            ) from error
+        check_memory(self.series.files[0], (stop - start) * rows * columns * self.dtype.itemsize)
+        buffer = np.empty((stop - start, rows, columns), self.dtype)
 
         def read(some: range) -> int:
             raised = 0

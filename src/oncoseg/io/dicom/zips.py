@@ -2,14 +2,14 @@
 
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from oncoseg.errors import DataError
+from oncoseg.files import scratch_folder
 
 MOST_ENTRIES = 100_000
 """No zip may hold more files."""
@@ -27,7 +27,7 @@ LONGEST_END_BYTES = 76 + 22 + 65_535
 """The records at the end of a zip, with the longest comment."""
 
 MOST_LEVELS = 64
-"""No file may lie deeper in folders."""
+"""No file may lie deeper in folders, of which there may be no more than `MOST_ENTRIES`, too."""
 
 BLOCK_BYTES = 1 << 20
 """How much is unpacked at a time."""
@@ -61,18 +61,18 @@ def unpacked(path: Path) -> Iterator[Path]:
         DataError: the zip is damaged, encrypted or beyond the bounds above, leads out of its folder or holds
             links; or there is no room.
     """
-    with tempfile.TemporaryDirectory(prefix="oncoseg-zip-") as folder:
+    with scratch_folder("zip") as folder:
         try:
             _check_index(path)
             with zipfile.ZipFile(path) as archive:
-                _unpack(archive, path, Path(folder))
+                _unpack(archive, path, folder)
         except DAMAGE as error:
             raise DataError(
                 f"{path} is damaged, encrypted or no usual zip: {error}. Unpack it yourself."
             ) from error
         except OSError as error:
             raise DataError(f"{path} cannot be unpacked into {folder}: {error.strerror or error}.") from error
-        yield Path(folder)
+        yield folder
 
 
 def _check_index(path: Path) -> None:
@@ -95,14 +95,16 @@ def _check_index(path: Path) -> None:
 
 
 def _unpack(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
     if len(entries) > MOST_ENTRIES:
         raise DataError(
             f"{path} holds {len(entries)} files; expected at most {MOST_ENTRIES}. Unpack it yourself."
         )
     room = min(max(FREE_BYTES, LARGEST_RATIO * path.stat().st_size), LARGEST_UNPACKED_BYTES)
-    for entry in entries:
-        target = folder / _safe_name(entry, path)
+    names = [_safe_name(entry, path) for entry in entries]
+    _check_folders(names, path)
+    for name, entry in zip(names, entries, strict=True):
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(entry) as packed, target.open("xb") as file:
             while block := packed.read(BLOCK_BYTES):
@@ -115,6 +117,15 @@ def _unpack(archive: zipfile.ZipFile, path: Path, folder: Path) -> None:
                 file.write(block)
 
 
+def _check_folders(names: Iterable[PurePosixPath], path: Path) -> None:
+    """Check how many folders there would be: a file may need one for every other letter of its name."""
+    folders: set[PurePosixPath] = set()
+    for name in names:
+        folders.update(name.parents)
+        if len(folders) > MOST_ENTRIES:
+            raise DataError(f"{path} holds more than {MOST_ENTRIES} folders; unpack it yourself.")
+
+
 def _safe_name(entry: zipfile.ZipInfo, path: Path) -> PurePosixPath:
     name = PurePosixPath(entry.filename)
     kind = stat.S_IFMT(entry.external_attr >> 16)
@@ -122,6 +133,8 @@ def _safe_name(entry: zipfile.ZipInfo, path: Path) -> PurePosixPath:
         raise DataError(f"{path} holds links or other things that are no plain files; unpack it yourself.")
     if len(name.parts) > MOST_LEVELS:
         raise DataError(f"{path} holds files more than {MOST_LEVELS} folders deep; unpack it yourself.")
+    if not name.parts:
+        raise DataError(f"{path} holds a file without a name; unpack it yourself.")
     if name.is_absolute() or ".." in name.parts or "\\" in entry.filename or ":" in name.parts[0]:
         raise DataError(f"{path} holds files that would be written outside its folder; it may be an attack.")
     return name

@@ -35,8 +35,8 @@ _WORDS = """
     nodules non normal nose nuclear number oar oars oblique od oedema oesophagus of on oncoseg one
     opposed optic optima or oral orbit orbits organ organs original other out outside ovary pair
     pancreas parallel parotid parotids part pc pd pelvic pelvis penile perfusion pericardium peritoneum
-    peritumoral pet petct pharynx phase phases philips pituitary plain plane planning pleura plus point
-    points pons portal pos post postcontrast posterior pre precontrast primary prisma prone propeller
+    peritumoral pet petct phantom pharynx phase phases philips pituitary plain plane planning pleura plus
+    point points pons portal pos post postcontrast posterior pre precontrast primary prisma prone propeller
     prostate protocol proton prv psma pt ptv pulmonary pwi qsm quick raw recon reconstructed
     reconstruction rectal rectum recurrence recurrent reduced reference reformat reformatted region
     renal resection residual resolution rest retina revolution rib ribs right ring risk roi routine
