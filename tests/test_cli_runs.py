@@ -289,7 +289,7 @@ def test_predict_passes_on_what_its_flags_say(
 @pytest.mark.parametrize(
     ("flags", "split", "data", "changes", "out", "replace"),
     [
-        ([], "test", {}, {}, None, False),
+        ([], None, {}, {}, None, False),
         (
             ["--split", "validation", "--data", "ct=moved"],
             "validation",
@@ -300,7 +300,7 @@ def test_predict_passes_on_what_its_flags_say(
         ),
         (
             ["--threshold", "0.3", "--flips", "--out", "other", "--replace"],
-            "test",
+            None,
             {},
             {"prediction.threshold": 0.3, "prediction.flips": True},
             Path("other"),
@@ -310,7 +310,7 @@ def test_predict_passes_on_what_its_flags_say(
 )
 def test_evaluate_passes_on_what_its_flags_say(
     flags: list[str],
-    split: str,
+    split: str | None,
     data: dict[str, Path],
     changes: dict[str, Any],
     out: Path | None,

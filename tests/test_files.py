@@ -87,7 +87,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr("os.getpid", dead_process)
         killed = files._temporary_name(tmp_path / "case"), files._temporary_name(tmp_path / "mask.nii")
-        patch.setattr(files, "_machine", lambda: "0" * 8)
+        patch.setattr(files, "machine", lambda: "0" * 8)
         elsewhere = files._temporary_name(tmp_path / "case")
     running = files._temporary_name(tmp_path / "case")
     for folder in (killed[0], running, elsewhere):

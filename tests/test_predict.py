@@ -161,7 +161,7 @@ def test_flips_change_nothing_for_a_network_without_direction(tmp_path: Path) ->
     slices = torch.rand(3, 4, 32, 32)
     plain, flipped = bright(), bright(prediction__flips=True)
     assert torch.allclose(plain.predict_slices(slices), flipped.predict_slices(slices), atol=1e-6)
-    assert flipped.network.slices_seen == 4 * plain.network.slices_seen
+    assert flipped.networks[0].slices_seen == 4 * plain.networks[0].slices_seen
 
 
 def test_blank_slices_are_not_computed() -> None:
@@ -169,7 +169,7 @@ def test_blank_slices_are_not_computed() -> None:
     slices = torch.zeros(5, 4, 32, 32)
     slices[2] = torch.rand(4, 32, 32)
     probability = predictor.predict_slices(slices)
-    assert predictor.network.slices_seen == 1
+    assert predictor.networks[0].slices_seen == 1
     assert probability[[0, 1, 3, 4]].eq(0).all()
     assert probability[2].gt(0).any()
 
@@ -180,7 +180,7 @@ def test_a_second_call_keeps_what_is_there(tmp_path: Path) -> None:
     first[0].unlink()
     again = bright()
     assert again.predict([tmp_path / "mri"], tmp_path / "out") == first
-    assert 0 < again.network.slices_seen <= 4
+    assert 0 < again.networks[0].slices_seen <= 4
     other = Predictor(again.recipe, Bright(), "other weights")
     with pytest.raises(RunError, match="exists already"):
         other.predict([tmp_path / "mri"], tmp_path / "out")
@@ -194,7 +194,7 @@ def test_probabilities_are_added_to_masks_that_are_there(tmp_path: Path) -> None
     assert names == {"prediction.json", "BraTS2021_00001.nii.gz", "BraTS2021_00001_probability.nii.gz"}
     again = bright()
     again.predict([folder], tmp_path / "out", probabilities=True)
-    assert again.network.slices_seen == 0
+    assert again.networks[0].slices_seen == 0
 
 
 def test_more_inputs_join_the_folder_of_one_predictor(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_more_inputs_join_the_folder_of_one_predictor(tmp_path: Path) -> None:
     second = bright()
     bright_masks = second.predict([two, one], tmp_path / "out")
     assert [path.name for path in bright_masks] == ["BraTS2021_00002.nii.gz", "BraTS2021_00001.nii.gz"]
-    assert second.network.slices_seen == 4
+    assert second.networks[0].slices_seen == 4
 
 
 def test_another_patients_image_of_the_same_name_never_gets_the_old_mask(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_failing_input_keeps_no_other_from_being_predicted(tmp_path: Path) -> 
     damaged.write_bytes(content)
     again = bright()
     again.predict([*folders[:2], folders[4]], tmp_path / "out", modality="mri")
-    assert 0 < again.network.slices_seen <= 4
+    assert 0 < again.networks[0].slices_seen <= 4
 
 
 def test_a_failing_input_leaves_no_mask(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_only_what_is_missing_is_written(tmp_path: Path) -> None:
     before = seg.read_bytes()
     again = bright()
     again.predict([tmp_path / "images"], tmp_path / "out", formats=["seg"])
-    assert again.network.slices_seen == 0
+    assert again.networks[0].slices_seen == 0
     nifti, kept = bright().predict([tmp_path / "images"], tmp_path / "out", formats=["nifti", "seg"])
     assert nifti.is_file()
     # the same object, not another with UIDs of its own
@@ -79,7 +79,7 @@ def test_dicom_is_for_dicom_images(tmp_path: Path, name: str) -> None:
     predictor = bright()
     with pytest.raises(DataError, match=f"written as {name} for DICOM images only"):
         predictor.predict([tmp_path / "a.nii"], tmp_path / "out", modality="ct", formats=["nifti", name])
-    assert predictor.network.slices_seen == 0
+    assert predictor.networks[0].slices_seen == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
 
 

@@ -76,9 +76,16 @@ def test_fifty_kills_at_random_instants_change_no_bit(
             names = {path.name for path in out.iterdir()} if out.is_dir() else set()
             assert names <= {
                 *("recipe.json", "split.json", "data.json", "metrics.json", "log.csv", "tensorboard"),
-                *("model.safetensors", "checkpoint.pt", "checkpoint-before.pt", "checkpoint.pt.new"),
+                *(
+                    "model.safetensors",
+                    "checkpoint.pt",
+                    "checkpoint-before.pt",
+                    "checkpoint.pt.new",
+                    "training.lock",
+                ),
             } | {name for name in names if name.startswith(".partial-")}
         assert_same(RunFolder(out), whole)
         assert RunFolder(out).metrics()["finished"] is True
+        assert not RunFolder(out).lock.exists()
         assert not [path for path in out.iterdir() if path.name.startswith(".partial-")]
     assert runs >= 2

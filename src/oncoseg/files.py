@@ -176,7 +176,7 @@ def scratch_folder(what: str) -> Iterator[Path]:
     Those that killed processes left are deleted, too: they may hold images of patients.
     """
     remove_leftovers(Path(tempfile.gettempdir()))
-    prefix = f"{TEMPORARY_MARK}{_machine()}-{os.getpid()}-{what}-"
+    prefix = f"{TEMPORARY_MARK}{machine()}-{os.getpid()}-{what}-"
     with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         yield Path(folder)
 
@@ -185,10 +185,10 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files and folders in `folder` whose process on this machine was killed."""
     if not folder.is_dir():
         return
-    pattern = re.compile(rf"{re.escape(TEMPORARY_MARK)}{_machine()}-(\d+)-")
+    pattern = re.compile(rf"{re.escape(TEMPORARY_MARK)}{machine()}-(\d+)-")
     for path in folder.iterdir():
         owner = pattern.match(path.name)
-        if owner and not _is_running(int(owner[1])):
+        if owner and not is_running(int(owner[1])):
             _remove(path)
 
 
@@ -242,16 +242,17 @@ def _remove(path: Path) -> None:
 
 
 def _temporary_name(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY_MARK}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
+    return path.with_name(f"{TEMPORARY_MARK}{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
 
 
 @functools.cache
-def _machine() -> str:
+def machine() -> str:
     """Stands for this machine: on a shared disk, another's processes cannot be asked after."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine lives; also where it cannot be asked after."""
     if os.name != "posix":
         return True  # cannot be asked elsewhere without ending it
     try:

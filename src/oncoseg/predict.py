@@ -17,19 +17,18 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from oncoseg import __version__, display, hardware, io, plausibility
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
-from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
+from oncoseg.files import disk_errors, new_folder, write_json
 from oncoseg.inputs import Job, Opened, find_jobs
 from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.logits import probabilities
-from oncoseg.models import build
+from oncoseg.networks import load_networks
 from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -93,22 +92,28 @@ class CasePrediction(NamedTuple):
 
 
 class Predictor:
-    """A trained network with everything that it needs to be used on new images."""
+    """A trained network, or several as an ensemble, with everything needed to be used on new images."""
 
     def __init__(
         self,
         recipe: Recipe,
-        network: nn.Module,
+        network: nn.Module | Sequence[nn.Module],
         weights_sha256: str = "",
         looks: Mapping[str, Mapping[str, Sequence[float]]] = MappingProxyType({}),
     ) -> None:
-        """Take a network that fits the recipe; `load` is the usual way."""
+        """Take one or more networks that fit the recipe; `load` is the usual way.
+
+        Of several the probabilities are averaged, each network counting the same.
+        """
         hardware.tune_allocator()
         self.recipe = recipe
         # what was trained on a GPU can be used without one
         self.device = hardware.choose_device("cpu" if recipe.training.device == "cpu" else "auto")
         self.precision = hardware.choose_precision(recipe.training.precision, self.device)
-        self.network = hardware.in_layout(network.to(self.device), torch.channels_last).eval()
+        networks = [network] if isinstance(network, nn.Module) else network
+        self.networks = [
+            hardware.in_layout(one.to(self.device), torch.channels_last).eval() for one in networks
+        ]
         self.weights_sha256 = weights_sha256
         self.looks = looks
         self.settings = {
@@ -118,34 +123,21 @@ class Predictor:
 
     @classmethod
     def load(cls, run: Path, changes: Mapping[str, Any] | None = None) -> "Predictor":
-        """Read a run folder.
+        """Read a run folder, or that of a cross-validation, whose folds are an ensemble.
 
         Args:
-            run: the run folder.
+            run: the folder.
             changes: of the recipe's fields, such as `prediction.threshold`; see `Recipe.with_changes`.
 
         Raises:
-            RunError: not a run folder, of another version, or without weights that fit.
+            RunError: not a run folder, of another version, without weights that fit, or a fold that is not
+                finished.
             RecipeError: an unknown field or an unfit value in `changes`.
         """
         folder = RunFolder(Path(run))
         recipe = folder.recipe().with_changes(changes or {})
-        model = folder.need_model()
-        makings = recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
-        with torch.device("meta"):  # takes no memory, whatever the recipe asks for
-            expected = build(*makings).state_dict()
-        try:
-            kept = safetensors.torch.load_file(model)
-            if _shapes(kept) != _shapes(expected):
-                raise ValueError("its tensors have other names or sizes")
-            network = build(*makings)
-            network.load_state_dict(kept)
-        except Exception as error:
-            raise RunError(
-                f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights "
-                f"of {recipe.network.name}. Copy the whole run folder again, or train again."
-            ) from error
-        return cls(recipe, network, sha256_of_file(model), folder.looks())
+        networks, weights_sha256 = load_networks(folder.path, recipe)
+        return cls(recipe, networks, weights_sha256, folder.looks())
 
     @torch.inference_mode()
     def predict_slices(self, slices: Tensor) -> Tensor:
@@ -350,16 +342,17 @@ class Predictor:
         total = torch.zeros(())
         for axes in mirrors:
             flipped = images.flip(axes).contiguous(memory_format=torch.channels_last)
-            with hardware.computing_in(self.precision, self.device):
-                logits = self.network(flipped)
-            if not logits.isfinite().all():
-                raise RunError(
-                    "The network's output is NaN or infinite for a usual image; expected finite numbers. "
-                    "Its weights are damaged or their training has diverged: copy the run again, or train "
-                    "again."
-                )
-            total = total.to(self.device) + probabilities(logits).flip(axes)
-        return total / len(mirrors)
+            for network in self.networks:
+                with hardware.computing_in(self.precision, self.device):
+                    logits = network(flipped)
+                if not logits.isfinite().all():
+                    raise RunError(
+                        "The network's output is NaN or infinite for a usual image; expected finite numbers. "
+                        "Its weights are damaged or their training has diverged: copy the run again, or "
+                        "train again."
+                    )
+                total = total.to(self.device) + probabilities(logits).flip(axes)
+        return total / (len(mirrors) * len(self.networks))
 
     def _algorithm(self, modality: str) -> Algorithm:
         """What a mask of DICOM says about where it comes from."""
@@ -372,8 +365,13 @@ class Predictor:
                 "weights_sha256": self.weights_sha256,
                 "threshold": str(chosen.threshold),
                 "flips": str(chosen.flips),
+                **{name: str(number) for name, number in self._ensemble().items()},
             },
         )
+
+    def _ensemble(self) -> dict[str, int]:
+        """Of how many networks the probabilities are averages; nothing for one."""
+        return {"networks": len(self.networks)} if len(self.networks) > 1 else {}
 
     def _claim(self, out: Path, jobs: Sequence[Job], failures: dict[str, str]) -> None:
         """Make the output folder, or take one that an interrupted call with the same weights left.
@@ -388,6 +386,7 @@ class Predictor:
             "recipe": self.recipe.name,
             "prediction": self.recipe.prediction.model_dump(mode="json"),
             "classes": {name: index for index, name in enumerate(self.recipe.classes, start=1)},
+            **self._ensemble(),
         }
         present = _read_record(out / RECORD_FILE)
         inputs: dict[str, str] = present.pop("inputs", {})
@@ -415,10 +414,6 @@ class Predictor:
                 substituted[name] = used
         kept = {"inputs": inputs, "substituted": substituted, "remarks": remarks}
         write_json(out / RECORD_FILE, record | kept)
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:

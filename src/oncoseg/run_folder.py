@@ -6,6 +6,7 @@ model.safetensors  the kept (best) weights    metrics.json   when they were reac
 checkpoint.pt      the last state, to resume  tensorboard/   the log, for TensorBoard
 checkpoint-before.pt   the one before, for where the last one is damaged
 evaluation/        made by `evaluate`         report/        made by `report`
+training.lock      while a process trains it, so that no other one does
 
 `predict` and `evaluate` use the best weights only, which are there once a joint epoch is finished. Until
 then, as after a stop in the pretraining, they say so and name `oncoseg train --resume`.
@@ -36,6 +37,11 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """All that resuming needs."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains; see `locks`."""
+        return self.path / "training.lock"
 
     @property
     def log(self) -> Path:

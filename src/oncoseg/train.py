@@ -12,6 +12,7 @@ import torch
 from oncoseg import hardware, models
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import new_folder
+from oncoseg.locks import locked
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -82,8 +83,9 @@ def train(
         raise
     run.write_recipe(recipe)
     run.write_split(recipe.training.seed, loaded.split)
-    run.write_data(loaded.data)
-    return training.go()
+    with locked(run.lock, f"The run {out}"):
+        run.write_data(loaded.data)  # the last, so that nobody can go on with it before
+        return training.go()
 
 
 def resume(
@@ -96,6 +98,7 @@ def resume(
     monitor: Callable[[Status], None] | None = None,
     warn: Callable[[str], None] = lambda _: None,
     extend: int | None = None,
+    entered: float | None = None,
 ) -> Outcome:
     """Go on with a run that was stopped; recipe, data and split are those in the run folder.
 
@@ -109,41 +112,44 @@ def resume(
         workers: see `train`.
         prepare_progress: see `train`.
         monitor: see `train`.
+        entered: when the budget began, by `time.monotonic`; None for now.
 
     Raises:
+        Locked: another process is training it.
         RunError: not a run folder, of another version, its data have changed since, the loss is not finite
             any more, or it is to be extended before it is finished.
         DataError: data that cannot be used any more.
         RecipeError: no such device here.
     """
-    entered = time.monotonic()
+    entered = time.monotonic() if entered is None else entered
     run = RunFolder(out)
     recipe, records = run.recipe(), run.data()
-    if extend is not None:
-        recipe = _extended(run, recipe, extend)
-    if max_minutes != "recipe":
-        recipe = recipe.with_changes({"training.max_minutes": max_minutes})
-    check_recipe(recipe)
-    loaded = training_data.load(
-        recipe,
-        {name: Path(record["path"]) for name, record in records.items()},
-        store or training_data.default_store(),
-        split=run.split(),
-        workers=workers,
-        progress=prepare_progress,
-        accept_implausible=any(record.get("accept_implausible") for record in records.values()),
-        channels={name: record.get("channels", {}) for name, record in records.items()},
-    )
-    for name, record in records.items():
-        if loaded.data[name]["fingerprint"] != record["fingerprint"]:
-            raise RunError(
-                f"The {name} data at {record['path']} have changed since {out} was started; a resumed run "
-                "must see the same data. Restore them, or start a new run."
-            )
-    training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
-    if checkpoints.exists(run.checkpoint):
-        training.restore(warn)
-    return training.go()
+    with locked(run.lock, f"The run {out}"):
+        if extend is not None:
+            recipe = _extended(run, recipe, extend)
+        if max_minutes != "recipe":
+            recipe = recipe.with_changes({"training.max_minutes": max_minutes})
+        check_recipe(recipe)
+        loaded = training_data.load(
+            recipe,
+            {name: Path(record["path"]) for name, record in records.items()},
+            store or training_data.default_store(),
+            split=run.split(),
+            workers=workers,
+            progress=prepare_progress,
+            accept_implausible=any(record.get("accept_implausible") for record in records.values()),
+            channels={name: record.get("channels", {}) for name, record in records.items()},
+        )
+        for name, record in records.items():
+            if loaded.data[name]["fingerprint"] != record["fingerprint"]:
+                raise RunError(
+                    f"The {name} data at {record['path']} have changed since {out} was started; a resumed "
+                    "run must see the same data. Restore them, or start a new run."
+                )
+        training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
+        if checkpoints.exists(run.checkpoint):
+            training.restore(warn)
+        return training.go()
 
 
 def _extended(run: RunFolder, recipe: Recipe, epochs: int) -> Recipe:

@@ -49,7 +49,8 @@ class MaskOptions:
     resample: bool = False
     """Bring predictions from other grids onto the truth's, by nearest neighbour."""
     trained_on: Path | None = None
-    """The run folder whose network made the predictions; patients that it has seen are refused."""
+    """The run folder whose network made the predictions (or that of a cross-validation); patients that it
+    has seen are refused."""
     workers: int | None = None
     """Processes; one per processor when left out."""
 
@@ -75,8 +76,9 @@ def evaluate(
     --prediction, --truth and everything after it.
 
     Args:
-        run: The run folder with the trained network.
-        split: test (when left out), validation or train.
+        run: The run folder with the trained network; or that of a cross-validation, of which each patient is
+            scored by the fold that has not seen them.
+        split: test (when left out), validation or train; of a cross-validation none.
         data: MODALITY=PATH, where a data set has moved since training.
         threshold: Probability from which a voxel is tumour, in place of the run's.
         flips: Average over the four mirror images of each slice; four times as slow.
@@ -86,7 +88,7 @@ def evaluate(
     """
     if run is not None and masks is None:
         moved, changes = parse_data(data or []), prediction_changes(threshold, flips)
-        _evaluate_run(run, split or "test", moved, changes, out, replace)
+        _evaluate_run(run, split, moved, changes, out, replace)
     elif masks is None:
         raise RunError(
             "Expected a run folder, or --prediction, --truth and --out for masks of any origin; see "
@@ -142,7 +144,7 @@ def _evaluate_masks(prediction: Path, truth: Path, out: Path, masks: MaskOptions
 
 def _evaluate_run(
     run: Path,
-    split: str,
+    split: str | None,
     moved: Mapping[str, Path],
     changes: Mapping[str, Any],
     out: Path | None,
@@ -153,7 +155,7 @@ def _evaluate_run(
 
     if not kept(RunFolder(run).metrics).get("finished", True):
         terminal.note(f"The training is not finished; these are its best weights so far: {run}")
-    with terminal.progress(f"evaluating {split}") as progress:
+    with terminal.progress("evaluating") as progress:
         folder = evaluate_run(
             run, split, data=moved, progress=progress, changes=changes, out=out, replace=replace
         )
@@ -225,7 +227,7 @@ def compare(
         systems: Evaluation folders or evaluated run folders, as NAME=PATH or PATH; with commas between them,
             several trainings of one system, as in NAME=PATH,PATH.
         out: The folder for the tables; a new one.
-        split: Which evaluation of a run folder.
+        split: Which evaluation of a run folder; of a cross-validation it is the one out of fold.
         metric: A metric to compare by; may be repeated.
         reference: The system that every other one is compared with; every pair when left out.
         common_only: Compare on the patients that both systems have; means and ranks over those that all have.
@@ -260,7 +262,10 @@ def _folders(systems: Sequence[str], split: str) -> dict[str, list[Path]]:
 
 
 def _evaluation_in(path: Path, split: str) -> Path:
-    """The evaluation itself, or the one that a run folder holds."""
+    """The evaluation itself, or the one that a run folder holds; of a cross-validation, out of fold."""
+    from oncoseg.folds_folder import is_cross_validation
+
+    split = "out-of-fold" if split == "test" and is_cross_validation(path) else split
     inside = path / "evaluation"
     if not inside.is_dir():
         return path

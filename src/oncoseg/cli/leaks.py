@@ -28,7 +28,8 @@ def leaks(
     the next time nothing is read again; stopped, the same command goes on.
 
     Args:
-        run: A run folder, whose training, validation and test sides are compared.
+        run: A run folder, whose training, validation and test sides are compared; or that of a
+            cross-validation, whose folds are.
         side: NAME=PATH of a data set, at least twice: data sets to compare instead of a run's sides.
         data: MODALITY=PATH, where a run's data set has moved since training.
         channel: The only image of every case to compare, such as FLAIR; all when left out.

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from oncoseg.training.loop import Outcome
 
 TRAIN_FLAGS = (
-    *("data", "only", "channel", "out", "resume", "extend", "store", "split", "workers"),
-    "accept-implausible",
+    *("data", "only", "channel", "out", "resume", "extend", "folds", "fold"),
+    *("store", "split", "workers", "accept-implausible"),
     *("help", "debug"),
 )
 """The flags of `train` besides a recipe's fields."""
@@ -50,6 +50,8 @@ def train(
     channel: Chosen = None,
     resume: bool = False,
     extend: int | None = None,
+    folds: int | Literal["patients"] | None = None,
+    fold: int | None = None,
     store: Path | None = None,
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
     workers: int | None = None,
@@ -62,7 +64,7 @@ def train(
 
     Args:
         recipe: A recipe's name, or the path of a recipe's JSON file. Not needed with --resume.
-        out: The run folder: new, or with --resume the one to go on with.
+        out: The run folder, or that of a cross-validation: new, or with --resume the one to go on with.
         data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
         only: A modality to train on without the others; may be repeated.
         channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
@@ -71,6 +73,9 @@ def train(
         resume: Go on with a run that was stopped, with its own recipe, data and split.
         extend: With --resume, epochs to add to a finished run, with a learning-rate schedule of their own;
             the recipe in the run folder keeps them.
+        folds: Train a network for each of so many folds of the patients (cross-validation), into run folders
+            within the folder; patients leaves out one patient in each.
+        fold: Of a cross-validation, train this fold only, from 1, such as in one of several processes.
         store: The prepared store; in your cache folder when left out.
         split_file: A split.json to use, such as another run's, instead of drawing one; or nnU-Net's
             splits_final.json, of which FILE#2 is the third fold.
@@ -81,35 +86,43 @@ def train(
     """
     folders = parse_data(data or [])
     if resume:
+        if folds is not None:
+            raise RunError("A resumed cross-validation keeps its own folds; leave --folds out.")
         if channel:
             raise RunError("A resumed run keeps its own channels; leave --channel out, or start a new run.")
-        return _resume(recipe, folders, only, out, store, split_file, workers, extend, fields)
+        return _resume(recipe, folders, only, out, store, split_file, workers, extend, fold, fields)
     if extend is not None:
         raise RunError("--extend adds epochs to a finished run; expected --resume with it.")
     if recipe is None:
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
         )
+    if folds is None and fold is not None:
+        raise RunError("--fold chooses one fold of a cross-validation; expected --folds with it.")
+    if folds is not None and split_file is not None:
+        raise RunError("--folds draws the sides of every fold; leave --split out, or --folds.")
+    from oncoseg.cross_validate import train_folds
     from oncoseg.train import train as start
     from oncoseg.training.data import channels_by_modality
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
     channels = channels_by_modality(chosen, parse_channels(channel))
     with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
-        outcome = start(
-            chosen,
-            folders,
-            out,
-            store=store,
-            split_file=split_file,
-            workers=workers,
-            prepare_progress=preparing,
-            monitor=monitor,
-            accept_implausible=accept_implausible,
-            channels=channels,
-            remark=terminal.note_problems,
-            opened=terminal.note_found,
-        )
+        options: dict[str, Any] = {
+            "store": store,
+            "workers": workers,
+            "prepare_progress": preparing,
+            "monitor": monitor,
+            "accept_implausible": accept_implausible,
+            "channels": channels,
+            "remark": terminal.note_problems,
+            "opened": terminal.note_found,
+        }
+        if folds is None:
+            outcome = start(chosen, folders, out, split_file=split_file, **options)
+        else:
+            count = None if folds == "patients" else folds
+            outcome = train_folds(chosen, folders, out, count, fold=fold, tell=terminal.note, **options)
     return _report_outcome(outcome)
 
 
@@ -232,11 +245,22 @@ def _resume(
     split_file: Path | None,
     workers: int | None,
     extend: int | None,
+    fold: int | None,
     fields: Mapping[str, Any],
 ) -> int:
+    from oncoseg.cross_validate import resume_folds
+    from oncoseg.folds_folder import is_cross_validation
     from oncoseg.run_folder import RunFolder
     from oncoseg.train import resume
 
+    of_folds = is_cross_validation(out)
+    if fold is not None and not of_folds:
+        raise RunError(f"--fold chooses one fold of a cross-validation, and {out} holds none; leave it out.")
+    if extend is not None and of_folds:
+        raise RunError(
+            f"--extend adds epochs to one run, and {out} is a cross-validation; expected one of its folds, "
+            f"such as --out {out / 'fold-1'}."
+        )
     if split_file is not None:
         raise RunError("A resumed run keeps its own split; leave --split out, or start a new run.")
     run = RunFolder(out)
@@ -251,16 +275,17 @@ def _resume(
                 "out to go on with the same data, or start a new run."
             )
     with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
-        outcome = resume(
-            out,
-            store=store,
-            max_minutes=wanted.training.max_minutes,
-            workers=workers,
-            prepare_progress=preparing,
-            monitor=monitor,
-            warn=terminal.note,
-            extend=extend,
-        )
+        options: dict[str, Any] = {
+            "store": store,
+            "max_minutes": wanted.training.max_minutes,
+            "workers": workers,
+            "prepare_progress": preparing,
+            "monitor": monitor,
+        }
+        if of_folds:
+            outcome = resume_folds(out, fold=fold, tell=terminal.note, **options)
+        else:
+            outcome = resume(out, warn=terminal.note, extend=extend, **options)
     return _report_outcome(outcome)
 
 
@@ -287,12 +312,23 @@ def _report_outcome(outcome: "Outcome") -> int:
         if best := kept(RunFolder(outcome.run).metrics).get("best"):
             dice = ", ".join(f"{name} {_digits(value)}" for name, value in best["validation_dice"].items())
             terminal.say(f"Kept: the weights of joint epoch {best['epoch']}, validation Dice {dice}")
-        terminal.say(f"Next: oncoseg evaluate {outcome.run}")
+        if left := _folds_left(outcome.run):
+            terminal.say(f"Left: {', '.join(left)}; oncoseg train --resume --out {outcome.run}")
+        else:
+            terminal.say(f"Next: oncoseg evaluate {outcome.run}")
         return 0
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
     terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
     received = signal.Signals.__members__.get(outcome.reason.split()[0])
     return 128 + received if received is not None else UNFINISHED
+
+
+def _folds_left(out: Path) -> list[str]:
+    """Of a cross-validation, the folds that are not finished."""
+    from oncoseg.folds_folder import FoldsFolder, is_cross_validation
+
+    runs = FoldsFolder(out).runs() if is_cross_validation(out) else []
+    return [run.path.name for run in runs if not run.is_finished()]
 
 
 def _digits(value: float | None) -> str:

@@ -45,7 +45,11 @@ def print_scores(folder: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     mirrors = "on" if summary["prediction"].get("flips") else "off"
     used = f"threshold {summary['threshold']:g}, mirror averaging {mirrors}"
-    terminal.say(f"Scores on the {summary['split']} set ({used})")
+    if (folds := summary["prediction"].get("folds")) is not None:
+        by = f"each patient by the one of {folds} folds that has not seen them"
+        terminal.say(f"Scores out of fold, {by} ({used})")
+    else:
+        terminal.say(f"Scores on the {summary['split']} set ({used})")
     papers = {row["row"]: row["scores"] for row in summary["published"]}
     for group in dict.fromkeys([*(row["group"] for row in summary["table"]), *papers]):
         _print_group(group, [row for row in summary["table"] if row["group"] == group], papers.get(group))

@@ -8,6 +8,7 @@ from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem
 from oncoseg.errors import DataError
 from oncoseg.files import user_cache
+from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.leakage import Entry, Leak, find_leaks, fingerprint_cases, forget_oldest
 from oncoseg.run_folder import RunFolder
 
@@ -24,10 +25,10 @@ def default_cache() -> Path:
 
 
 def sides_of_run(run: Path, data: Mapping[str, Path] | None = None) -> list[Sides]:
-    """The sides of a run's split, modality by modality.
+    """The sides of a run's split, modality by modality; of a cross-validation, its folds.
 
     Args:
-        run: a run folder with split and data.
+        run: a run folder with split and data, or the folder of a cross-validation.
         data: modality → folder, where a data set has moved since training.
 
     Raises:
@@ -38,12 +39,21 @@ def sides_of_run(run: Path, data: Mapping[str, Path] | None = None) -> list[Side
     moved, sources = dict(data or {}), folder.data()
     if unknown := sorted(set(moved) - set(sources)):
         raise DataError(f"Unknown modality {unknown[0]!r}; this run has {', '.join(sources)}.")
+    folds = FoldsFolder(run).splits() if is_cross_validation(run) else []
     groups: list[Sides] = []
-    for modality, listed in folder.split().items():
-        source = sources[modality]
+    for modality, source in sources.items():
         path = Path(moved.get(modality, source["path"]))
-        scan = open_dataset(path, source["layout"], channels=source.get("channels"))
-        groups.append(dict(splits.from_json(listed, scan.cases)))
+        cases = open_dataset(path, source["layout"], channels=source.get("channels")).cases
+        if folds:
+            tested = [{"test": split[modality]["test"]} for split in folds]
+            groups.append(
+                {
+                    f"fold-{number}": splits.from_json(one, cases)["test"]
+                    for number, one in enumerate(tested, 1)
+                }
+            )
+        else:
+            groups.append(dict(splits.from_json(folder.split()[modality], cases)))
     return groups
 
 

@@ -18,10 +18,10 @@ from oncoseg.evaluate.scoring import CaseScores, Scoring, of_patients, score_cas
 from oncoseg.evaluate.summary import describe, summarise, write
 from oncoseg.evaluate.truths import fingerprints, in_canonical
 from oncoseg.files import filled, new_folder, write_json
+from oncoseg.folds_folder import split_of_model
 from oncoseg.io import ImageRef
 from oncoseg.labels import check_share
 from oncoseg.processes import processes_within, run_each
-from oncoseg.run_folder import RunFolder
 from oncoseg.volume import Volume
 
 FORMAT_VERSION = 2
@@ -100,8 +100,8 @@ def evaluate_masks(
         scoring: what there is to choose about the metrics.
         share: of several readers that must mark a voxel.
         resample: allow predictions on other grids, brought to the truth's by nearest neighbour.
-        trained_on: the run folder of the network that made the predictions; a patient that it has seen is
-            refused.
+        trained_on: the run folder of the network that made the predictions, or the folder of the
+            cross-validation whose ensemble did; a patient that it has seen is refused.
         workers: processes; None for one per processor, 0 for none besides this one.
         progress: called after every case.
 
@@ -114,7 +114,7 @@ def evaluate_masks(
     check_share(share)
     pairs, without_truth, synthetic = find_pairs(truth, prediction, patients)
     if trained_on is not None:
-        check_unseen(pairs, RunFolder(trained_on).split())
+        check_unseen(pairs, split_of_model(trained_on))
     if images is not None:
         pairs, synthetic = with_images(pairs, images), synthetic or has_synthetic_note(images)
     count = processes_within(workers, None, _gib_of(pairs), len(pairs))

@@ -1,9 +1,9 @@
 """Evaluating a run on one side of its split, with the leakage check before anything is computed."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oncoseg import datasets, predict
 from oncoseg import split as splits
@@ -13,6 +13,8 @@ from oncoseg.evaluate.renewal import check_place
 from oncoseg.evaluate.result import FORMAT_VERSION, evaluate_predictions
 from oncoseg.evaluate.scoring import Scoring, as_json
 from oncoseg.files import sha256_of_file, sha256_of_json
+from oncoseg.folds_folder import FoldsFolder, is_cross_validation
+from oncoseg.networks import weights_sha256
 from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
 
@@ -23,22 +25,36 @@ Progress = Callable[[int, int], None]
 """Called with (cases done, cases in all) before the first case and after each."""
 
 
+OUT_OF_FOLD = "out-of-fold"
+"""The side of a cross-validation: every patient, scored by the fold that has not seen them."""
+
+
+class _Side(NamedTuple):
+    """What one network is evaluated on: (modality, case) of a side of its own split."""
+
+    run: Path
+    cases: list[tuple[str, Case]]
+    synthetic: bool
+
+
 def evaluate_run(
     run: Path,
-    split: str = "test",
+    split: str | None = None,
     data: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
     changes: Mapping[str, Any] | None = None,
     out: Path | None = None,
     replace: bool = False,
 ) -> Path:
-    """Predict and score one side of a run's split.
+    """Predict and score one side of a run's split, or all patients of a cross-validation out of fold.
 
     The same evaluation, made again, takes the earlier one's place.
 
     Args:
-        run: a run folder with recipe, split, data and weights.
-        split: `test`, `validation` or `train`.
+        run: a run folder with recipe, split, data and weights; or the folder of a cross-validation, of which
+            each patient is predicted by the one fold that has not seen them.
+        split: `test`, `validation` or `train`; of a cross-validation only `out-of-fold`. None for `test`,
+            or for that.
         data: modality → folder, where a data set has moved since training.
         progress: told after every case.
         changes: of the recipe's fields, such as `prediction.threshold`.
@@ -49,30 +65,60 @@ def evaluate_run(
         The folder that was written.
 
     Raises:
-        RunError: the run is incomplete, the side unknown or empty, or another evaluation in the way.
+        RunError: the run is incomplete, the side unknown or empty, or another evaluation in the way; of a
+            cross-validation, another side, or a fold that is not finished.
         DataError: a case is gone or has no truth, or a patient is also on another side.
     """
-    folder = RunFolder(run)
-    cases, synthetic = _cases(folder.split(), folder.data(), split, dict(data or {}))
-    predictor = predict.Predictor.load(run, changes)
-    recipe = predictor.recipe
+    folds = is_cross_validation(run)
+    part = split or (OUT_OF_FOLD if folds else "test")
+    sides = _out_of_fold(run, part, dict(data or {})) if folds else [_side(run, part, dict(data or {}))]
+    cases = [case for side in sides for case in side.cases]
+    first = predict.Predictor.load(sides[0].run, changes)
+    recipe = first.recipe
     threshold = recipe.prediction.threshold
     made: dict[str, Any] = {
-        "split": split,
-        "weights": predictor.weights_sha256,
+        "split": part,
+        "weights": weights_sha256(run) if folds else first.weights_sha256,
         "prediction": recipe.prediction.model_dump(mode="json")
-        | {"precision": predictor.precision, "device": predictor.device.type},
+        | {"precision": first.precision, "device": first.device.type}
+        | ({"folds": len(sides)} if folds else {}),
         "data": _fingerprints(cases),
-        "synthetic": synthetic,
+        "synthetic": any(side.synthetic for side in sides),
     }
-    in_run = run / "evaluation" / split
+    in_run = run / "evaluation" / part
     if not replace:
         settings = {"threshold": threshold, "scoring": as_json(SCORING)}
         summary = {"format_version": FORMAT_VERSION, **settings, **made}
         check_place(out or in_run, summary, in_run=out is None)
-    predictions = _predictions(predictor, cases, progress)
+    predictions = _predictions(first, sides, changes, progress)
     evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING)
     return dataclasses.replace(evaluation, **made).write(out or in_run)
+
+
+def _out_of_fold(run: Path, part: str, moved: Mapping[str, Path]) -> list[_Side]:
+    """The test side of every fold.
+
+    Raises:
+        RunError: another side is asked for, or a fold is not finished or tests others than it should.
+    """
+    if part != OUT_OF_FOLD:
+        raise RunError(
+            f"{run} is a cross-validation, whose every patient some fold was trained on; expected the split "
+            f"{OUT_OF_FOLD}, got {part!r}. Leave --split out, or evaluate a fold: {run / 'fold-1'}."
+        )
+    folder = FoldsFolder(run)
+    for fold, split in zip(folder.finished_runs(), folder.splits(), strict=True):
+        if fold.split() != split:
+            raise RunError(
+                f"The split of {fold.path} is another than {run / 'folds.json'} says; expected the fold as "
+                "it was drawn. Restore it, or train it again."
+            )
+    return [_side(fold.path, "test", moved) for fold in folder.runs()]
+
+
+def _side(run: Path, part: str, moved: Mapping[str, Path]) -> _Side:
+    folder = RunFolder(run)
+    return _Side(run, *_cases(folder.split(), folder.data(), part, moved))
 
 
 def _cases(
@@ -133,15 +179,23 @@ def _fingerprints(cases: list[tuple[str, Case]]) -> dict[str, str]:
         channels = [[name, *map(sha256_of_file, case.images[name].files)] for name in sorted(case.images)]
         masks = [[*map(sha256_of_file, mask.files)] for mask in case.masks]
         contents.setdefault(modality, []).append([case.id, channels, masks])
-    return {modality: sha256_of_json(listed)[:16] for modality, listed in contents.items()}
+    return {modality: sha256_of_json(sorted(listed))[:16] for modality, listed in contents.items()}
 
 
 def _predictions(
-    predictor: "predict.Predictor", cases: list[tuple[str, Case]], progress: Progress | None
+    first: "predict.Predictor",
+    sides: Sequence[_Side],
+    changes: Mapping[str, Any] | None,
+    progress: Progress | None,
 ) -> Iterator[CasePrediction]:
-    for done, (modality, case) in enumerate(cases):
-        if progress is not None:
-            progress(done, len(cases))
-        yield predictor.predict_case(case, modality)
+    """Each side's cases by its own network, of which one is in memory at a time."""
+    done, total = 0, sum(len(side.cases) for side in sides)
+    for number, side in enumerate(sides):
+        predictor = predict.Predictor.load(side.run, changes) if number else first
+        for modality, case in side.cases:
+            if progress is not None:
+                progress(done, total)
+            yield predictor.predict_case(case, modality)
+            done += 1
     if progress is not None:
-        progress(len(cases), len(cases))
+        progress(total, total)

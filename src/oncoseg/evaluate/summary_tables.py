@@ -75,6 +75,8 @@ def of_run(summary: Mapping[str, Any]) -> PaperTable:
     ]
     mirrors = "on" if summary["prediction"].get("flips") else "off"
     side = "" if summary["split"] is None else f"{summary['split']} side, "
+    if (folds := summary["prediction"].get("folds")) is not None:
+        side = f"Out of fold: each patient by the one of {folds} folds that has not seen them; "
     notes = [
         f"{side}threshold {summary['threshold']:g}, mirror averaging {mirrors}. In brackets: "
         f"{summary['confidence']:.0%} bootstrap interval over patients; n: units with a Dice.",

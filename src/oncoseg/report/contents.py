@@ -13,6 +13,8 @@ from oncoseg.evaluate import curves
 from oncoseg.evaluate.panels import Panel, read_panels
 from oncoseg.evaluate.result import FORMAT_VERSION
 from oncoseg.files import sha256_of_file
+from oncoseg.folds_folder import FoldsFolder, is_cross_validation, split_of_model
+from oncoseg.networks import weights_sha256
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.report import words
@@ -21,7 +23,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.split import PARTS
 from oncoseg.statistics import rough_sentence
 
-SPLIT_ORDER = ("test", "validation", "train")
+SPLIT_ORDER = ("out-of-fold", "test", "validation", "train")
 """The first of these that was evaluated is reported."""
 
 
@@ -87,24 +89,31 @@ class Contents:
     changes: list[tuple[str, str, str]]
     metadata: list[tuple[str, str]]
     notices: list[Notice]
+    folds: int = 0
+    """Of a cross-validation; 0 for a run."""
 
 
 def read_run(run: Path, elsewhere: Path | None = None) -> Contents:
     """Read everything there is.
 
     Args:
-        run: the run folder.
+        run: the run folder, or that of a cross-validation.
         elsewhere: an evaluation to take in place of the run's own.
 
     Raises:
         RunError: not a run folder, or a damaged file.
     """
     folder = RunFolder(run)
-    recipe, sides, records = folder.recipe(), folder.split(), folder.data()
+    recipe, sides, records = folder.recipe(), split_of_model(run), folder.data()
     data = [_data_row(name, sides[name], records.get(name, {})) for name in sides]
     metrics = folder.metrics() if (run / "metrics.json").is_file() else {}
     evaluation = _read_evaluation(run, elsewhere)
     log = read_log(folder.log)
+    folds = FoldsFolder(run).runs() if is_cross_validation(run) else []
+    if folds:
+        notices = _notices_of_folds(run, folds, evaluation)
+    else:
+        notices = _notices(folder, bool(metrics.get("finished")), log, evaluation)
     return Contents(
         run_name=run.resolve().name,
         recipe=recipe,
@@ -115,7 +124,8 @@ def read_run(run: Path, elsewhere: Path | None = None) -> Contents:
         evaluation=evaluation,
         changes=_changes(recipe),
         metadata=list(_flat(metrics)),
-        notices=_notices(folder, bool(metrics.get("finished")), log, evaluation),
+        notices=notices,
+        folds=len(folds),
     )
 
 
@@ -262,6 +272,21 @@ def _notices(
     elif evaluation.split != "test":
         notices.append(Notice(f"Only the {evaluation.split} side has been evaluated.", evaluate))
     return notices
+
+
+def _notices_of_folds(path: Path, folds: list[RunFolder], evaluation: Evaluated | None) -> list[Notice]:
+    """Each fold has a report of its own, with its learning curves."""
+    evaluate = f"oncoseg evaluate {path}"
+    if left := [fold.path.name for fold in folds if not fold.is_finished()]:
+        text = f"{len(left)} of {len(folds)} folds are not trained to the end: {', '.join(left)}."
+        return [Notice(text, f"oncoseg train --resume --out {path}")]
+    if evaluation is None:
+        text = "This cross-validation has not been evaluated, so there are no scores and examples."
+        return [Notice(text, evaluate)]
+    if evaluation.summary["weights"] != weights_sha256(path):
+        text = "The weights have changed since the evaluation shown here was made."
+        return [Notice(text, f"{evaluate} --replace")]
+    return []
 
 
 def _number(text: str) -> Any:

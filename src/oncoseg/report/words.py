@@ -51,6 +51,8 @@ POOR = "That is poor: masks like these cannot be relied on."
 
 SPLIT_MEANINGS = {
     "test": "kept apart from training and from every choice made during it",
+    "out-of-fold": "each scored by the one fold of a cross-validation that was not trained on them, all "
+    "folds in one table; the ensemble of all folds, which predicts new patients, is none of these networks",
     "validation": "used to choose the kept weights, so that the figures are somewhat too good",
     "train": "trained on, so that the figures say nothing about new patients",
 }

@@ -92,16 +92,7 @@ def load(
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
             implausible, a patient on two sides, or a side without any tumour.
     """
-    check_modalities(recipe, data)
-    scans = {
-        name: open_dataset(data[name], channels=channels.get(name), progress=progress)
-        for name in recipe.modalities
-    }
-    for name, scan in scans.items():
-        if opened is not None:
-            opened(name, scan)
-        if remark is not None and (joined := _joined(scan, recipe)):
-            remark(name, joined)
+    scans = _open(recipe, data, channels, progress, opened, remark)
     sides = _sides(recipe, scans, split)
     train: dict[str, list[PreparedCase]] = {}
     validation: dict[str, list[PreparedCase]] = {}
@@ -121,20 +112,96 @@ def load(
             _check_tumour(train[name], "train")
             _check_tumour(validation[name], "validation")
             _check_groups(train[name], recipe.training.balance)
-        looks = {case.id: case.look for case in prepared}
-        doubts = _doubts(looks, settings)
-        if remark is not None and doubts:
-            remark(name, doubts)
-        records[name] = _record(data[name], scans[name], prepared) | {
-            "channels": dict(channels.get(name, {})),
-            "substituted_channels": substituted,
-            "accept_implausible": accept_implausible,
-            "doubts": [asdict(doubt) for doubt in doubts],
-            "looks": plausibility.summarise(looks.values()),
-        }
+        records[name] = _record(data[name], scans[name], prepared, settings, substituted)
+        records[name]["channels"] = dict(channels.get(name, {}))
+        _tell_doubts(remark, name, records[name])
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
     )
+
+
+def load_all(
+    recipe: Recipe,
+    data: Mapping[str, Path],
+    store: Path,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    remark: Remark | None = None,
+    opened: Opened | None = None,
+) -> tuple[dict[str, list[PreparedCase]], dict[str, Any]]:
+    """Open and prepare every case with a mask, for folds to be drawn.
+
+    Args:
+        recipe: which modalities, and how they are prepared.
+        data: see `load`, as are all others.
+        store: folder of the prepared store.
+        workers: see `prepare`.
+        progress: called with (cases done, cases in all), for each modality anew.
+        accept_implausible: take images that cannot be what they are said to be.
+        channels: modality → channel → what its series are called.
+        remark: called for each modality with what is doubtful about its labels or its images.
+        opened: called for each modality with what was found, before it is prepared.
+
+    Returns:
+        Modality → its cases, and the records as `RunFolder.data` describes them, but of all cases.
+
+    Raises:
+        DataError: as `load` does.
+    """
+    scans = _open(recipe, data, channels, progress, opened, remark)
+    prepared: dict[str, list[PreparedCase]] = {}
+    records: dict[str, Any] = {}
+    for name, modality in recipe.modalities.items():
+        cases = [case for case in scans[name].cases if case.masks]
+        settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+        with _naming(name):
+            substituted = _substituted({"all": cases}, settings)
+            prepared[name] = prepare(cases, settings, store, workers=workers, progress=progress)
+        records[name] = _record(data[name], scans[name], prepared[name], settings, substituted)
+        records[name]["channels"] = dict(channels.get(name, {}))
+        _tell_doubts(remark, name, records[name])
+    return prepared, records
+
+
+def record_of_part(record: Mapping[str, Any], cases: Sequence[PreparedCase]) -> dict[str, Any]:
+    """A record of `load_all` as `load` would have made it for these training and validation cases."""
+    order = {case.id: number for number, case in enumerate(cases)}
+    doubts = [doubt for doubt in record["doubts"] if doubt["case"] in order]
+    return dict(record) | {
+        "fingerprint": _fingerprint(cases),
+        "doubts": sorted(doubts, key=lambda doubt: order[doubt["case"]]),
+        "looks": plausibility.summarise([case.look for case in cases]),
+    }
+
+
+def _tell_doubts(remark: Remark | None, modality: str, record: Mapping[str, Any]) -> None:
+    if remark is not None and record["doubts"]:
+        remark(modality, [Problem(**doubt) for doubt in record["doubts"]])
+
+
+def _open(
+    recipe: Recipe,
+    data: Mapping[str, Path],
+    channels: Mapping[str, Mapping[str, str]],
+    progress: Progress | None,
+    opened: Opened | None,
+    remark: Remark | None,
+) -> dict[str, Scan]:
+    """Modality → what its data set holds, of which the callers are told."""
+    check_modalities(recipe, data)
+    scans = {
+        name: open_dataset(data[name], channels=channels.get(name), progress=progress)
+        for name in recipe.modalities
+    }
+    for name, scan in scans.items():
+        if opened is not None:
+            opened(name, scan)
+        if remark is not None and (joined := _joined(scan, recipe)):
+            remark(name, joined)
+    return scans
 
 
 def _joined(scan: Scan, recipe: Recipe) -> list[Problem]:
@@ -267,8 +334,11 @@ def _check_groups(cases: list[PreparedCase], balance: str | None) -> None:
         )
 
 
-def _record(path: Path, scan: Scan, prepared: list[PreparedCase]) -> dict[str, Any]:
-    """What `RunFolder.data` describes, besides the substituted channels."""
+def _record(
+    path: Path, scan: Scan, prepared: list[PreparedCase], settings: Settings, substituted: dict[str, str]
+) -> dict[str, Any]:
+    """What `RunFolder.data` describes."""
+    looks = {case.id: case.look for case in prepared}
     return {
         "path": str(path.resolve()),
         "layout": scan.layout,
@@ -277,8 +347,16 @@ def _record(path: Path, scan: Scan, prepared: list[PreparedCase]) -> dict[str, A
         "patients": len({case.patient for case in scan.cases}),
         "without_truth": sum(not case.masks for case in scan.cases),
         "problems": [asdict(problem) for problem in scan.problems],
-        "fingerprint": sha256_of_json(sorted(case.folder.name for case in prepared))[:16],
+        "fingerprint": _fingerprint(prepared),
+        "substituted_channels": substituted,
+        "accept_implausible": settings.accept_implausible,
+        "doubts": [asdict(doubt) for doubt in _doubts(looks, settings)],
+        "looks": plausibility.summarise(looks.values()),
     }
+
+
+def _fingerprint(prepared: Sequence[PreparedCase]) -> str:
+    return sha256_of_json(sorted(case.folder.name for case in prepared))[:16]
 
 
 @contextmanager

@@ -1,0 +1,235 @@
+"""Cross-validation: one ordinary run per fold, each going on on its own, in one process or in several."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from oncoseg import folds as drawing
+from oncoseg.errors import RunError
+from oncoseg.files import atomic_folder, filled, new_folder
+from oncoseg.folds_folder import FoldsFolder, is_cross_validation
+from oncoseg.locks import Locked
+from oncoseg.prepare import Progress
+from oncoseg.recipe import Recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.stopping import Terminated
+from oncoseg.store import PreparedCase
+from oncoseg.train import check_recipe, resume
+from oncoseg.training import data as training_data
+from oncoseg.training.loop import Outcome, Status
+
+
+def train_folds(
+    recipe: Recipe,
+    data: Mapping[str, Path],
+    out: Path,
+    folds: int | None,
+    *,
+    fold: int | None = None,
+    store: Path | None = None,
+    workers: int | None = None,
+    prepare_progress: Progress | None = None,
+    monitor: Callable[[Status], None] | None = None,
+    accept_implausible: bool = False,
+    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    remark: training_data.Remark | None = None,
+    opened: training_data.Opened | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Draw folds of all patients with a mask, and train a network for each.
+
+    Fold k is a run folder OUT/fold-k like any other: its patients are the test side; of the others the
+    recipe's share validates, and the rest trains. See `folds` for how they are drawn. Where another process
+    has begun the same cross-validation there, this one joins it.
+
+    Args:
+        recipe: of every fold; its time budget is that of the whole call.
+        data: modality → folder of its data set.
+        out: the folder; new, empty or with the same cross-validation.
+        folds: how many; None to leave out one patient in each.
+        fold: train this one only, counted from 1.
+        store: the prepared store; None for the one in the user's cache.
+        workers: processes for preparing, see `prepare`.
+        prepare_progress: called with (cases done, cases in all).
+        monitor: called after every step and every validation.
+        accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
+        channels: modality → channel → what its series are called; see `training_data.load`.
+        remark: called for each modality with what is doubtful about its images.
+        opened: called for each modality with what was found in its data set.
+        tell: called with a sentence before every fold.
+
+    Returns:
+        Whether all that was asked for is trained, and if not, why.
+
+    Raises:
+        RunError: `out` holds something else or cannot be written, there is no such fold, another process
+            trains it, or a loss is not finite any more.
+        DataError: data that cannot be used, or too few patients or tumours for so many folds.
+        RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
+    """
+    entered = time.monotonic()
+    check_recipe(recipe)
+    store = store or training_data.default_store()
+    if not is_cross_validation(out):
+        new_folder(out, "The folder of the folds")
+    with filled(out):
+        prepared, records = training_data.load_all(
+            recipe,
+            data,
+            store,
+            workers=workers,
+            progress=prepare_progress,
+            accept_implausible=accept_implausible,
+            channels=channels,
+            remark=remark,
+            opened=opened,
+        )
+        splits = drawing.draw(prepared, folds, recipe.split.validation, recipe.training.seed)
+        _chosen(fold, len(splits))
+        if not is_cross_validation(out):
+            with atomic_folder(out) as unfinished:
+                _write(unfinished, recipe, records, splits, prepared)
+    _check_same(out, recipe, records, splits)
+    return resume_folds(
+        out,
+        fold=fold,
+        store=store,
+        max_minutes=recipe.training.max_minutes,
+        workers=workers,
+        prepare_progress=prepare_progress,
+        monitor=monitor,
+        tell=tell,
+        entered=entered,
+    )
+
+
+def resume_folds(
+    out: Path,
+    *,
+    fold: int | None = None,
+    store: Path | None = None,
+    max_minutes: float | Literal["recipe"] | None = "recipe",
+    workers: int | None = None,
+    prepare_progress: Progress | None = None,
+    monitor: Callable[[Status], None] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+    entered: float | None = None,
+) -> Outcome:
+    """Go on with the folds that are not finished and that no other process is training.
+
+    Args:
+        out: the folder of the cross-validation.
+        fold: train this one only, counted from 1.
+        store: see `train_folds`.
+        max_minutes: budget for this call; None for no end, "recipe" for the one in the recipe.
+        workers: see `train_folds`.
+        prepare_progress: see `train_folds`.
+        monitor: see `train_folds`.
+        tell: called with a sentence before every fold, for one that another process is training, and when a
+            damaged checkpoint is passed over.
+        entered: when the budget began, by `time.monotonic`; None for now.
+
+    Returns:
+        Whether all that was asked for is trained, and if not, why.
+
+    Raises:
+        RunError: as `train.resume`; no cross-validation, no such fold, or another process trains the fold
+            that was asked for.
+        DataError: data that cannot be used any more.
+        RecipeError: no such device here.
+    """
+    entered = time.monotonic() if entered is None else entered
+    folder = FoldsFolder(out)
+    runs = folder.runs()
+    chosen = _chosen(fold, len(runs))
+
+    for number in chosen:
+        run = runs[number - 1]
+        if run.is_finished():
+            continue
+        tell(f"fold {number} of {len(runs)}: {run.path}")
+        try:
+            outcome = resume(
+                run.path,
+                store=store,
+                max_minutes=max_minutes,
+                workers=workers,
+                prepare_progress=prepare_progress,
+                monitor=monitor,
+                warn=tell,
+                entered=entered,
+            )
+        except Locked as busy:
+            if fold is not None:
+                raise
+            tell(str(busy))
+            continue
+        except KeyboardInterrupt as asked:  # not within training, which stops by itself
+            name = "SIGTERM" if isinstance(asked, Terminated) else "SIGINT"
+            return Outcome(out, False, f"{name} was received")
+        if not outcome.finished:
+            return outcome._replace(run=out)
+    left = [str(number) for number in chosen if not runs[number - 1].is_finished()]
+    if left:
+        return Outcome(out, False, f"other processes are training {_folds(left)}")
+    return Outcome(out, True, f"{_folds([str(number) for number in chosen])} of {len(runs)} done")
+
+
+def _folds(numbers: Sequence[str]) -> str:
+    return f"fold{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}"
+
+
+def _chosen(fold: int | None, count: int) -> list[int]:
+    if fold is not None and not 1 <= fold <= count:
+        raise RunError(f"There is no fold {fold}; expected one from 1 to {count}.")
+    return list(range(1, count + 1)) if fold is None else [fold]
+
+
+def _write(
+    out: Path,
+    recipe: Recipe,
+    records: Mapping[str, Any],
+    splits: Sequence[drawing.Split],
+    prepared: drawing.Prepared,
+) -> None:
+    """Everything but weights: every fold is a run that was not begun."""
+    RunFolder(out).write_recipe(recipe)
+    RunFolder(out).write_data(dict(records))
+    folder = FoldsFolder(out)
+    for number, split in enumerate(splits, 1):
+        run = folder.run(number)
+        run.write_recipe(recipe)
+        run.write_split(recipe.training.seed, split)
+        run.write_data(
+            {
+                name: training_data.record_of_part(record, _seen(prepared[name], split[name]))
+                for name, record in records.items()
+            }
+        )
+    folder.write_splits(recipe.training.seed, splits)
+
+
+def _seen(cases: Sequence[PreparedCase], parts: Mapping[str, Any]) -> list[PreparedCase]:
+    """Those that training sees, in its order."""
+    return [case for part in ("train", "validation") for case in cases if case.patient in parts[part]]
+
+
+def _check_same(
+    out: Path, recipe: Recipe, records: Mapping[str, Any], splits: Sequence[drawing.Split]
+) -> None:
+    """What lies there must be what was asked for, whoever wrote it; only the time budget may differ."""
+    run = RunFolder(out)
+    kept, wanted = (one.with_changes({"training.max_minutes": None}) for one in (run.recipe(), recipe))
+    differs = {
+        "another recipe": kept != wanted,
+        "other data": {name: record["fingerprint"] for name, record in run.data().items()}
+        != {name: record["fingerprint"] for name, record in records.items()},
+        "other folds": FoldsFolder(out).splits() != list(splits),
+    }
+    if names := [name for name, other in differs.items() if other]:
+        raise RunError(
+            f"{out} holds a cross-validation with {' and '.join(names)}; expected the same. Go on with it "
+            f"by `oncoseg train --resume --out {out}`, or choose another folder."
+        )

@@ -1,0 +1,74 @@
+"""The networks of a model folder: one of a run, one per fold of a cross-validation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from oncoseg.errors import RunError
+from oncoseg.files import sha256_of_file, sha256_of_json
+from oncoseg.folds_folder import FoldsFolder, is_cross_validation
+from oncoseg.models import build
+from oncoseg.recipe import Recipe
+from oncoseg.run_folder import RunFolder
+
+
+class Networks(NamedTuple):
+    """Networks with their kept weights.
+
+    Attributes:
+        members: one, or those of all folds in order.
+        weights_sha256: see `weights_sha256`.
+    """
+
+    members: list[nn.Module]
+    weights_sha256: str
+
+
+def load_networks(folder: Path, recipe: Recipe) -> Networks:
+    """Read the kept weights of a run folder, or of every fold of a cross-validation.
+
+    Raises:
+        RunError: no weights yet, damaged or unfit ones, or a fold that is not finished.
+    """
+    return Networks([_network(recipe, model) for model in _models(folder)], weights_sha256(folder))
+
+
+def weights_sha256(folder: Path) -> str:
+    """The hash of the kept weights' file; of several folds, the hash of their hashes in order.
+
+    Raises:
+        RunError: no weights yet, or a fold that is not finished.
+    """
+    hashes = [sha256_of_file(model) for model in _models(folder)]
+    return sha256_of_json(hashes) if is_cross_validation(folder) else hashes[0]
+
+
+def _models(folder: Path) -> list[Path]:
+    runs = FoldsFolder(folder).finished_runs() if is_cross_validation(folder) else [RunFolder(folder)]
+    return [run.need_model() for run in runs]
+
+
+def _network(recipe: Recipe, model: Path) -> nn.Module:
+    makings = recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
+    with torch.device("meta"):  # takes no memory, whatever the recipe asks for
+        expected = build(*makings).state_dict()
+    try:
+        kept = safetensors.torch.load_file(model)
+        if _shapes(kept) != _shapes(expected):
+            raise ValueError("its tensors have other names or sizes")
+        network = build(*makings)
+        network.load_state_dict(kept)
+    except Exception as error:
+        raise RunError(
+            f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights "
+            f"of {recipe.network.name}. Copy the whole run folder again, or train again."
+        ) from error
+    return network
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
