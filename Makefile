@@ -1,7 +1,7 @@
 # make demo        install, then the whole pipeline on phantoms, ending with a report
-# make test        install, then checks and tests (about two minutes)
+# make test        install, then checks and tests (about six minutes on two cores)
 # make test-all    also the slow tests; ends with the names of absent programs that tests would have asked
-# make fuzz        a minute of damaged files (NIfTI, DICOM, XML), others each time (FUZZ_SECONDS=600 for longer)
+# make fuzz        a minute of damaged files (NIfTI, DICOM, XML), others each time (FUZZ_SECONDS=600 for longer, FUZZ_FIRST=1 for the same)
 # make benchmark   speed and memory; run it on a quiet machine
 # make clean       remove what these made, the environment included
 # PYTHON=python3.12 make demo    chooses the interpreter (3.11 or newer)
@@ -13,6 +13,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 BENCHMARKS = $(filter-out %/__init__.py,$(wildcard benchmarks/[!_]*.py))
 
 FUZZ_SECONDS ?= 60
+FUZZ_FIRST ?=
 
 .PHONY: demo test test-all check fuzz benchmark clean
 
@@ -33,8 +34,8 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 fuzz: $(VENV)/.installed-dev
-	$(BIN)/python tests/fuzz_nifti.py --seconds $$(($(FUZZ_SECONDS) / 2))
-	$(BIN)/python tests/fuzz_dicom.py --seconds $$(($(FUZZ_SECONDS) / 2))
+	$(BIN)/python tests/fuzz_nifti.py --seconds $$(($(FUZZ_SECONDS) / 2)) $(FUZZ_FIRST:%=--first %)
+	$(BIN)/python tests/fuzz_dicom.py --seconds $$(($(FUZZ_SECONDS) / 2)) $(FUZZ_FIRST:%=--first %)
 
 benchmark: $(VENV)/.installed-dev
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

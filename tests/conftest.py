@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 SHARED_DATA = Path(os.environ.get("ONCOSEG_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 settings.register_profile("clockless", deadline=None)  # a busy machine is no failure
-settings.load_profile("clockless")
+settings.register_profile("same", deadline=None, derandomize=True, database=None)  # the same examples always
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "clockless"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

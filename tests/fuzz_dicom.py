@@ -136,7 +136,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ct, sound = series(folder), valid_files(folder)
-        for seed in seeds(given.runs, given.seconds):
+        for seed in seeds(given.runs, given.seconds, given.first):
             path = make_file(folder, sound, seed)
             try:
                 counts[check(path, ct)] += 1

@@ -2,6 +2,7 @@
 
     python tests/fuzz_nifti.py --runs 3000      # always the same files, as in `make test`
     python tests/fuzz_nifti.py --seconds 60     # others each time, as in `make fuzz`
+    python tests/fuzz_nifti.py --seconds 60 --first 1     # from this seed on, as in `.ci/run`
 
 A file that does anything else (another exception, a warning, a crash, too much time or memory) is kept in
 the folder `--keep`, and the exit code is 1. Each damaged file is named by its seed.
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import gzip
+import itertools
 import resource
 import struct
 import sys
@@ -178,21 +180,23 @@ def check(path: Path) -> str:
     return "refused"
 
 
-def seeds(runs: int | None, seconds: float | None) -> Iterator[int]:
-    """The given number of seeds from 0 on, or random ones until the time is over."""
+def seeds(runs: int | None, seconds: float | None, first: int | None) -> Iterator[int]:
+    """So many seeds; or until the time is over random ones, or those from `first` on."""
     if seconds is None:
-        yield from range(runs or 0)
+        yield from range(first or 0, (first or 0) + (runs or 0))
         return
     end = time.monotonic() + seconds
+    coming = itertools.count(first or 0)
     while time.monotonic() < end:
-        yield int(np.random.default_rng().integers(2**40))
+        yield int(np.random.default_rng().integers(2**40)) if first is None else next(coming)
 
 
 def options(description: str | None) -> argparse.Namespace:
-    """What the command line asks for: `runs`, `seconds` and `keep`."""
+    """What the command line asks for: `runs`, `seconds`, `first` and `keep`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=3000)
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--first", type=int, help="the first seed")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
     return parser.parse_args()
 
@@ -204,7 +208,7 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_AS, (LARGEST_MEMORY, LARGEST_MEMORY))
     counts = {"read": 0, "refused": 0, "FOUND": 0}
     with tempfile.TemporaryDirectory() as folder:
-        for seed in seeds(given.runs, given.seconds):
+        for seed in seeds(given.runs, given.seconds, given.first):
             path = make_file(Path(folder), seed)
             try:
                 counts[check(path)] += 1
