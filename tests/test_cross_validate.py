@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from oncoseg import cross_validate
 from oncoseg.cross_validate import resume_folds, train_folds
@@ -286,11 +287,9 @@ def test_the_partition_is_written_last_and_whole(
     assert set(json.loads((tmp_path / "cv" / "folds.json").read_text())) == {"seed", "folds"}
 
 
-def work(out: Path, data: Mapping[str, Path], store: Path, meeting: Any, trained: Any) -> None:
+def work(out: Path, data: Mapping[str, Path], store: Path, threads: int, meeting: Any, trained: Any) -> None:
     """Train whatever is free; the first step waits until the other process is at its first one, too."""
-    import torch
-
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)  # other numbers of threads round otherwise
     said: list[str] = []
 
     def look(status: Any) -> None:
@@ -311,7 +310,7 @@ def test_two_processes_share_the_folds_and_change_no_bit(
     """Both begin the same cross-validation at once, and each is within a fold when the other is, too."""
     context = multiprocessing.get_context("spawn")
     meeting, trained = context.Barrier(2), context.Queue()
-    given = (tmp_path / "cv", data, store, meeting, trained)
+    given = (tmp_path / "cv", data, store, torch.get_num_threads(), meeting, trained)
     workers = [context.Process(target=work, args=given) for _ in range(2)]
     for worker in workers:
         worker.start()
