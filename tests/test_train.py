@@ -30,7 +30,7 @@ from tiny import tiny_recipe
 def test_a_run_folder_is_complete(whole: RunFolder, data: Mapping[str, Path]) -> None:
     there = {path.name for path in whole.path.iterdir()} - {"tensorboard"}
     assert there == {
-        *("recipe.json", "split.json", "data.json", "metrics.json"),
+        *("recipe.json", "split.json", "data.json", "metrics.json", "record.json"),
         *("model.safetensors", "checkpoint.pt", "checkpoint-before.pt", "log.csv"),
     }
     assert whole.recipe() == tiny_recipe()

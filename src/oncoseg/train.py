@@ -1,15 +1,15 @@
 """Training a recipe into a run folder, and going on with it; the loop is in `oncoseg.training.loop`."""
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 
 from oncoseg import hardware, models
-from oncoseg.errors import RecipeError, RunError
+from oncoseg.errors import DataError, RecipeError, RunError, nearest
 from oncoseg.files import new_folder
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
@@ -17,6 +17,8 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.training import checkpoints, schedules
 from oncoseg.training import data as training_data
 from oncoseg.training.loop import Outcome, Status, Training, losses_of, optimiser_of
+from oncoseg.training.meter import Meter
+from oncoseg.training.record import NOT_STATED
 
 
 def train(
@@ -31,6 +33,8 @@ def train(
     monitor: Callable[[Status], None] | None = None,
     accept_implausible: bool = False,
     remark: training_data.Remark | None = None,
+    licences: Mapping[str, str] = MappingProxyType({}),
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -45,15 +49,18 @@ def train(
         monitor: called after every step and every validation.
         accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
         remark: called for each modality with what is doubtful about its images.
+        licences: modality → under which licence its data may be used, in the user's words, for the record.
+        origins: modality → where its data come from, likewise.
 
     Raises:
         RunError: `out` holds something or cannot be written, or the loss is not finite any more.
         DataError: data that cannot be used.
         RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
-    entered = time.monotonic()
+    meter = Meter()
     check_recipe(recipe)
     training_data.check_modalities(recipe, data)
+    check_stated(recipe, licences, origins)
     given = training_data.read_split(split_file) if split_file else None
     run = RunFolder(new_folder(out, "The run folder"))
     try:
@@ -67,14 +74,14 @@ def train(
             accept_implausible=accept_implausible,
             remark=remark,
         )
-        training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
+        training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter)
     except BaseException:
         with contextlib.suppress(OSError):  # something else, such as the store, was put there
             out.rmdir()
         raise
     run.write_recipe(recipe)
     run.write_split(recipe.training.seed, loaded.split)
-    run.write_data(loaded.data)
+    run.write_data(_stated(loaded.data, licences, origins))
     return training.go()
 
 
@@ -88,6 +95,8 @@ def resume(
     monitor: Callable[[Status], None] | None = None,
     warn: Callable[[str], None] = lambda _: None,
     extend: int | None = None,
+    licences: Mapping[str, str] = MappingProxyType({}),
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
     """Go on with a run that was stopped; recipe, data and split are those in the run folder.
 
@@ -101,6 +110,8 @@ def resume(
         workers: see `train`.
         prepare_progress: see `train`.
         monitor: see `train`.
+        licences: see `train`; they replace what was stated before.
+        origins: likewise.
 
     Raises:
         RunError: not a run folder, of another version, its data have changed since, the loss is not finite
@@ -108,9 +119,10 @@ def resume(
         DataError: data that cannot be used any more.
         RecipeError: no such device here.
     """
-    entered = time.monotonic()
+    meter = Meter()
     run = RunFolder(out)
     recipe, records = run.recipe(), run.data()
+    check_stated(recipe, licences, origins)
     if extend is not None:
         recipe = _extended(run, recipe, extend)
     if max_minutes != "recipe":
@@ -131,7 +143,8 @@ def resume(
                 f"The {name} data at {record['path']} have changed since {out} was started; a resumed run "
                 "must see the same data. Restore them, or start a new run."
             )
-    training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
+    run.write_data(_stated(records, licences, origins))
+    training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter)
     if checkpoints.exists(run.checkpoint):
         training.restore(warn)
     return training.go()
@@ -147,6 +160,34 @@ def _extended(run: RunFolder, recipe: Recipe, epochs: int) -> Recipe:
     recipe = recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
     run.write_recipe(recipe)
     return recipe
+
+
+def check_stated(recipe: Recipe, licences: Mapping[str, str], origins: Mapping[str, str]) -> None:
+    """Check that what a user states is about the recipe's modalities.
+
+    Raises:
+        DataError: it is about another.
+    """
+    for what, stated in (("licence", licences), ("origin", origins)):
+        for name in sorted(set(stated) - set(recipe.modalities)):
+            raise DataError(
+                f"The {what} is stated for {name!r}, which is no modality of {recipe.name}; "
+                f"{nearest(name, recipe.modalities)}"
+            )
+
+
+def _stated(
+    records: Mapping[str, Mapping[str, Any]], licences: Mapping[str, str], origins: Mapping[str, str]
+) -> dict[str, Any]:
+    """The records of the data with their licence and origin: as stated now, or else before."""
+    return {
+        name: {
+            **record,
+            "licence": licences.get(name, record.get("licence", NOT_STATED)),
+            "origin": origins.get(name, record.get("origin", NOT_STATED)),
+        }
+        for name, record in records.items()
+    }
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from oncoseg.cli import terminal
-from oncoseg.cli.data import parse_data
+from oncoseg.cli.data import parse_data, parse_stated
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
 from oncoseg.errors import DataError, RunError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TRAIN_FLAGS = (
     *("data", "only", "out", "resume", "extend", "store", "split", "workers", "accept-implausible"),
-    *("help", "debug"),
+    *("licence", "origin", "help", "debug"),
 )
 """The flags of `train` besides a recipe's fields."""
 
@@ -44,6 +44,8 @@ def train(
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
     workers: int | None = None,
     accept_implausible: bool = False,
+    licence: list[str] | None = None,
+    origin: list[str] | None = None,
     **fields: Fields,
 ) -> int:
     """Train a recipe's network from raw folders; Ctrl-C stops cleanly and --resume goes on.
@@ -63,11 +65,16 @@ def train(
         workers: Processes for preparing; one per processor when left out.
         accept_implausible: Take images that cannot be what they are said to be, such as a CT without
             Hounsfield units.
+        licence: For the run's record, once per modality: its name and the licence of its data, as in
+            mri="CC BY 4.0".
+        origin: For the run's record, likewise: where the data come from, such as a DOI.
         **fields: Fields of the recipe, such as --training.max-epochs 3.
     """
     folders = parse_data(data or [])
+    licences, origins = parse_stated(licence or [], "--licence"), parse_stated(origin or [], "--origin")
     if resume:
-        return _resume(recipe, folders, only, out, store, split_file, workers, extend, fields)
+        stated = {"licence": licences, "origin": origins}
+        return _resume(recipe, folders, only, out, store, split_file, workers, extend, fields, stated)
     if extend is not None:
         raise RunError("--extend adds epochs to a finished run; expected --resume with it.")
     if recipe is None:
@@ -93,6 +100,8 @@ def train(
             monitor=monitor,
             accept_implausible=accept_implausible,
             remark=terminal.note_problems,
+            licences=licences,
+            origins=origins,
         )
     return _report_outcome(outcome)
 
@@ -206,6 +215,7 @@ def _resume(
     workers: int | None,
     extend: int | None,
     fields: Mapping[str, Any],
+    stated: Mapping[str, Mapping[str, str]],
 ) -> int:
     from oncoseg.run_folder import RunFolder
     from oncoseg.train import resume
@@ -233,6 +243,8 @@ def _resume(
             monitor=monitor,
             warn=terminal.note,
             extend=extend,
+            licences=stated["licence"],
+            origins=stated["origin"],
         )
     return _report_outcome(outcome)
 

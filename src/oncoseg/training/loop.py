@@ -33,6 +33,8 @@ from oncoseg.store import PreparedCase
 from oncoseg.training import checkpoints, optimisers, schedules
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.log import EpochRow, TrainingLog
+from oncoseg.training.meter import Meter
+from oncoseg.training.record import Record
 from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
 
@@ -100,12 +102,12 @@ class Training:
         cases: Cases,
         validation: Cases,
         monitor: Callable[[Status], None] | None,
-        entered: float,
+        meter: Meter,
     ) -> None:
         hardware.tune_allocator()
         settings = recipe.training
         self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
-        self.monitor, self.entered = monitor, entered
+        self.monitor, self.entered = monitor, meter.began
         self.device = hardware.choose_device(settings.device)
         self.precision = hardware.choose_precision(settings.precision, self.device)
         accelerator = "cuda" if self.device.type == "cuda" else "cpu"
@@ -129,6 +131,7 @@ class Training:
         self.optimiser_state: dict[str, Any] | None = None
         self.partial = EpochSums()
         self.log = TrainingLog(run)
+        self.record = Record(run, recipe, meter)
 
     # the loop -------------------------------------------------------------------------------
 
@@ -140,6 +143,7 @@ class Training:
                 self._save_metrics(finished=True)
             return Outcome(self.run.path, True, "all epochs were done before")
         self.steps_done = 0
+        self.record.begin(self._place(), self.precision)
         finished, reason = True, "all epochs are done"
         with contextlib.closing(self.log), stop_requests() as self.stop:
             try:
@@ -148,6 +152,7 @@ class Training:
                 finished, reason = False, str(stopped)
             self._save_checkpoint()
             self._save_metrics(finished)
+            self.record.keep(self._place(), reason)
         return Outcome(self.run.path, finished, reason)
 
     def _train_stages(self) -> None:
@@ -283,6 +288,12 @@ class Training:
 
     # state ----------------------------------------------------------------------------------
 
+    def _place(self) -> dict[str, Any]:
+        """Where training is, for the record."""
+        over = self.stage == len(self.stages)
+        name = "end" if over else self.stages[self.stage].name
+        return {"stage": name, "epoch": None if over else self.epoch + 1, "steps_of_epoch": self.step}
+
     def _set_up_optimiser(self, stage: Stage) -> None:
         optimiser = optimiser_of(self.recipe, self.network.parameters())
         chosen, steps = self.recipe.training.schedule, stage.epochs * self._steps_of_epoch(stage)
@@ -310,6 +321,7 @@ class Training:
             "minutes": self._minutes(),
         }
         checkpoints.save(self.run.checkpoint, state)
+        self.record.keep(self._place())
         self.saved = time.monotonic()
 
     def restore(self, warn: Callable[[str], None]) -> None:
