@@ -35,6 +35,7 @@ def train(
     remark: training_data.Remark | None = None,
     licences: Mapping[str, str] = MappingProxyType({}),
     origins: Mapping[str, str] = MappingProxyType({}),
+    same_data_as: RunFolder | None = None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -51,9 +52,11 @@ def train(
         remark: called for each modality with what is doubtful about its images.
         licences: modality → under which licence its data may be used, in the user's words, for the record.
         origins: modality → where its data come from, likewise.
+        same_data_as: a run that is repeated; data other than those that it was trained on are refused.
 
     Raises:
-        RunError: `out` holds something or cannot be written, or the loss is not finite any more.
+        RunError: `out` holds something or cannot be written, the data are others than those of
+            `same_data_as`, or the loss is not finite any more.
         DataError: data that cannot be used.
         RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
@@ -74,6 +77,8 @@ def train(
             accept_implausible=accept_implausible,
             remark=remark,
         )
+        if same_data_as is not None:
+            _check_unchanged(same_data_as, loaded.data, "a rerun")
         training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter)
     except BaseException:
         with contextlib.suppress(OSError):  # something else, such as the store, was put there
@@ -137,17 +142,22 @@ def resume(
         progress=prepare_progress,
         accept_implausible=any(record.get("accept_implausible") for record in records.values()),
     )
-    for name, record in records.items():
-        if loaded.data[name]["fingerprint"] != record["fingerprint"]:
-            raise RunError(
-                f"The {name} data at {record['path']} have changed since {out} was started; a resumed run "
-                "must see the same data. Restore them, or start a new run."
-            )
+    _check_unchanged(run, loaded.data, "a resumed run")
     run.write_data(_stated(records, licences, origins))
     training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter)
     if checkpoints.exists(run.checkpoint):
         training.restore(warn)
     return training.go()
+
+
+def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], what: str) -> None:
+    """Compare the images and masks of training and validation with those that a run was started with."""
+    for name, record in run.data().items():
+        if found[name]["fingerprint"] != record["fingerprint"]:
+            raise RunError(
+                f"The {name} data at {found[name]['path']} have changed since {run.path} was started; {what} "
+                "must see the same data. Restore them, or start a new run."
+            )
 
 
 def _extended(run: RunFolder, recipe: Recipe, epochs: int) -> Recipe:

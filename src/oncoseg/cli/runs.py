@@ -1,4 +1,4 @@
-"""The commands about runs: `oncoseg train`, `predict`, `report`, `demo`."""
+"""The commands about runs: `oncoseg train`, `rerun`, `predict`, `report`, `demo`."""
 
 import contextlib
 import signal
@@ -16,6 +16,7 @@ from oncoseg.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
+    from oncoseg.rerun import Agreement
     from oncoseg.training.loop import Outcome
 
 TRAIN_FLAGS = (
@@ -26,6 +27,9 @@ TRAIN_FLAGS = (
 
 UNFINISHED = 75
 """Exit code of a training whose time budget is spent: go on later (EX_TEMPFAIL of BSD's sysexits)."""
+
+NOT_REPEATED = 3
+"""Exit code of a rerun whose numbers are not those of the run that it repeats."""
 
 DEMO_FOLDER = Path("oncoseg-demo")
 """Where `oncoseg demo` puts everything by default."""
@@ -104,6 +108,61 @@ def train(
             origins=origins,
         )
     return _report_outcome(outcome)
+
+
+def rerun(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    data: list[str] | None = None,
+    store: Path | None = None,
+    workers: int | None = None,
+    tolerance: float | None = None,
+) -> int:
+    """Train a finished run again, with its recipe, data and split, and say whether the numbers agree.
+
+    After a stop, the same command goes on. The exit code is 3 where the numbers differ.
+
+    Args:
+        run: The run folder to repeat.
+        out: The new run folder; its rerun.json holds the comparison.
+        data: Once per modality whose data lie elsewhere now: its name and the folder, as in mri=data/lgg.
+        store: The prepared store; in your cache folder when left out.
+        workers: Processes for preparing; one per processor when left out.
+        tolerance: By how much losses and Dice may differ, absolutely, and still agree; 0.01 when left out.
+    """
+    from oncoseg.rerun import TOLERANCE
+    from oncoseg.rerun import rerun as repeat
+
+    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+        outcome, agreement = repeat(
+            run,
+            out,
+            data=parse_data(data or []),
+            store=store,
+            workers=workers,
+            tolerance=TOLERANCE if tolerance is None else tolerance,
+            prepare_progress=preparing,
+            monitor=monitor,
+            warn=terminal.note,
+        )
+    if agreement is None:
+        return _say_stopped(outcome, f"oncoseg rerun {run} --out {out}")
+    terminal.say(_in_words(agreement, run))
+    for name, (before, now) in agreement.circumstances.items():
+        terminal.say(f"Also other: {name} ({before} there, {now} here)")
+    return NOT_REPEATED if agreement.verdict == "different" else 0
+
+
+def _in_words(agreement: "Agreement", run: Path) -> str:
+    if agreement.verdict == "identical":
+        return f"Identical: the weights and every figure of the log are bit for bit those of {run}."
+    weights = "the weights are the same" if agreement.same_weights else "the weights differ"
+    if agreement.verdict == "different":
+        return f"Different: {weights}; first beyond {agreement.tolerance:g} is {agreement.first}"
+    figures = "the log is the same" if agreement.first is None else f"first other figure: {agreement.first}"
+    return f"Agrees within {agreement.tolerance:g}: {weights}; {figures}"
 
 
 def predict(
@@ -274,8 +333,12 @@ def _report_outcome(outcome: "Outcome") -> int:
             terminal.say(f"Kept: the weights of joint epoch {best['epoch']}, validation Dice {dice}")
         terminal.say(f"Next: oncoseg evaluate {outcome.run}")
         return 0
+    return _say_stopped(outcome, f"oncoseg train --resume --out {outcome.run}")
+
+
+def _say_stopped(outcome: "Outcome", command: str) -> int:
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
-    terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
+    terminal.say(f"Go on with: {command}")
     received = signal.Signals.__members__.get(outcome.reason.split()[0])
     return 128 + received if received is not None else UNFINISHED
 
