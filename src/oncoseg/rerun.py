@@ -91,7 +91,7 @@ def rerun(
         tolerance: see `TOLERANCE`.
         prepare_progress: see `train`.
         monitor: see `train`.
-        warn: told when a damaged checkpoint of `out` is passed over.
+        warn: see `resume`.
 
     Returns:
         How the training ended, and the comparison; None where it was stopped before its end.
@@ -125,6 +125,7 @@ def rerun(
             licences=_stated(records, "licence"),
             origins=_stated(records, "origin"),
             same_data_as=old,
+            warn=warn,
         )
     if not outcome.finished:
         return outcome, None

@@ -144,6 +144,10 @@ class RunFolder:
         """Keep what every call did."""
         write_json(self.path / "record.json", record)
 
+    def write_divergence(self, report: dict[str, Any]) -> None:
+        """Keep what is known of a step that came to NaN or infinity; see `training.divergence`."""
+        write_json(self.path / "nan.json", report)
+
     def need_model(self) -> Path:
         """The kept weights' path.
 

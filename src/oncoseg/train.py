@@ -36,6 +36,7 @@ def train(
     licences: Mapping[str, str] = MappingProxyType({}),
     origins: Mapping[str, str] = MappingProxyType({}),
     same_data_as: RunFolder | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -53,6 +54,7 @@ def train(
         licences: modality → under which licence its data may be used, in the user's words, for the record.
         origins: modality → where its data come from, likewise.
         same_data_as: a run that is repeated; data other than those that it was trained on are refused.
+        warn: told when a GPU's memory does not hold a batch, which is then computed in parts.
 
     Raises:
         RunError: `out` holds something or cannot be written, the data are others than those of
@@ -79,7 +81,7 @@ def train(
         )
         if same_data_as is not None:
             _check_unchanged(same_data_as, loaded.data, "a rerun")
-        training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter)
+        training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter, warn)
     except BaseException:
         with contextlib.suppress(OSError):  # something else, such as the store, was put there
             out.rmdir()
@@ -107,7 +109,7 @@ def resume(
 
     Args:
         out: the run folder.
-        warn: told when a damaged checkpoint is passed over.
+        warn: told when a damaged checkpoint is passed over, and as in `train`.
         extend: epochs to add to a finished run, with a schedule of their own; kept in its recipe's
             `training.extensions`.
         store: the prepared store; what it does not hold is prepared again.
@@ -144,7 +146,7 @@ def resume(
     )
     _check_unchanged(run, loaded.data, "a resumed run")
     run.write_data(_stated(records, licences, origins))
-    training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter)
+    training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter, warn)
     if checkpoints.exists(run.checkpoint):
         training.restore(warn)
     return training.go()

@@ -106,6 +106,7 @@ def train(
             remark=terminal.note_problems,
             licences=licences,
             origins=origins,
+            warn=terminal.note,
         )
     return _report_outcome(outcome)
 
