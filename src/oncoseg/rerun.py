@@ -77,6 +77,7 @@ def rerun(
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
     warn: Callable[[str], None] = lambda _: None,
+    foretell: Callable[[str], None] | None = None,
 ) -> tuple[Outcome, Agreement | None]:
     """Train a finished run's recipe on its data and split again, and compare.
 
@@ -92,6 +93,7 @@ def rerun(
         prepare_progress: see `train`.
         monitor: see `train`.
         warn: see `resume`.
+        foretell: see `train`.
 
     Returns:
         How the training ended, and the comparison; None where it was stopped before its end.
@@ -109,7 +111,13 @@ def rerun(
         )
     if _begun(old, new, recipe):
         outcome = resume(
-            out, store=store, workers=workers, prepare_progress=prepare_progress, monitor=monitor, warn=warn
+            out,
+            store=store,
+            workers=workers,
+            prepare_progress=prepare_progress,
+            monitor=monitor,
+            warn=warn,
+            foretell=foretell,
         )
     else:
         outcome = train(
@@ -126,6 +134,7 @@ def rerun(
             origins=_stated(records, "origin"),
             same_data_as=old,
             warn=warn,
+            foretell=foretell,
         )
     if not outcome.finished:
         return outcome, None

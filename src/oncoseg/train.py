@@ -14,7 +14,7 @@ from oncoseg.files import new_folder
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.training import checkpoints, schedules
+from oncoseg.training import checkpoints, limits, schedules
 from oncoseg.training import data as training_data
 from oncoseg.training.loop import Outcome, Status, Training, losses_of, optimiser_of
 from oncoseg.training.meter import Meter
@@ -37,6 +37,7 @@ def train(
     origins: Mapping[str, str] = MappingProxyType({}),
     same_data_as: RunFolder | None = None,
     warn: Callable[[str], None] = lambda _: None,
+    foretell: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -55,10 +56,12 @@ def train(
         origins: modality → where its data come from, likewise.
         same_data_as: a run that is repeated; data other than those that it was trained on are refused.
         warn: told when a GPU's memory does not hold a batch, which is then computed in parts.
+        foretell: told before the first step, in a line, what memory, disk and time it will take, as a few
+            steps on trial say; None to do without them.
 
     Raises:
-        RunError: `out` holds something or cannot be written, the data are others than those of
-            `same_data_as`, or the loss is not finite any more.
+        RunError: `out` holds something or cannot be written, memory or disk will not do, the data are
+            others than those of `same_data_as`, or the loss is not finite any more.
         DataError: data that cannot be used.
         RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
@@ -81,6 +84,7 @@ def train(
         )
         if same_data_as is not None:
             _check_unchanged(same_data_as, loaded.data, "a rerun")
+        needs = _needs(run, recipe, loaded, foretell)
         training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter, warn)
     except BaseException:
         with contextlib.suppress(OSError):  # something else, such as the store, was put there
@@ -89,6 +93,7 @@ def train(
     run.write_recipe(recipe)
     run.write_split(recipe.training.seed, loaded.split)
     run.write_data(_stated(loaded.data, licences, origins))
+    _tell(needs, training, foretell)
     return training.go()
 
 
@@ -102,6 +107,7 @@ def resume(
     monitor: Callable[[Status], None] | None = None,
     warn: Callable[[str], None] = lambda _: None,
     extend: int | None = None,
+    foretell: Callable[[str], None] | None = None,
     licences: Mapping[str, str] = MappingProxyType({}),
     origins: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
@@ -117,6 +123,7 @@ def resume(
         workers: see `train`.
         prepare_progress: see `train`.
         monitor: see `train`.
+        foretell: see `train`.
         licences: see `train`; they replace what was stated before.
         origins: likewise.
 
@@ -146,10 +153,35 @@ def resume(
     )
     _check_unchanged(run, loaded.data, "a resumed run")
     run.write_data(_stated(records, licences, origins))
+    if run.is_finished() and extend is None:
+        foretell = None
+    needs = _needs(run, recipe, loaded, foretell)
     training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter, warn)
     if checkpoints.exists(run.checkpoint):
         training.restore(warn)
+    _tell(needs, training, foretell)
     return training.go()
+
+
+def _needs(
+    run: RunFolder, recipe: Recipe, loaded: training_data.TrainingData, foretell: object
+) -> limits.Needs | None:
+    """What training will take, if anyone wants to know.
+
+    Raises:
+        RunError: memory or disk will not do.
+    """
+    if foretell is None:
+        return None
+    needs = limits.foresee(recipe, loaded.train, loaded.validation)
+    if needs is not None:
+        limits.check_disk(needs, run)
+    return needs
+
+
+def _tell(needs: limits.Needs | None, training: Training, foretell: Callable[[str], None] | None) -> None:
+    if needs is not None and foretell is not None:
+        foretell(needs.in_words(*limits.left(training)))
 
 
 def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], what: str) -> None:

@@ -107,6 +107,7 @@ def train(
             licences=licences,
             origins=origins,
             warn=terminal.note,
+            foretell=lambda line: terminal.note(f"This will take {line}."),
         )
     return _report_outcome(outcome)
 
@@ -147,6 +148,7 @@ def rerun(
             prepare_progress=preparing,
             monitor=monitor,
             warn=terminal.note,
+            foretell=lambda line: terminal.note(f"This will take {line}."),
         )
     if agreement is None:
         return _say_stopped(outcome, f"oncoseg rerun {run} --out {out}")
@@ -302,6 +304,7 @@ def _resume(
             prepare_progress=preparing,
             monitor=monitor,
             warn=terminal.note,
+            foretell=lambda line: terminal.note(f"This will take {line}."),
             extend=extend,
             licences=stated["licence"],
             origins=stated["origin"],

@@ -35,7 +35,7 @@ from oncoseg.training.averages import AverageWeights
 from oncoseg.training.divergence import Refs, Seen, Watch, WatchedStep, is_finite, report_of
 from oncoseg.training.log import EpochRow, TrainingLog
 from oncoseg.training.meter import Meter
-from oncoseg.training.pieces import Piece, pieces_of
+from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, Piece, pieces_of
 from oncoseg.training.record import Record
 from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
@@ -250,17 +250,14 @@ class Training:
         torch.cuda.empty_cache()
         size = sum(len(images) for images, _ in group[0].values())
         if self.pieces >= max(len(images) for images, _ in group[0].values()):
-            raise RunError(
-                "The GPU's memory does not hold the training of one slice of each modality; expected room "
-                "for that. Give it a smaller preparation.slice_size, augmentation.crop or network, or set "
-                "training.device to cpu."
-            )
+            raise RunError(NOT_ONE_SLICE)
         self.pieces *= 2
-        text = (
-            f"The GPU's memory did not hold a batch of {size} slices at step {self.step + 1} of "
-            f"{self.stages[self.stage].name} epoch {self.epoch + 1}: from there on each is computed in "
-            f"{self.pieces} parts and their gradients are averaged. The steps stay the same, but a part has "
-            "a loss and batch statistics of its own."
+        text = IN_PARTS.format(
+            size=size,
+            step=self.step + 1,
+            stage=self.stages[self.stage].name,
+            epoch=self.epoch + 1,
+            pieces=self.pieces,
         )
         self.record.remark(text)
         self.warn(text)
@@ -370,7 +367,13 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self._check_finite()
-        state = {
+        checkpoints.save(self.run.checkpoint, self._state())
+        self.record.keep(self._place())
+        self.saved = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        """All that going on needs."""
+        return {
             "place": [self.stage, self.epoch, self.step],
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -384,9 +387,6 @@ class Training:
             "log": [asdict(row) for row in self.log.rows],
             "minutes": self._minutes(),
         }
-        checkpoints.save(self.run.checkpoint, state)
-        self.record.keep(self._place())
-        self.saved = time.monotonic()
 
     def restore(self, warn: Callable[[str], None]) -> None:
         """Take over what the last whole checkpoint holds.

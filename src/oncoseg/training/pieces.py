@@ -19,6 +19,20 @@ class Piece(NamedTuple):
     shares: Mapping[str, float]
 
 
+NOT_ONE_SLICE = (
+    "The GPU's memory does not hold the training of one slice of each modality; expected room for that. Give "
+    "it a smaller preparation.slice_size, augmentation.crop or network, or set training.device to cpu."
+)
+"""Said where no parts are small enough."""
+
+IN_PARTS = (
+    "The GPU's memory did not hold a batch of {size} slices at step {step} of {stage} epoch {epoch}: from "
+    "there on each is computed in {pieces} parts and their gradients are averaged. The steps stay the same, "
+    "but a part has a loss and batch statistics of its own."
+)
+"""Said where they are."""
+
+
 def pieces_of(parts: Mapping[str, slice], count: int) -> list[Piece]:
     """Divide a batch; a modality with fewer rows than there are parts is in some of them only.
 

@@ -42,7 +42,7 @@ class Record:
             self._earlier: list[dict[str, Any]] = list(run.record().get("calls", []))
         except RunError:  # a run of before there were records
             self._earlier = []
-        self._call: dict[str, Any] = {}
+        self._call: dict[str, Any] = {"remarks": []}
 
     def begin(self, place: Mapping[str, Any], precision: str) -> None:
         """Add an entry for this call, which starts at a place of the training."""
