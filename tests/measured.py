@@ -2,25 +2,28 @@
 
     python tests/measured.py foretold|measured RECIPE FOLDER
 
-Prints JSON: `memory` in bytes, `disk` in bytes, `seconds` per batch.
+Prints JSON: `memory` in bytes and `seconds` per batch.
 """
 
+import itertools
 import json
 import resource
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from oncoseg.recipe import Recipe
 from oncoseg.train import train
-from oncoseg.training import limits
 from oncoseg.training import data as training_data
+from oncoseg.training import limits
 from tiny import brats_case, lidc_nodule, tiny_recipe
 
 SLICES = 34
 """Of each MRI: more than are validated at a time."""
+
+S1 = [64, 128, 256]
+"""Features of its stages."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {},
@@ -31,17 +34,17 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "S1 at 64×64, batch 8": {
         "preparation__slice_size": [64, 64],
-        "network__arguments": {},
+        "network__arguments__features": S1,
         "training__batch_size": 8,
     },
     "S1 at 128×128, batch 4": {
         "preparation__slice_size": [128, 128],
-        "network__arguments": {},
+        "network__arguments__features": S1,
         "training__batch_size": 4,
     },
     "S1 at 128×128, batch 8": {
         "preparation__slice_size": [128, 128],
-        "network__arguments": {},
+        "network__arguments__features": S1,
         "training__batch_size": 8,
     },
 }
@@ -66,40 +69,23 @@ def foretold(recipe: Recipe, data: dict[str, Path], folder: Path) -> dict[str, f
     loaded = training_data.load(recipe, data, folder / "store", workers=0)
     needs = limits.foresee(recipe, loaded.train, loaded.validation)
     assert needs is not None
-    return {"memory": needs.memory_bytes, "disk": needs.disk_bytes, "seconds": needs.step_seconds}
+    return {"memory": needs.memory_bytes, "seconds": needs.step_seconds}
 
 
 def measured(recipe: Recipe, data: dict[str, Path], folder: Path) -> dict[str, float]:
-    """What it takes in the end: the process's peak, and the folder's, looked at all the time."""
-    out, over, largest = folder / "run", threading.Event(), 0
+    """What it takes in the end: the process's peak."""
     times: list[float] = []
-
-    def look() -> None:
-        nonlocal largest
-        while not over.wait(0.01):
-            sizes = [file.stat().st_size for file in _files(out)]
-            largest = max(largest, sum(sizes))
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
+    store = folder / "store"
     train(
-        recipe, data, out, store=folder / "store", workers=0, monitor=lambda _: times.append(time.monotonic())
+        recipe, data, folder / "run", store=store, workers=0, monitor=lambda _: times.append(time.monotonic())
     )
-    over.set()
-    watcher.join()
-    steps = sorted(later - earlier for earlier, later in zip(times, times[1:-1], strict=False))
+    steps = sorted(later - earlier for earlier, later in itertools.pairwise(times))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"memory": peak, "disk": largest, "seconds": steps[len(steps) // 2]}
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return [file for file in folder.iterdir() if file.is_file()]
-    except OSError:
-        return []
+    return {"memory": peak, "seconds": steps[len(steps) // 2]}
 
 
 if __name__ == "__main__":
     how, name, place = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     work = {"foretold": foretold, "measured": measured}[how]
-    print(json.dumps(work(recipe_of(name), {"mri": place / "mri", "ct": place / "ct"}, place)))
+    result = work(recipe_of(name), {"mri": place / "mri", "ct": place / "ct"}, place)
+    sys.stdout.write(json.dumps(result))
