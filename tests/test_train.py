@@ -213,7 +213,7 @@ def test_stages_follow_the_recipe() -> None:
         {"training__schedule__arguments__warmup_share": 0.2, "training__pretrain_epochs": 2},
         {"training__schedule__arguments__warmup_share": 0.5, "training__batch_size": 64},
         {"modalities__mri__loss__weight": 2.0},
-        {"classes": {"core": ["necrotic core", "nodule"], "rest": ["*"]}},
+        {"classes": {"rest": ["*"], "core": ["necrotic core", "nodule"]}},
     ],
     ids=lambda changes: next(iter(changes)),
 )

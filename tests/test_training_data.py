@@ -212,7 +212,7 @@ def test_balancing_needs_cases_that_say_their_class(tmp_path: Path) -> None:
         training_data.load(tiny_recipe(training__balance="class"), data, tmp_path / "store", workers=0)
 
 
-CORE = {"core": ["necrotic core"], "other": ["*"]}
+CORE = {"other": ["*"], "core": ["necrotic core"]}
 """Of MRI: the tiny tumours are all enhancing."""
 
 
@@ -227,7 +227,7 @@ def test_a_class_that_no_training_case_has_is_refused(tmp_path: Path) -> None:
 
 def test_a_class_may_be_in_one_modality_only(tmp_path: Path) -> None:
     data = tiny_data(tmp_path, mri=3, ct=3)
-    recipe = tiny_recipe(classes={"core": ["necrotic core", "nodule"], "other": ["*"]})
+    recipe = tiny_recipe(classes={"other": ["*"], "core": ["necrotic core", "nodule"]})
     remarks: list[str] = []
     training_data.load(
         recipe, data, tmp_path / "store", workers=0, remark=lambda name, found: remarks.append(name)

@@ -221,7 +221,7 @@ def _check_classes(train: Mapping[str, Sequence[PreparedCase]], classes: Iterabl
         raise DataError(
             f"{_without(unseen, 'train')}; expected some of every class of the recipe, to learn from. Choose "
             "another training.seed, or the sides yourself with --split FILE, or leave the class out of the "
-            "recipe's classes."
+            "recipe's classes (where a label is in two of them, the later one gets it)."
         )
 
 
