@@ -1,5 +1,6 @@
 """What is told before a training: a line, refusals with what would do, and a training that is not changed."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +10,12 @@ import pytest
 from oncoseg import files, processes
 from oncoseg.cli import main
 from oncoseg.errors import RunError
+from oncoseg.limits import GIB
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import data as training_data
 from oncoseg.training import limits
-from oncoseg.training.limits import GIB, Needs
+from oncoseg.training.limits import Needs
 from runs import assert_same, stopping_at
 from tiny import tiny_recipe
 
@@ -118,7 +120,7 @@ def test_a_disk_without_room_is_refused(
     class Usage(NamedTuple):
         free: int
 
-    monkeypatch.setattr(limits.shutil, "disk_usage", lambda _: Usage(100_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100_000))
     (tmp_path / "recipe.json").write_text(tiny_recipe().to_json())
     flags = [text for name, folder in data.items() for text in ("--data", f"{name}={folder}")]
     out = tmp_path / "run"

@@ -8,9 +8,10 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from oncoseg import __version__, display, hardware, io, plausibility
+from oncoseg import __version__, display, hardware, io, limits, plausibility
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
@@ -217,6 +218,7 @@ class Predictor:
         probabilities: bool = False,
         accept_implausible: bool = False,
         progress: Progress | None = None,
+        foretell: Callable[[str], None] | None = None,
     ) -> list[Path]:
         """Write a mask for every input on the input's own grid.
 
@@ -232,6 +234,7 @@ class Predictor:
             probabilities: also write `CASE_probability.nii.gz` (float32), one per class if several.
             accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
             progress: called with (slices done, slices in all).
+            foretell: told first, in a line, what memory, disk and time it will take; None to do without.
 
         Returns:
             The masks' paths, in the order of the inputs and of the formats.
@@ -239,8 +242,8 @@ class Predictor:
         Raises:
             DataError: inputs that are unclear or of one name, before anything is predicted; or images
                 that cannot be used, after all others were.
-            RunError: `out` holds other files, masks of other images among them, or cannot be written; or
-                the network's output is not finite.
+            RunError: `out` holds other files, masks of other images among them, cannot be written or has
+                no room; or the network's output is not finite.
         """
         for name in formats:
             masks.check_mask_format(name)
@@ -255,6 +258,11 @@ class Predictor:
                 if job.case.id not in failures and files[job.case.id].missing():
                     todo[job.case.id] = job, job.slices()
         total = sum(slices for _, slices in todo.values())
+        if todo and foretell is not None:
+            with suppress(DataError):  # an image that cannot be used is told of below
+                foretell(
+                    self._foresee(max(todo.values(), key=lambda one: one[1])[0], total, out, probabilities)
+                )
         before = 0
         remarks: dict[str, list[str]] = {}
         for name, (job, slices) in todo.items():
@@ -268,6 +276,27 @@ class Predictor:
         if failures:
             raise failed_cases(list(failures.values()), len(jobs), f"predicted; the others are in {out}")
         return [path for outputs in files.values() for path in outputs.masks.values()]
+
+    def _foresee(self, job: Job, slices: int, out: Path, probabilities: bool) -> str:
+        """What predicting will take, from a trial on the beginning of the longest image; in words.
+
+        The disk is what the longest image's mask (and probabilities) take before they are compressed.
+
+        Raises:
+            RunError: `out` has no room for it.
+            DataError: the image cannot be used.
+        """
+        settings = self.settings[job.modality]
+        with open_source(job.case, settings.channels_of(job.case)) as source:
+            began = time.monotonic()
+            count = source.slab(0, min(SLAB, source.slices)).shape[source.axis + 1]
+            random = torch.rand(count, self.recipe.in_channels, *settings.size)
+            self.predict_slices(random)
+            seconds = (time.monotonic() - began) * slices / count
+            voxels = math.prod(source.like.grid)
+        disk = voxels * (1 + (torch.float32.itemsize * len(self.recipe.classes) if probabilities else 0))
+        limits.check_disk(disk, out, "The longest image")
+        return limits.in_words((limits.resident_bytes() or 0) + disk, disk, seconds)
 
     def _outputs(self, job: Job, out: Path, formats: Iterable[str], probabilities: bool) -> masks.Outputs:
         """The paths of one case's masks and, if wanted, one path for each class's probability."""

@@ -212,6 +212,7 @@ def predict(
             probabilities=probabilities,
             accept_implausible=accept_implausible,
             progress=progress,
+            foretell=lambda line: terminal.note(f"This will take {line}."),
         )
     if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(

@@ -7,7 +7,6 @@ not been.
 
 import gc
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
+from oncoseg import limits
 from oncoseg.errors import RunError
+from oncoseg.limits import GIB, resident_bytes
 from oncoseg.processes import free_memory_gib
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -28,8 +29,6 @@ from oncoseg.training import checkpoints
 from oncoseg.training.loop import Training
 from oncoseg.training.meter import Meter
 from oncoseg.training.sums import VALIDATION_BATCH
-
-GIB, GB = 2**30, 1e9
 
 CAUTION = 1.25
 """The memory of a batch that is yet untried is taken to be so many times what smaller batches foretell."""
@@ -71,9 +70,9 @@ class Needs(NamedTuple):
             batches: still to be computed.
             validated_slices: still to be computed in validation.
         """
-        memory = f"{self.memory_bytes / GIB:.1f} GiB of {'GPU memory' if self.on_gpu else 'memory'}"
         seconds = batches * self.step_seconds + validated_slices * self.slice_seconds
-        return f"about {memory}, {_on_disk(self.disk_bytes)} of disk, {_duration(seconds)}"
+        kind = "GPU memory" if self.on_gpu else "memory"
+        return limits.in_words(self.memory_bytes, self.disk_bytes, seconds, kind)
 
 
 class _Tried(NamedTuple):
@@ -128,21 +127,7 @@ def check_disk(needs: Needs, run: RunFolder) -> None:
         RunError: it has not.
     """
     there = sum(file.stat().st_size for file in run.path.iterdir() if file.is_file())
-    free = shutil.disk_usage(run.path).free
-    if needs.disk_bytes - there > free:
-        raise RunError(
-            f"The run folder will take about {_on_disk(needs.disk_bytes)}, but only {_on_disk(free)} are "
-            f"free where {run.path} lies. Free some space, or choose another folder with --out."
-        )
-
-
-def resident_bytes() -> int | None:
-    """The memory that this process holds now; None where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-    except (OSError, StopIteration):
-        return None
+    limits.check_disk(needs.disk_bytes - there, run.path, "The run folder")
 
 
 class _FailedError(Exception):
@@ -263,16 +248,3 @@ def _case_bytes(recipe: Recipe, validation: Mapping[str, Sequence[PreparedCase]]
     pixels = math.prod(recipe.preparation.slice_size)
     beyond = max(0, longest - VALIDATION_BATCH)
     return float(beyond * pixels * len(recipe.classes) * torch.float32.itemsize * LOSS_COPIES)
-
-
-def _on_disk(size: float) -> str:
-    return f"{size / 1e6:.0f} MB" if size < 0.1 * GB else f"{size / GB:.1f} GB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return "less than a minute"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return "1 minute" if minutes == 1 else f"{minutes} minutes"
-    return f"{seconds / 3600:.1f} hours"
