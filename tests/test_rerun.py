@@ -9,10 +9,13 @@ import nibabel as nib
 import pytest
 
 from oncoseg.cli import main
-from oncoseg.errors import RunError
+from oncoseg.cross_validate import train_folds
+from oncoseg.errors import DataError, RunError
+from oncoseg.locks import Locked, locked
 from oncoseg.rerun import compare, rerun
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import train
+from oncoseg.training.loop import Status
 from runs import assert_same, stopping_at
 from tiny import tiny_data, tiny_recipe
 
@@ -148,6 +151,39 @@ def test_a_rerun_needs_a_finished_run_and_a_folder_of_its_own(
         rerun(whole.path, tmp_path, store=store)
     with pytest.raises(RunError, match="exists already and is not empty"):
         rerun(whole.path, _other_run(tmp_path), store=store)
+
+
+def test_a_rerun_keeps_to_the_channels_of_the_run(copied: RunFolder, store: Path, tmp_path: Path) -> None:
+    data = copied.data()
+    copied.write_data(data | {"mri": data["mri"] | {"channels": {"T1": "t1 mprage"}}})
+    with pytest.raises(DataError, match="expected a DICOM folder where a series is chosen for T1"):
+        rerun(copied.path, tmp_path / "again", store=store, workers=0)
+
+
+def test_a_rerun_holds_the_lock_of_its_folder(whole: RunFolder, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again"
+    held = []
+
+    def look(status: Status) -> None:
+        held.append(RunFolder(out).lock.exists())
+
+    rerun(whole.path, out, store=store, workers=0, monitor=look)
+    assert held
+    assert all(held)
+    with locked(RunFolder(out).lock, "It"), pytest.raises(Locked, match="again is being trained by"):
+        rerun(whole.path, out, store=store, workers=0)
+
+
+def test_a_fold_is_repeated_and_a_cross_validation_is_not(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=1)
+    out = train_folds(recipe, data, tmp_path / "cv", 3, fold=1, store=store, workers=0).run
+    with pytest.raises(RunError, match="is a cross-validation; expected one run to repeat, such as its fold"):
+        rerun(out, tmp_path / "again", store=store, workers=0)
+    _, agreement = rerun(out / "fold-1", tmp_path / "again", store=store, workers=0)
+    assert agreement is not None
+    assert agreement.verdict == "identical"
 
 
 def _other_run(tmp_path: Path) -> Path:

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from oncoseg.cli import main
 from oncoseg.errors import DataError
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
+from oncoseg.training import meter
 from oncoseg.training.meter import Meter
 from oncoseg.training.record import package_versions, revision
 from runs import stopping_at
@@ -152,13 +154,24 @@ def test_energy_is_added_up_over_packages_and_when_a_counter_begins_again(tmp_pa
     one = counter(tmp_path, "intel-rapl:0", 5_000_000)
     two = counter(tmp_path, "intel-rapl:1", 900_000_000)
     counter(tmp_path, "intel-rapl:0:0", 0)
-    meter = Meter(rapl=tmp_path)
+    read = Meter(rapl=tmp_path).read
     one.write_text("7000000")
     two.write_text("100000000")  # 100 J up to the end of its range, and 100 J more
     (tmp_path / "intel-rapl:0:0" / "energy_uj").write_text("50000000")  # a part of the first
-    assert meter.read()["energy_joules"] == 202
+    assert read()["energy_joules"] == 202
     one.write_text("8000000")
-    assert meter.read()["energy_joules"] == 203
+    assert read()["energy_joules"] == 203
+
+
+def test_a_budget_begun_before_counts_no_minutes_of_this_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [7200.0]
+    monkeypatch.setattr(meter, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    later = Meter(entered=3600.0, rapl=tmp_path)
+    now[0] += 90
+    assert (later.entered, later.read()["minutes"]) == (3600.0, 1.5)
+    assert Meter(rapl=tmp_path).entered == 7290.0
 
 
 def test_energy_that_cannot_be_measured_is_null_with_the_reason(tmp_path: Path) -> None:
