@@ -25,7 +25,17 @@ from tiny import brats_case, lidc_nodule, tiny_data
 NAME = "unified-mri-ct"
 COMMANDS = (
     *(["recipes"], ["recipes", "show"], ["recipes", "describe"]),
-    *(["inspect"], ["convert"], ["phantom"], ["prepare"], ["train"], ["predict"], ["evaluate"], ["compare"]),
+    *(
+        ["inspect"],
+        ["convert"],
+        ["phantom"],
+        ["prepare"],
+        ["train"],
+        ["rerun"],
+        ["predict"],
+        ["evaluate"],
+        ["compare"],
+    ),
     *(["agreement"], ["leaks"], ["report"], ["demo"]),
 )
 DATA = ["--data", "mri=some/mri", "--data", "ct=some/ct"]

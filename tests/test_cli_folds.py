@@ -63,6 +63,14 @@ def test_train_passes_on_the_folds(
     assert (out, count, named["fold"]) == (begun, folds, fold)
 
 
+def test_what_is_stated_of_the_data_is_passed_on(calls: Calls, begun: Path) -> None:
+    stated = ["--licence", "mri=CC BY 4.0", "--origin", "ct=doi:10.7937/x"]
+    assert main([*START, "--out", str(begun), "--folds", "5", *stated]) == 0
+    assert main(["train", "--resume", "--out", str(begun), *stated]) == 0
+    for _, named in calls:
+        assert (named["licences"], named["origins"]) == ({"mri": "CC BY 4.0"}, {"ct": "doi:10.7937/x"})
+
+
 def test_resuming_a_cross_validation_goes_on_with_its_folds(
     calls: Calls, begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,13 +56,15 @@ def resumed(monkeypatch: Patch, tmp_path: Path) -> list[dict[str, Any]]:
     return calls
 
 
+SAYING = ("progress", "foretell", "opened")
+"""What tells the user how it goes."""
+
+
 def keeping(calls: list[Any], result: Any) -> Callable[..., Any]:
     """Stands for a function: keeps what it was called with and gives a result."""
 
     def call(*given: Any, **named: Any) -> Any:
-        calls.append(
-            (given, {name: value for name, value in named.items() if name not in ("progress", "opened")})
-        )
+        calls.append((given, {name: value for name, value in named.items() if name not in SAYING}))
         return result
 
     return call

@@ -188,6 +188,40 @@ def test_one_fold_alone(whole: FoldsFolder, data: Mapping[str, Path], store: Pat
         go_on(out, store, fold=4)
 
 
+# what is said of it
+
+
+def test_what_is_stated_of_the_data_is_kept_with_every_fold(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cv"
+    begin(data, store, out, fold=1, licences={"mri": "CC BY 4.0"})
+    for run in (RunFolder(out), *FoldsFolder(out).runs()):
+        assert run.data()["mri"]["licence"] == "CC BY 4.0"
+        assert run.data()["ct"]["licence"] == "not stated"
+    go_on(out, store, fold=2, origins={"ct": "a ward"})
+    mri, ct = (FoldsFolder(out).run(2).record()["data"][name] for name in ("mri", "ct"))
+    assert (mri["licence"], mri["origin"]) == ("CC BY 4.0", "not stated")
+    assert (ct["licence"], ct["origin"]) == ("not stated", "a ward")
+    with pytest.raises(DataError, match="The licence is stated for 'pet', which is no modality"):
+        go_on(out, store, licences={"pet": "CC0"})
+    with pytest.raises(DataError, match="The origin is stated for 'pet', which is no modality"):
+        begin(data, store, tmp_path / "other", origins={"pet": "a ward"})
+    assert not (tmp_path / "other").exists()
+
+
+def test_every_fold_is_told_in_advance_and_stays_the_same(
+    whole: FoldsFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    begin(data, store, tmp_path / "cv", tell=said.append, foretell=lambda line: said.append("takes " + line))
+    assert [text.split()[:2] for text in said] == [
+        part for number in "123" for part in (["fold", number], ["takes", "about"])
+    ]
+    for ours, theirs in zip(FoldsFolder(tmp_path / "cv").runs(), whole.runs(), strict=True):
+        assert_same(ours, theirs)
+
+
 # several processes
 
 

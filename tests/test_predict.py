@@ -1,9 +1,12 @@
 """Prediction with a network that marks what is bright, so that where the mask lands can be checked."""
 
 import json
+import re
+import shutil
 import tempfile
 from itertools import permutations, product
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -554,3 +557,35 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         Predictor.load(run)
     with pytest.raises(RunError, match="not a complete run folder"):
         Predictor.load(tmp_path / "data")
+
+
+def test_a_line_says_beforehand_what_predicting_will_take(tmp_path: Path) -> None:
+    write_marked(tmp_path / "ct.nii", np.eye(4))
+    said: list[str] = []
+    plain = bright().predict([tmp_path / "ct.nii"], tmp_path / "plain", modality="ct")
+    told = bright().predict([tmp_path / "ct.nii"], tmp_path / "told", modality="ct", foretell=said.append)
+    (line,) = said
+    assert re.fullmatch(r"about \d+\.\d GiB of memory, 0 MB of disk, less than a minute", line)
+    assert told[0].read_bytes() == plain[0].read_bytes()
+    bright().predict([tmp_path / "ct.nii"], tmp_path / "told", modality="ct", foretell=said.append)
+    assert len(said) == 1, "all is there already"
+
+
+def test_a_disk_without_room_for_the_longest_image_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage(NamedTuple):
+        free: int
+
+    write_marked(tmp_path / "ct.nii", np.eye(4))  # 20 × 24 × 16 voxels, a byte and a float each
+    predictor = bright()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(20 * 24 * 16 * 5))
+    for name, probabilities in (("mask", False), ("both", True)):
+        predictor.predict(
+            [tmp_path / "ct.nii"], tmp_path / name, modality="ct", probabilities=probabilities, foretell=str
+        )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(20 * 24 * 16 * 5 - 1))
+    with pytest.raises(RunError, match="The longest image will take about 0 MB, but only 0 MB are free"):
+        predictor.predict(
+            [tmp_path / "ct.nii"], tmp_path / "none", modality="ct", probabilities=True, foretell=str
+        )

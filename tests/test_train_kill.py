@@ -75,14 +75,9 @@ def test_fifty_kills_at_random_instants_change_no_bit(
             kills += 1
             names = {path.name for path in out.iterdir()} if out.is_dir() else set()
             assert names <= {
-                *("recipe.json", "split.json", "data.json", "metrics.json", "log.csv", "tensorboard"),
-                *(
-                    "model.safetensors",
-                    "checkpoint.pt",
-                    "checkpoint-before.pt",
-                    "checkpoint.pt.new",
-                    "training.lock",
-                ),
+                *("recipe.json", "split.json", "data.json", "metrics.json", "log.csv"),
+                *("record.json", "nan.json", "training.lock", "tensorboard"),
+                *("model.safetensors", "checkpoint.pt", "checkpoint-before.pt", "checkpoint.pt.new"),
             } | {name for name in names if name.startswith(".partial-")}
         assert_same(RunFolder(out), whole)
         assert RunFolder(out).metrics()["finished"] is True

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from oncoseg import train as training
 from oncoseg.errors import DataError, RecipeError, RunError
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
-from oncoseg.training import checkpoints, loop
+from oncoseg.training import checkpoints, loop, meter
 from oncoseg.training import data as training_data
 from oncoseg.training.loop import Outcome, Status
 from runs import assert_same, checkpoint_of, log_of, stopping_at
@@ -143,7 +142,7 @@ def test_preparing_counts_for_the_budget(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(loop, "time", clock)
-    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(meter, "time", clock)
     monkeypatch.setattr(training_data, "load", clock.slow(training_data.load))
     recipe = tiny_recipe(training__max_minutes=30)
     assert not train(recipe, data, tmp_path / "run", store=store, workers=0).finished
@@ -155,7 +154,7 @@ def test_validation_counts_for_the_budget_and_every_call_gets_on(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(loop, "time", clock)
-    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(meter, "time", clock)
     monkeypatch.setattr(loop, "validate", clock.slow(loop.validate))
     out = tmp_path / "run"
     outcome = train(tiny_recipe(training__max_minutes=30), data, out, store=store, workers=0)

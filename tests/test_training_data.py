@@ -289,3 +289,47 @@ def test_balancing_needs_cases_that_say_their_class(tmp_path: Path) -> None:
         DataError, match=r"mri: .*training.balance is class, but the class of no case is known"
     ):
         training_data.load(tiny_recipe(training__balance="class"), data, tmp_path / "store", workers=0)
+
+
+CORE = {"other": ["*"], "core": ["necrotic core"]}
+"""Of MRI: the tiny tumours are all enhancing."""
+
+
+def test_a_class_that_no_training_case_has_is_refused(tmp_path: Path) -> None:
+    data = {"mri": tiny_data(tmp_path, mri=3, ct=1)["mri"]}
+    recipe = tiny_recipe().with_only(["mri"]).with_changes({"classes": CORE})
+    with pytest.raises(
+        DataError, match=r"No case under train, of any modality, has a pixel of core .* some of every class"
+    ):
+        training_data.load(recipe, data, tmp_path / "store", workers=0)
+
+
+def test_a_class_may_be_in_one_modality_only(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, mri=3, ct=3)
+    recipe = tiny_recipe(classes={"other": ["*"], "core": ["necrotic core", "nodule"]})
+    remarks: list[str] = []
+    training_data.load(
+        recipe, data, tmp_path / "store", workers=0, remark=lambda name, found: remarks.append(name)
+    )
+    assert "validation" not in remarks
+
+
+def test_a_class_that_no_validation_case_has_is_remarked(tmp_path: Path) -> None:
+    data = {"mri": tiny_data(tmp_path, mri=3, ct=1)["mri"]}
+    recipe = tiny_recipe().with_only(["mri"])
+    remarks: dict[str, str] = {}
+    split = training_data.load(recipe, data, tmp_path / "store", workers=0).split
+    (patient,) = split["mri"]["train"]
+    path = data["mri"] / patient / f"{patient}_seg.nii.gz"
+    mask = np.asarray(nib.load(path).dataobj).copy()
+    mask[:8, :8, 1] = 1
+    nib.Nifti1Image(mask, np.eye(4)).to_filename(path)
+    training_data.load(
+        recipe.with_changes({"classes": CORE}),
+        data,
+        tmp_path / "store",
+        split=split,
+        workers=0,
+        remark=lambda name, found: remarks.update({name: found[0].message}),
+    )
+    assert remarks["validation"].startswith("No case under validation, of any modality, has a pixel of core")

@@ -63,13 +63,18 @@ def test_a_state_goes_on_where_the_network_computes() -> None:
     assert {loss.device for loss in resumed._losses["mri"]} == {other}
 
 
-def test_the_first_loss_that_is_not_finite_is_found() -> None:
-    sums = EpochSums()
-    assert sums.first_not_finite() is None
-    for loss in (0.5, math.inf, math.nan):
-        sums.add("mri", torch.tensor(loss), LOGITS, MASKS)
-        sums.add("ct", torch.tensor(0.5), LOGITS, MASKS)
-    assert sums.first_not_finite() == 1
+def test_sums_of_steps_join_to_those_of_the_epoch() -> None:
+    whole, joined = EpochSums(), EpochSums()
+    for loss in (0.5, 0.25):
+        step = EpochSums()
+        for sums in (whole, step):
+            sums.add("mri", torch.tensor(loss), LOGITS, MASKS)
+        step.add("ct", torch.tensor(1.0), LOGITS, MASKS)
+        joined.join(step)
+    assert joined.state()["mri"] == whole.state()["mri"]
+    assert [(name, loss.item()) for name, loss in joined.losses()] == [
+        *(("mri", 0.5), ("mri", 0.25), ("ct", 1.0), ("ct", 1.0))
+    ]
 
 
 def prepared(root: Path, name: str, patient: str, mask: list[int]) -> PreparedCase:

@@ -16,7 +16,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.stopping import Terminated
 from oncoseg.store import PreparedCase
-from oncoseg.train import check_recipe, resume
+from oncoseg.train import check_recipe, check_stated, resume, stated
 from oncoseg.training import data as training_data
 from oncoseg.training.loop import Outcome, Status
 
@@ -36,7 +36,10 @@ def train_folds(
     channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: training_data.Remark | None = None,
     opened: training_data.Opened | None = None,
+    licences: Mapping[str, str] = MappingProxyType({}),
+    origins: Mapping[str, str] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
+    foretell: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Draw folds of all patients with a mask, and train a network for each.
 
@@ -58,7 +61,10 @@ def train_folds(
         channels: modality → channel → what its series are called; see `training_data.load`.
         remark: called for each modality with what is doubtful about its images.
         opened: called for each modality with what was found in its data set.
-        tell: called with a sentence before every fold.
+        licences: modality → under which licence its data may be used; see `train.train`.
+        origins: modality → where its data come from, likewise.
+        tell: called with a sentence before every fold, and as `resume_folds` says.
+        foretell: told before the first step of every fold what that fold will take; see `train.train`.
 
     Returns:
         Whether all that was asked for is trained, and if not, why.
@@ -71,6 +77,7 @@ def train_folds(
     """
     entered = time.monotonic()
     check_recipe(recipe)
+    check_stated(recipe, licences, origins)
     store = store or training_data.default_store()
     if not is_cross_validation(out):
         new_folder(out, "The folder of the folds")
@@ -100,7 +107,10 @@ def train_folds(
         workers=workers,
         prepare_progress=prepare_progress,
         monitor=monitor,
+        licences=licences,
+        origins=origins,
         tell=tell,
+        foretell=foretell,
         entered=entered,
     )
 
@@ -114,7 +124,10 @@ def resume_folds(
     workers: int | None = None,
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
+    licences: Mapping[str, str] = MappingProxyType({}),
+    origins: Mapping[str, str] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
+    foretell: Callable[[str], None] | None = None,
     entered: float | None = None,
 ) -> Outcome:
     """Go on with the folds that are not finished and that no other process is training.
@@ -127,8 +140,11 @@ def resume_folds(
         workers: see `train_folds`.
         prepare_progress: see `train_folds`.
         monitor: see `train_folds`.
-        tell: called with a sentence before every fold, for one that another process is training, and when a
-            damaged checkpoint is passed over.
+        licences: see `train_folds`; they replace what was stated before, of every fold.
+        origins: likewise.
+        tell: called with a sentence before every fold, for one that another process is training, and with
+            what `train.resume` warns of.
+        foretell: see `train_folds`.
         entered: when the budget began, by `time.monotonic`; None for now.
 
     Returns:
@@ -144,7 +160,7 @@ def resume_folds(
     folder = FoldsFolder(out)
     runs = folder.runs()
     chosen = _chosen(fold, len(runs))
-
+    _state(out, runs, licences, origins)
     for number in chosen:
         run = runs[number - 1]
         if run.is_finished():
@@ -159,6 +175,7 @@ def resume_folds(
                 prepare_progress=prepare_progress,
                 monitor=monitor,
                 warn=tell,
+                foretell=foretell,
                 entered=entered,
             )
         except Locked as busy:
@@ -175,6 +192,17 @@ def resume_folds(
     if left:
         return Outcome(out, False, f"other processes are training {_folds(left)}")
     return Outcome(out, True, f"{_folds([str(number) for number in chosen])} of {len(runs)} done")
+
+
+def _state(
+    out: Path, runs: Sequence[RunFolder], licences: Mapping[str, str], origins: Mapping[str, str]
+) -> None:
+    """Keep what the user says of the data in the records of all folds."""
+    if not licences and not origins:
+        return
+    check_stated(RunFolder(out).recipe(), licences, origins)
+    for run in (RunFolder(out), *runs):
+        run.write_data(stated(run.data(), licences, origins))
 
 
 def _folds(numbers: Sequence[str]) -> str:

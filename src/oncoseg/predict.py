@@ -6,11 +6,11 @@ used, so that memory does not grow with the length of a scan.
 
 import json
 import math
-import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oncoseg import __version__, display, hardware, io, plausibility
+from oncoseg import __version__, display, hardware, io, limits, plausibility
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
-from oncoseg.files import disk_errors, new_folder, write_json
+from oncoseg.files import new_folder, write_json
 from oncoseg.inputs import Job, Opened, find_jobs
 from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
@@ -32,6 +32,7 @@ from oncoseg.networks import load_networks
 from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.scratch import scratch_array
 from oncoseg.slabs import SlabSource, open_source
 from oncoseg.transforms import ZEROS, prepare_slices, restore_slices
 from oncoseg.volume import Volume, from_canonical, to_canonical
@@ -201,7 +202,9 @@ class Predictor:
     def _room_for_classes(self, grid: tuple[int, int, int]) -> np.ndarray | None:
         """Where several classes' probabilities go, in a file that the system may page out; else None."""
         classes = len(self.recipe.classes)
-        return _scratch(Path(tempfile.gettempdir()), (classes, *grid), np.float32) if classes > 1 else None
+        return (
+            scratch_array(Path(tempfile.gettempdir()), (classes, *grid), np.float32) if classes > 1 else None
+        )
 
     def _class_maps(self, truth: np.ndarray, probability: Volume) -> ClassMaps:
         return ClassMaps(tuple(self.recipe.classes), truth, to_canonical(probability)[0].array)
@@ -218,6 +221,7 @@ class Predictor:
         accept_implausible: bool = False,
         progress: Progress | None = None,
         opened: Opened | None = None,
+        foretell: Callable[[str], None] | None = None,
     ) -> list[Path]:
         """Write a mask for every input on the input's own grid.
 
@@ -236,6 +240,7 @@ class Predictor:
             progress: called with (slices done, slices in all).
             opened: called with each data set's folder and what was found in it, guesses and problems, before
                 anything is predicted.
+            foretell: told first, in a line, what memory, disk and time it will take; None to do without.
 
         Returns:
             The masks' paths, in the order of the inputs and of the formats.
@@ -243,8 +248,8 @@ class Predictor:
         Raises:
             DataError: inputs that are unclear or of one name, before anything is predicted; or images
                 that cannot be used, after all others were.
-            RunError: `out` holds other files, masks of other images among them, or cannot be written; or
-                the network's output is not finite.
+            RunError: `out` holds other files, masks of other images among them, cannot be written or has
+                no room; or the network's output is not finite.
         """
         for name in formats:
             masks.check_mask_format(name)
@@ -260,6 +265,11 @@ class Predictor:
                 if job.case.id not in failures and files[job.case.id].missing():
                     todo[job.case.id] = job, job.slices()
         total = sum(slices for _, slices in todo.values())
+        if todo and foretell is not None:
+            with suppress(DataError):  # an image that cannot be used is told of below
+                foretell(
+                    self._foresee(max(todo.values(), key=lambda one: one[1])[0], total, out, probabilities)
+                )
         before = 0
         remarks: dict[str, list[str]] = {}
         for name, (job, slices) in todo.items():
@@ -273,6 +283,27 @@ class Predictor:
         if failures:
             raise failed_cases(list(failures.values()), asked, f"predicted; the others are in {out}")
         return [path for outputs in files.values() for path in outputs.masks.values()]
+
+    def _foresee(self, job: Job, slices: int, out: Path, probabilities: bool) -> str:
+        """What predicting will take, from a trial on the beginning of the longest image; in words.
+
+        The disk is what the longest image's mask (and probabilities) take before they are compressed.
+
+        Raises:
+            RunError: `out` has no room for it.
+            DataError: the image cannot be used.
+        """
+        settings = self.settings[job.modality]
+        with open_source(job.case, settings.channels_of(job.case)) as source:
+            began = time.monotonic()
+            count = source.slab(0, min(SLAB, source.slices)).shape[source.axis + 1]
+            random = torch.rand(count, self.recipe.in_channels, *settings.size)
+            self.predict_slices(random)
+            seconds = (time.monotonic() - began) * slices / count
+            voxels = math.prod(source.like.grid)
+        disk = voxels * (1 + (torch.float32.itemsize * len(self.recipe.classes) if probabilities else 0))
+        limits.check_disk(disk, out, "The longest image")
+        return limits.in_words((limits.resident_bytes() or 0) + disk, disk, seconds)
 
     def _outputs(self, job: Job, out: Path, formats: Iterable[str], probabilities: bool) -> masks.Outputs:
         """The paths of one case's masks and, if wanted, one path for each class's probability."""
@@ -299,10 +330,10 @@ class Predictor:
         with open_source(job.case, settings.channels_of(job.case)) as source:
             for name in outputs.masks:
                 masks.check_mask_format(name, source.like)
-            labels = _scratch(folder, (1, *source.like.grid), np.uint8)
+            labels = scratch_array(folder, (1, *source.like.grid), np.uint8)
             scalars = None
             if outputs.scalars:
-                scalars = _scratch(folder, (classes, *source.like.grid), np.float32)
+                scalars = scratch_array(folder, (classes, *source.like.grid), np.float32)
             for place, _, of_classes in self._slabs(source, settings):
                 labels[place] = to_labels(of_classes, self.recipe.prediction.threshold)
                 if scalars is not None:
@@ -463,16 +494,3 @@ def _read_record(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A volume-sized array that the system may keep on disk instead of in memory.
-
-    Raises:
-        RunError: the disk has no room for it.
-    """
-    with disk_errors(folder), tempfile.TemporaryFile(dir=folder) as file:
-        # without its space taken beforehand, a full disk would end the process at the first write
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
-        return np.memmap(file, dtype, "r+", shape=shape, order="F")

@@ -1,5 +1,6 @@
 """The same work on many items in several processes, within a memory bound."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -99,8 +100,45 @@ def available_processors() -> int:
     return os.cpu_count() or 1
 
 
+GROUPS_FOLDER = Path("/sys/fs/cgroup")
+"""Where Linux keeps control groups (version 2), which bound the memory of containers and batch jobs."""
+
+
 def free_memory_gib() -> float:
-    """Memory that can be had without swapping; where the system does not tell, all there is."""
+    """Memory that can be had without swapping, within a container's or batch job's own bound.
+
+    Where the system does not tell, all there is.
+    """
+    free = _free_on_machine_gib()
+    try:
+        line = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1]
+        within = free_in_group(GROUPS_FOLDER / line.partition("::")[2].lstrip("/"), GROUPS_FOLDER)
+    except (OSError, IndexError):
+        return free
+    return free if within is None else min(free, within / 2**30)
+
+
+def free_in_group(group: Path, top: Path) -> float | None:
+    """Bytes that a control group and those above it leave; None where there is no bound.
+
+    Args:
+        group: its folder.
+        top: the folder of the group that holds all.
+    """
+    left: list[float] = []
+    for folder in [group, *group.parents]:
+        with contextlib.suppress(OSError, ValueError, StopIteration):  # "max" is no bound
+            bound = int((folder / "memory.max").read_text(encoding="ascii"))
+            used = int((folder / "memory.current").read_text(encoding="ascii"))
+            lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+            cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+            left.append(max(0, bound - used + cached))
+        if folder == top:
+            break
+    return min(left, default=None)
+
+
+def _free_on_machine_gib() -> float:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))

@@ -5,6 +5,8 @@ data.json          the data sets used         log.csv        one row per epoch a
 model.safetensors  the kept (best) weights    metrics.json   when they were reached, on what
 checkpoint.pt      the last state, to resume  tensorboard/   the log, for TensorBoard
 checkpoint-before.pt   the one before, for where the last one is damaged
+record.json        every call that trained    nan.json       which step ended in NaN, if any did
+rerun.json         made by `rerun`: whether its numbers are those of the run that was repeated
 evaluation/        made by `evaluate`         report/        made by `report`
 training.lock      while a process trains it, so that no other one does
 
@@ -80,10 +82,16 @@ class RunFolder:
             )
         return values
 
+    def split_seed(self) -> int | None:
+        """The seed by which the split was drawn, or would have been had none been given."""
+        seed = self._json("split.json").get("seed")
+        return seed if isinstance(seed, int) else None
+
     def data(self) -> dict[str, Any]:
         """Modality → what is known of its data set when the run was started.
 
-        `path` and `layout` say where it lay and how; `synthetic` whether its images show no patient;
+        `path` and `layout` say where it lay and how; `licence` and `origin` are as the user stated
+        them; `synthetic` whether its images show no patient;
         `cases` and `patients` how many it held, of which `without_truth` cases have no mask;
         `substituted_channels` which missing channel was replaced by which, on any side; `problems` what
         was wrong with it, each with its kind, case and message; `doubts` likewise what is doubtful about
@@ -104,6 +112,16 @@ class RunFolder:
     def metrics(self) -> dict[str, Any]:
         """How the kept weights came about."""
         return self._json("metrics.json")
+
+    def record(self) -> dict[str, Any]:
+        """What `training.record` keeps of every call that trained.
+
+        `calls` has an entry for each: `from` and `to` (stage, epoch from 1, and steps of it that were
+        done), `ended` (why; null where it was killed or failed), `remarks`, `packages`, git `revision`,
+        `hardware`, `precision`, `minutes`, `processor_seconds` and `energy_joules` (null with a reason in
+        `energy_note`). `in_all` sums them up, `seeds` and `data` say what decided the result.
+        """
+        return self._json("record.json")
 
     def is_finished(self) -> bool:
         """Whether all epochs are done."""
@@ -127,6 +145,14 @@ class RunFolder:
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Keep how the weights came about; NaN becomes null."""
         write_json(self.path / "metrics.json", metrics)
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Keep what every call did."""
+        write_json(self.path / "record.json", record)
+
+    def write_divergence(self, report: dict[str, Any]) -> None:
+        """Keep what is known of a step that came to NaN or infinity; see `training.divergence`."""
+        write_json(self.path / "nan.json", report)
 
     def need_model(self) -> Path:
         """The kept weights' path.

@@ -1,25 +1,26 @@
 """Training a recipe into a run folder, and going on with it; the loop is in `oncoseg.training.loop`."""
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from oncoseg import hardware, models
-from oncoseg.errors import RecipeError, RunError
+from oncoseg.errors import DataError, RecipeError, RunError, nearest
 from oncoseg.files import new_folder
 from oncoseg.locks import locked
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import read_split
-from oncoseg.training import checkpoints, schedules
+from oncoseg.training import checkpoints, limits, schedules
 from oncoseg.training import data as training_data
 from oncoseg.training.loop import Outcome, Status, Training, losses_of, optimiser_of
+from oncoseg.training.meter import Meter
+from oncoseg.training.record import NOT_STATED
 
 
 def train(
@@ -36,6 +37,11 @@ def train(
     channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: training_data.Remark | None = None,
     opened: training_data.Opened | None = None,
+    licences: Mapping[str, str] = MappingProxyType({}),
+    origins: Mapping[str, str] = MappingProxyType({}),
+    same_data_as: RunFolder | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+    foretell: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -52,15 +58,23 @@ def train(
         channels: modality → channel → what its series are called; see `training_data.load`.
         remark: called for each modality with what is doubtful about its images.
         opened: called for each modality with what was found in its data set.
+        licences: modality → under which licence its data may be used, in the user's words, for the record.
+        origins: modality → where its data come from, likewise.
+        same_data_as: a run that is repeated; data other than those that it was trained on are refused.
+        warn: told when a GPU's memory does not hold a batch, which is then computed in parts.
+        foretell: told before the first step, in a line, what memory, disk and time it will take, as a few
+            steps on trial say; None to do without them.
 
     Raises:
-        RunError: `out` holds something or cannot be written, or the loss is not finite any more.
+        RunError: `out` holds something or cannot be written, memory or disk will not do, the data are
+            others than those of `same_data_as`, or the loss is not finite any more.
         DataError: data that cannot be used.
         RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
-    entered = time.monotonic()
+    meter = Meter()
     check_recipe(recipe)
     training_data.check_modalities(recipe, data)
+    check_stated(recipe, licences, origins)
     given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
     run = RunFolder(new_folder(out, "The run folder"))
     try:
@@ -76,7 +90,10 @@ def train(
             remark=remark,
             opened=opened,
         )
-        training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
+        if same_data_as is not None:
+            _check_unchanged(same_data_as, loaded.data, "a rerun")
+        needs = _needs(run, recipe, loaded, foretell)
+        training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter, warn)
     except BaseException:
         with contextlib.suppress(OSError):  # something else, such as the store, was put there
             out.rmdir()
@@ -84,7 +101,8 @@ def train(
     run.write_recipe(recipe)
     run.write_split(recipe.training.seed, loaded.split)
     with locked(run.lock, f"The run {out}"):
-        run.write_data(loaded.data)  # the last, so that nobody can go on with it before
+        run.write_data(stated(loaded.data, licences, origins))  # the last: before, nobody can go on with it
+        _tell(needs, training, foretell)
         return training.go()
 
 
@@ -99,12 +117,15 @@ def resume(
     warn: Callable[[str], None] = lambda _: None,
     extend: int | None = None,
     entered: float | None = None,
+    foretell: Callable[[str], None] | None = None,
+    licences: Mapping[str, str] = MappingProxyType({}),
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> Outcome:
     """Go on with a run that was stopped; recipe, data and split are those in the run folder.
 
     Args:
         out: the run folder.
-        warn: told when a damaged checkpoint is passed over.
+        warn: told when a damaged checkpoint is passed over, and as in `train`.
         extend: epochs to add to a finished run, with a schedule of their own; kept in its recipe's
             `training.extensions`.
         store: the prepared store; what it does not hold is prepared again.
@@ -113,6 +134,9 @@ def resume(
         prepare_progress: see `train`.
         monitor: see `train`.
         entered: when the budget began, by `time.monotonic`; None for now.
+        foretell: see `train`.
+        licences: see `train`; they replace what was stated before.
+        origins: likewise.
 
     Raises:
         Locked: another process is training it.
@@ -121,9 +145,10 @@ def resume(
         DataError: data that cannot be used any more.
         RecipeError: no such device here.
     """
-    entered = time.monotonic() if entered is None else entered
+    meter = Meter(entered)
     run = RunFolder(out)
     recipe, records = run.recipe(), run.data()
+    check_stated(recipe, licences, origins)
     with locked(run.lock, f"The run {out}"):
         if extend is not None:
             recipe = _extended(run, recipe, extend)
@@ -140,16 +165,47 @@ def resume(
             accept_implausible=any(record.get("accept_implausible") for record in records.values()),
             channels={name: record.get("channels", {}) for name, record in records.items()},
         )
-        for name, record in records.items():
-            if loaded.data[name]["fingerprint"] != record["fingerprint"]:
-                raise RunError(
-                    f"The {name} data at {record['path']} have changed since {out} was started; a resumed "
-                    "run must see the same data. Restore them, or start a new run."
-                )
-        training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
+        _check_unchanged(run, loaded.data, "a resumed run")
+        run.write_data(stated(records, licences, origins))
+        if run.is_finished() and extend is None:
+            foretell = None
+        needs = _needs(run, recipe, loaded, foretell)
+        training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter, warn)
         if checkpoints.exists(run.checkpoint):
             training.restore(warn)
+        _tell(needs, training, foretell)
         return training.go()
+
+
+def _needs(
+    run: RunFolder, recipe: Recipe, loaded: training_data.TrainingData, foretell: object
+) -> limits.Needs | None:
+    """What training will take, if anyone wants to know.
+
+    Raises:
+        RunError: memory or disk will not do.
+    """
+    if foretell is None:
+        return None
+    needs = limits.foresee(recipe, loaded.train, loaded.validation)
+    if needs is not None:
+        limits.check_disk(needs, run)
+    return needs
+
+
+def _tell(needs: limits.Needs | None, training: Training, foretell: Callable[[str], None] | None) -> None:
+    if needs is not None and foretell is not None:
+        foretell(needs.in_words(*limits.left(training)))
+
+
+def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], what: str) -> None:
+    """Compare the images and masks of training and validation with those that a run was started with."""
+    for name, record in run.data().items():
+        if found[name]["fingerprint"] != record["fingerprint"]:
+            raise RunError(
+                f"The {name} data at {found[name]['path']} have changed since {run.path} was started; {what} "
+                "must see the same data. Restore them, or start a new run."
+            )
 
 
 def _extended(run: RunFolder, recipe: Recipe, epochs: int) -> Recipe:
@@ -162,6 +218,34 @@ def _extended(run: RunFolder, recipe: Recipe, epochs: int) -> Recipe:
     recipe = recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
     run.write_recipe(recipe)
     return recipe
+
+
+def check_stated(recipe: Recipe, licences: Mapping[str, str], origins: Mapping[str, str]) -> None:
+    """Check that what a user states is about the recipe's modalities.
+
+    Raises:
+        DataError: it is about another.
+    """
+    for what, stated in (("licence", licences), ("origin", origins)):
+        for name in sorted(set(stated) - set(recipe.modalities)):
+            raise DataError(
+                f"The {what} is stated for {name!r}, which is no modality of {recipe.name}; "
+                f"{nearest(name, recipe.modalities)}"
+            )
+
+
+def stated(
+    records: Mapping[str, Mapping[str, Any]], licences: Mapping[str, str], origins: Mapping[str, str]
+) -> dict[str, Any]:
+    """The records of the data with their licence and origin: as stated now, or else before."""
+    return {
+        name: {
+            **record,
+            "licence": licences.get(name, record.get("licence", NOT_STATED)),
+            "origin": origins.get(name, record.get("origin", NOT_STATED)),
+        }
+        for name, record in records.items()
+    }
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -1,7 +1,8 @@
 """The command line: `oncoseg COMMAND`. Everything heavy is imported inside the commands.
 
-Exit codes: 0 done, 1 a bug in oncoseg, 2 something the user can mend, 75 a training's time budget is
-spent and it can go on, 128 + n stopped by signal n (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1).
+Exit codes: 0 done, 1 a bug in oncoseg, 2 something the user can mend, 3 a rerun came to other numbers,
+75 a training's time budget is spent and it can go on, 128 + n stopped by signal n (130 for Ctrl-C, 143 for
+SIGTERM, 138 for SIGUSR1).
 """
 
 import sys
@@ -23,7 +24,7 @@ FIELD_COMMANDS = {"train": runs.TRAIN_FLAGS, "prepare": data.PREPARE_FLAGS}
 """Commands that take a recipe's fields as flags and list them in their help → their other flags."""
 
 
-GO_ON = ("convert", "demo", "predict", "prepare", "train")
+GO_ON = ("convert", "demo", "predict", "prepare", "rerun", "train")
 """Commands that keep what was finished, and go on from there when they are called again."""
 
 
@@ -74,6 +75,10 @@ def _make_app() -> App:
             "oncoseg train --resume --out runs/first",
             "oncoseg train --resume --out runs/first --extend 10",
             "oncoseg train unified-mri-ct --help",
+        ],
+        runs.rerun: [
+            "oncoseg rerun runs/first --out runs/again",
+            "oncoseg rerun runs/first --data mri=moved/lgg --out runs/again",
         ],
         runs.predict: ["oncoseg predict runs/first data/new_patients --modality mri --out predictions"],
         evaluation.evaluate: [

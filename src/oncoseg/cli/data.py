@@ -209,6 +209,23 @@ def _write_key(key_file: Path, path: Path, layout: str | None, channels: dict[st
     terminal.note(f"Written: {key_file}, which names patients; keep it apart from images and masks")
 
 
+def parse_stated(given: Sequence[str], flag: str) -> dict[str, str]:
+    """Read flags such as `--licence NAME=TEXT`.
+
+    Raises:
+        DataError: one without a name or a text, or a name given twice.
+    """
+    stated: dict[str, str] = {}
+    for text in given:
+        name, equals, words = text.partition("=")
+        if not (name and equals and words.strip()):
+            raise DataError(f'Expected {flag} NAME=TEXT, for example {flag} mri="..."; got {flag} {text}.')
+        if name in stated:
+            raise DataError(f"{flag} {name}= is given twice; expected one text for each name.")
+        stated[name] = words.strip()
+    return stated
+
+
 def _case_cells(row: "CaseRow") -> list[Any]:
     labels = [
         f"{label.value} {label.name or 'unexpected'} {_amount(label.voxels, label.volume_ml)}"

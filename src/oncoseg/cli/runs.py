@@ -1,4 +1,4 @@
-"""The commands about runs: `oncoseg train`, `predict`, `report`, `demo`."""
+"""The commands about runs: `oncoseg train`, `rerun`, `predict`, `report`, `demo`."""
 
 import signal
 from collections.abc import Callable, Mapping
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from oncoseg.cli import terminal
-from oncoseg.cli.data import Chosen, parse_channels, parse_data
+from oncoseg.cli.data import Chosen, parse_channels, parse_data, parse_stated
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
 from oncoseg.errors import RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
+    from oncoseg.rerun import Agreement
     from oncoseg.training.loop import Outcome
 
 TRAIN_FLAGS = (
     *("data", "only", "channel", "out", "resume", "extend", "folds", "fold"),
-    *("store", "split", "workers", "accept-implausible"),
+    *("store", "split", "workers", "accept-implausible", "licence", "origin"),
     *("help", "debug"),
 )
 """The flags of `train` besides a recipe's fields."""
@@ -35,6 +36,9 @@ NOT_FOR_PREDICTING = (
 
 UNFINISHED = 75
 """Exit code of a training whose time budget is spent: go on later (EX_TEMPFAIL of BSD's sysexits)."""
+
+NOT_REPEATED = 3
+"""Exit code of a rerun whose numbers are not those of the run that it repeats."""
 
 DEMO_FOLDER = Path("oncoseg-demo")
 """Where `oncoseg demo` puts everything by default."""
@@ -56,6 +60,8 @@ def train(
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
     workers: int | None = None,
     accept_implausible: bool = False,
+    licence: list[str] | None = None,
+    origin: list[str] | None = None,
     **fields: Fields,
 ) -> int:
     """Train a recipe's network from raw folders; Ctrl-C stops cleanly and --resume goes on.
@@ -82,15 +88,20 @@ def train(
         workers: Processes for preparing; one per processor when left out.
         accept_implausible: Take images that cannot be what they are said to be, such as a CT without
             Hounsfield units.
+        licence: For the run's record, once per modality: its name and the licence of its data, as in
+            mri="CC BY 4.0".
+        origin: For the run's record, likewise: where the data come from, such as a DOI.
         **fields: Fields of the recipe, such as --training.max-epochs 3.
     """
     folders = parse_data(data or [])
+    licences, origins = parse_stated(licence or [], "--licence"), parse_stated(origin or [], "--origin")
     if resume:
         if folds is not None:
             raise RunError("A resumed cross-validation keeps its own folds; leave --folds out.")
         if channel:
             raise RunError("A resumed run keeps its own channels; leave --channel out, or start a new run.")
-        return _resume(recipe, folders, only, out, store, split_file, workers, extend, fold, fields)
+        stated = {"licences": licences, "origins": origins}
+        return _resume(recipe, folders, only, out, store, split_file, workers, extend, fold, fields, stated)
     if extend is not None:
         raise RunError("--extend adds epochs to a finished run; expected --resume with it.")
     if recipe is None:
@@ -117,13 +128,76 @@ def train(
             "channels": channels,
             "remark": terminal.note_problems,
             "opened": terminal.note_found,
+            "licences": licences,
+            "origins": origins,
+            "foretell": _foretell,
         }
         if folds is None:
-            outcome = start(chosen, folders, out, split_file=split_file, **options)
+            outcome = start(chosen, folders, out, split_file=split_file, warn=terminal.note, **options)
         else:
             count = None if folds == "patients" else folds
             outcome = train_folds(chosen, folders, out, count, fold=fold, tell=terminal.note, **options)
     return _report_outcome(outcome)
+
+
+def rerun(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    data: list[str] | None = None,
+    store: Path | None = None,
+    workers: int | None = None,
+    tolerance: float | None = None,
+) -> int:
+    """Train a finished run again, with its recipe, data and split, and say whether the numbers agree.
+
+    After a stop, the same command goes on. The exit code is 3 where the numbers differ.
+
+    Args:
+        run: The run folder to repeat.
+        out: The new run folder; its rerun.json holds the comparison.
+        data: Once per modality whose data lie elsewhere now: its name and the folder, as in mri=data/lgg.
+        store: The prepared store; in your cache folder when left out.
+        workers: Processes for preparing; one per processor when left out.
+        tolerance: By how much losses and Dice may differ, absolutely, and still agree; 0.01 when left out.
+    """
+    from oncoseg.rerun import TOLERANCE
+    from oncoseg.rerun import rerun as repeat
+
+    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+        outcome, agreement = repeat(
+            run,
+            out,
+            data=parse_data(data or []),
+            store=store,
+            workers=workers,
+            tolerance=TOLERANCE if tolerance is None else tolerance,
+            prepare_progress=preparing,
+            monitor=monitor,
+            warn=terminal.note,
+            foretell=_foretell,
+        )
+    if agreement is None:
+        return _say_stopped(outcome, f"oncoseg rerun {run} --out {out}")
+    terminal.say(_in_words(agreement, run))
+    for name, (before, now) in agreement.circumstances.items():
+        terminal.say(f"Also other: {name} ({before} there, {now} here)")
+    return NOT_REPEATED if agreement.verdict == "different" else 0
+
+
+def _foretell(line: str) -> None:
+    terminal.note(f"This will take {line}.")
+
+
+def _in_words(agreement: "Agreement", run: Path) -> str:
+    if agreement.verdict == "identical":
+        return f"Identical: the weights and every figure of the log are bit for bit those of {run}."
+    weights = "the weights are the same" if agreement.same_weights else "the weights differ"
+    if agreement.verdict == "different":
+        return f"Different: {weights}; first beyond {agreement.tolerance:g} is {agreement.first}"
+    figures = "the log is the same" if agreement.first is None else f"first other figure: {agreement.first}"
+    return f"Agrees within {agreement.tolerance:g}: {weights}; {figures}"
 
 
 def predict(
@@ -181,6 +255,7 @@ def predict(
                 found,
                 NOT_FOR_PREDICTING,
             ),
+            foretell=_foretell,
         )
     if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(
@@ -247,6 +322,7 @@ def _resume(
     extend: int | None,
     fold: int | None,
     fields: Mapping[str, Any],
+    stated: Mapping[str, Mapping[str, str]],
 ) -> int:
     from oncoseg.cross_validate import resume_folds
     from oncoseg.folds_folder import is_cross_validation
@@ -281,6 +357,8 @@ def _resume(
             "workers": workers,
             "prepare_progress": preparing,
             "monitor": monitor,
+            "foretell": _foretell,
+            **stated,
         }
         if of_folds:
             outcome = resume_folds(out, fold=fold, tell=terminal.note, **options)
@@ -317,8 +395,12 @@ def _report_outcome(outcome: "Outcome") -> int:
         else:
             terminal.say(f"Next: oncoseg evaluate {outcome.run}")
         return 0
+    return _say_stopped(outcome, f"oncoseg train --resume --out {outcome.run}")
+
+
+def _say_stopped(outcome: "Outcome", command: str) -> int:
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
-    terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
+    terminal.say(f"Go on with: {command}")
     received = signal.Signals.__members__.get(outcome.reason.split()[0])
     return 128 + received if received is not None else UNFINISHED
 

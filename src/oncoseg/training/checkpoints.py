@@ -31,12 +31,18 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written; both files are as they were.
     """
+    content = encoded(state)
+    _settle(path)
+    write_bytes(_fresh(path), content)
+    _settle(path)
+
+
+def encoded(state: Mapping[str, Any]) -> bytes:
+    """The content of a state's file."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getvalue()
-    _settle(path)
-    write_bytes(_fresh(path), MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-    _settle(path)
+    return MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
 def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dict[str, Any] | None:

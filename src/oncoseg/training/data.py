@@ -1,7 +1,7 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -45,9 +45,11 @@ NO_TEST_PATIENT = (
 )
 """Said where a given split lacks them; a drawn one has them always."""
 
-
 Opened = Callable[[str, Scan], None]
 """Called with a modality and what was found in its data set."""
+
+NOT_CHOSEN_BY = ", so that the kept weights are chosen without it."
+"""Said where a class is not among those by which they are."""
 
 
 def default_store() -> Path:
@@ -90,7 +92,8 @@ def load(
 
     Raises:
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
-            implausible, a patient on two sides, or a side without any tumour.
+            implausible, a patient on two sides, a side without any tumour, or a class of which no
+            training case has any.
     """
     scans = _open(recipe, data, channels, progress, opened, remark)
     sides = _sides(recipe, scans, split)
@@ -115,6 +118,10 @@ def load(
         records[name] = _record(data[name], scans[name], prepared, settings, substituted)
         records[name]["channels"] = dict(channels.get(name, {}))
         _tell_doubts(remark, name, records[name])
+    _check_classes(train, recipe.classes)
+    unseen = _classes_without(validation, recipe.classes)
+    if remark is not None and unseen:
+        remark("validation", [Problem("empty-class", None, _without(unseen, "validation") + NOT_CHOSEN_BY)])
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
     )
@@ -323,6 +330,36 @@ def _check_tumour(cases: list[PreparedCase], part: str) -> None:
             "some, to learn from and to choose the weights by. Choose another training.seed, or the sides "
             "yourself with --split FILE."
         )
+
+
+def _check_classes(train: Mapping[str, Sequence[PreparedCase]], classes: Iterable[str]) -> None:
+    unseen = _classes_without(train, classes)
+    if unseen:
+        raise DataError(
+            f"{_without(unseen, 'train')}; expected some of every class of the recipe, to learn from. Choose "
+            "another training.seed, or the sides yourself with --split FILE, or leave the class out of the "
+            "recipe's classes (where a label is in two of them, the later one gets it)."
+        )
+
+
+def _without(unseen: Sequence[str], part: str) -> str:
+    return f"No case under {part}, of any modality, has a pixel of {' or '.join(unseen)} after preparation"
+
+
+def _classes_without(sides: Mapping[str, Sequence[PreparedCase]], classes: Iterable[str]) -> list[str]:
+    """Classes without a pixel; reads masks only as far as it takes to find one of each."""
+    missing = dict(enumerate(classes, 1))
+    if len(missing) == 1:  # `_check_tumour` knows
+        return []
+    for cases in sides.values():
+        for case in cases:
+            for position in case.tumour_pixels.nonzero()[0]:
+                if not missing:
+                    return []
+                _, mask = case.read(int(position), int(position) + 1)
+                for index in mask.unique().tolist():
+                    missing.pop(index, None)
+    return list(missing.values())
 
 
 def _check_groups(cases: list[PreparedCase], balance: str | None) -> None:

@@ -32,7 +32,11 @@ from oncoseg.stopping import stop_requests
 from oncoseg.store import PreparedCase
 from oncoseg.training import checkpoints, optimisers, schedules
 from oncoseg.training.averages import AverageWeights
+from oncoseg.training.divergence import Refs, Seen, Watch, WatchedStep, is_finite, report_of
 from oncoseg.training.log import EpochRow, TrainingLog
+from oncoseg.training.meter import Meter
+from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, Piece, pieces_of
+from oncoseg.training.record import Record
 from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
 
@@ -100,12 +104,13 @@ class Training:
         cases: Cases,
         validation: Cases,
         monitor: Callable[[Status], None] | None,
-        entered: float,
+        meter: Meter,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         hardware.tune_allocator()
         settings = recipe.training
         self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
-        self.monitor, self.entered = monitor, entered
+        self.monitor, self.entered = monitor, meter.entered
         self.device = hardware.choose_device(settings.device)
         self.precision = hardware.choose_precision(settings.precision, self.device)
         accelerator = "cuda" if self.device.type == "cuda" else "cpu"
@@ -129,6 +134,10 @@ class Training:
         self.optimiser_state: dict[str, Any] | None = None
         self.partial = EpochSums()
         self.log = TrainingLog(run)
+        self.record = Record(run, recipe, meter)
+        self.watch = Watch()
+        self.warn = warn
+        self.pieces = 1
 
     # the loop -------------------------------------------------------------------------------
 
@@ -140,6 +149,7 @@ class Training:
                 self._save_metrics(finished=True)
             return Outcome(self.run.path, True, "all epochs were done before")
         self.steps_done = 0
+        self.record.begin(self._place(), self.precision)
         finished, reason = True, "all epochs are done"
         with contextlib.closing(self.log), stop_requests() as self.stop:
             try:
@@ -148,6 +158,7 @@ class Training:
                 finished, reason = False, str(stopped)
             self._save_checkpoint()
             self._save_metrics(finished)
+            self.record.keep(self._place(), reason)
         return Outcome(self.run.path, finished, reason)
 
     def _train_stages(self) -> None:
@@ -165,7 +176,7 @@ class Training:
         self.network.train()
         ahead = read_ahead(self.cases, batches[self.step * each :])
         while group := list(itertools.islice(ahead, each)):
-            self._train_step(group)
+            self._train_step(group, batches[self.step * each :][: len(group)])
             self.step += 1
             self.steps_done += 1
             self._tell_monitor(stage, steps)
@@ -173,29 +184,83 @@ class Training:
             if time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60:
                 self._save_checkpoint()
 
-    def _train_step(self, group: Sequence[Batch]) -> None:
+    def _train_step(self, group: Sequence[Batch], refs: Sequence[Refs]) -> None:
         """One step of the optimiser, by the mean gradient of one or more batches."""
-        for number, batch in enumerate(group):
-            seed = self._seed_of_batch(number)
-            images, masks, parts = self._augmented(batch, seed)
-            torch.manual_seed(seed + 1)
-            output = self.network(images)
-            heads = output.weighted() if isinstance(output, Supervised) else [(1.0, output)]
-            logits, loss = heads[0][1], torch.zeros((), device=self.device)
-            for name, part in parts.items():
-                terms = [weight * self.losses[name](head[part], masks[part]) for weight, head in heads]
-                term = torch.stack(terms).sum()
-                loss = loss + self.recipe.modalities[name].loss.weight * term
-                self.partial.add(name, term.detach(), logits[part].detach(), masks[part])
-            self.fabric.backward(loss / len(group))
-        if (norm := self.recipe.training.clip_norm) is not None:
-            # its own check would wait for the GPU at every step; `_check_finite` does it now and then
-            self.fabric.clip_gradients(self.network, self.optimiser, max_norm=norm, error_if_nonfinite=False)
+        sums = self._gradients(group)
+        norm = self._clip()
+        self.partial.join(sums)
+        place = (self.stages[self.stage].name, self.epoch + 1, self.step + 1)
+        self.watch.add(WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
+        self._stop_if_diverged(self.watch.first_bad())
         self.optimiser.step()
         self.schedule.after_step()
         self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.after_step(self.network)
+
+    def _clip(self) -> Tensor:
+        """Bound the norm of the gradient, if wanted; gives what it was before."""
+        if (norm := self.recipe.training.clip_norm) is None:
+            grads = [one.grad for one in self.network.parameters() if one.grad is not None]
+            return torch.nn.utils.get_total_norm(grads)
+        # its own check would wait for the GPU at every step; `Watch` does not
+        found = self.fabric.clip_gradients(
+            self.network, self.optimiser, max_norm=norm, error_if_nonfinite=False
+        )
+        return cast(Tensor, found)
+
+    def _gradients(self, group: Sequence[Batch]) -> EpochSums:
+        """The mean gradient of some batches; where the GPU's memory does not hold one, in parts of it."""
+        while True:
+            with contextlib.suppress(torch.OutOfMemoryError):
+                return self._gradients_at_once(group)
+            self._halve(group)  # what the failed try held is free by now
+
+    def _gradients_at_once(self, group: Sequence[Batch]) -> EpochSums:
+        sums = EpochSums()
+        for number, batch in enumerate(group):
+            seed = self._seed_of_batch(number)
+            images, masks, parts = self._augmented(batch, seed)
+            torch.manual_seed(seed + 1)
+            for piece in pieces_of(parts, self.pieces):
+                self._backward(images, masks, piece, len(group), sums)
+        return sums
+
+    def _backward(self, images: Tensor, masks: Tensor, piece: Piece, batches: int, sums: EpochSums) -> None:
+        """Add the gradient of a part of a batch."""
+        if piece.rows is not None:
+            images, masks = images[piece.rows].contiguous(memory_format=self.layout), masks[piece.rows]
+        output = self.network(images)
+        heads = output.weighted() if isinstance(output, Supervised) else [(1.0, output)]
+        logits, loss = heads[0][1], torch.zeros((), device=self.device)
+        for name, part in piece.parts.items():
+            terms = [weight * self.losses[name](head[part], masks[part]) for weight, head in heads]
+            term = torch.stack(terms).sum()
+            loss = loss + self.recipe.modalities[name].loss.weight * piece.shares[name] * term
+            sums.add(name, term.detach(), logits[part].detach(), masks[part])
+        self.fabric.backward(loss / batches)
+
+    def _halve(self, group: Sequence[Batch]) -> None:
+        """From now on compute batches in parts of half the size; the optimiser's steps stay where they were.
+
+        Raises:
+            RunError: they are of single slices already.
+        """
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        size = sum(len(images) for images, _ in group[0].values())
+        if self.pieces >= max(len(images) for images, _ in group[0].values()):
+            raise RunError(NOT_ONE_SLICE)
+        self.pieces *= 2
+        text = IN_PARTS.format(
+            size=size,
+            step=self.step + 1,
+            stage=self.stages[self.stage].name,
+            epoch=self.epoch + 1,
+            pieces=self.pieces,
+        )
+        self.record.remark(text)
+        self.warn(text)
 
     def _finish_epoch(self, stage: Stage) -> None:
         self._check_finite()
@@ -283,6 +348,12 @@ class Training:
 
     # state ----------------------------------------------------------------------------------
 
+    def _place(self) -> dict[str, Any]:
+        """Where training is, for the record."""
+        over = self.stage == len(self.stages)
+        name = "end" if over else self.stages[self.stage].name
+        return {"stage": name, "epoch": None if over else self.epoch + 1, "steps_of_epoch": self.step}
+
     def _set_up_optimiser(self, stage: Stage) -> None:
         optimiser = optimiser_of(self.recipe, self.network.parameters())
         chosen, steps = self.recipe.training.schedule, stage.epochs * self._steps_of_epoch(stage)
@@ -296,7 +367,13 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self._check_finite()
-        state = {
+        checkpoints.save(self.run.checkpoint, self._state())
+        self.record.keep(self._place())
+        self.saved = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        """All that going on needs."""
+        return {
             "place": [self.stage, self.epoch, self.step],
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -306,11 +383,10 @@ class Training:
             "epochs_without_better": self.epochs_without_better,
             "scores": self.scores,
             "partial": self.partial.state(),
+            "pieces": self.pieces,
             "log": [asdict(row) for row in self.log.rows],
             "minutes": self._minutes(),
         }
-        checkpoints.save(self.run.checkpoint, state)
-        self.saved = time.monotonic()
 
     def restore(self, warn: Callable[[str], None]) -> None:
         """Take over what the last whole checkpoint holds.
@@ -326,6 +402,7 @@ class Training:
             self.stage, self.epoch, self.step = state["place"]
             self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]
             self.epochs_without_better = state["epochs_without_better"]
+            self.pieces = state.get("pieces", 1)
             if self.average is not None:
                 self.average.restore(state["average"])
             self.partial = EpochSums(state["partial"], self.device)
@@ -394,14 +471,24 @@ class Training:
         self.monitor(Status(*place, loss, left, dict(self.scores), validated))
 
     def _check_finite(self) -> None:
-        """Raise RunError where the epoch's losses or the weights are not finite: no checkpoint is spoilt."""
-        batch, weights = self.partial.first_not_finite(), self.network.state_dict().values()
-        if batch is None and all(bool(value.isfinite().all()) for value in weights):
+        """Raise RunError where a loss, a gradient or the weights are not finite: no checkpoint is spoilt."""
+        self._stop_if_diverged(self.watch.first_bad(wait=True))
+        if self.watch.latest is not None and not is_finite(self.network):
+            self._stop_if_diverged(self.watch.latest)
+
+    def _stop_if_diverged(self, seen: Seen | None) -> None:
+        """Write `nan.json` about a step whose figures, or the weights after it, are not finite.
+
+        Raises:
+            RunError: there is such a step.
+        """
+        if seen is None:
             return
-        step = self.step if batch is None else batch // self.recipe.training.accumulate + 1
+        report = report_of(seen, self.cases, self.network, self.recipe.training, self.precision)
+        self.run.write_divergence(report)
+        self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
         raise RunError(
-            f"The loss or the weights became NaN or infinite at step {step} of "
-            f"{self.stages[self.stage].name} epoch {self.epoch + 1}; expected finite numbers. Train into a "
-            f"new folder with a lower training.learning_rate than {self.recipe.training.learning_rate:g}; "
-            f"what was kept before stays in {self.run.path}."
+            f"The loss or the weights became NaN or infinite at step {seen.step.step} of {seen.step.stage} "
+            f"epoch {seen.step.epoch}; expected finite numbers. {report['suggestion']}; what was kept before "
+            f"stays in {self.run.path}, and nan.json there names the slices."
         )

@@ -28,7 +28,7 @@ class EpochSums:
             self._counts[name] = torch.tensor(counts, device=device)
 
     def add(self, name: str, loss: Tensor, logits: Tensor, masks: Tensor) -> None:
-        """Take in one batch: logits `n classes h w`, masks `n h w`."""
+        """Take in one batch, or a part of one: logits `n classes h w`, masks `n h w`."""
         self._losses.setdefault(name, []).append(loss)
         counts = torch.stack(_tp_fp_fn(logits, masks))
         self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
@@ -41,10 +41,16 @@ class EpochSums:
         """Of the last batch, mean over the modalities."""
         return float(np.mean([losses[-1].item() for losses in self._losses.values()]))
 
-    def first_not_finite(self) -> int | None:
-        """Number, from 0, of the first batch whose loss is NaN or infinite; None if there is none."""
-        bad = [~torch.stack(losses).isfinite() for losses in self._losses.values()]
-        return min((int(one.nonzero()[0]) for one in bad if one.any()), default=None)
+    def losses(self) -> list[tuple[str, Tensor]]:
+        """Modality and loss of every batch."""
+        return [(name, loss) for name, losses in self._losses.items() for loss in losses]
+
+    def join(self, others: "EpochSums") -> None:
+        """Take in all that others hold."""
+        for name, losses in others._losses.items():
+            self._losses.setdefault(name, []).extend(losses)
+            counts = others._counts[name]
+            self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
 
     def dice(self, name: str) -> float:
         """Pooled over all pixels so far; NaN when neither truth nor prediction holds any tumour."""

@@ -1,0 +1,61 @@
+"""What work will take, in words, and refusals where this machine does not have it."""
+
+import shutil
+from pathlib import Path
+
+from oncoseg.errors import RunError
+
+GIB, GB = 2**30, 1e9
+
+LITTLE_GB = 0.1
+"""Below, megabytes are told."""
+
+
+def in_words(memory_bytes: float, disk_bytes: float, seconds: float, kind: str = "memory") -> str:
+    """One line for the user, such as `about 1.9 GiB of memory, 0.4 GB of disk, 52 minutes`.
+
+    Args:
+        memory_bytes: at the peak.
+        disk_bytes: at the most.
+        seconds: from now on.
+        kind: of memory.
+    """
+    return (
+        f"about {memory_bytes / GIB:.1f} GiB of {kind}, {_on_disk(disk_bytes)} of disk, {_duration(seconds)}"
+    )
+
+
+def check_disk(needed_bytes: float, folder: Path, what: str) -> None:
+    """Check that a folder's disk has room.
+
+    Raises:
+        RunError: it has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise RunError(
+            f"{what} will take about {_on_disk(needed_bytes)}, but only {_on_disk(free)} are free where "
+            f"{folder} lies. Free some space, or choose another folder with --out."
+        )
+
+
+def resident_bytes() -> int | None:
+    """The memory that this process holds now; None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _on_disk(size: float) -> str:
+    return f"{size / 1e6:.0f} MB" if size < LITTLE_GB * GB else f"{size / GB:.1f} GB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return "less than a minute"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return "1 minute" if minutes == 1 else f"{minutes} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,250 @@
+"""What a training will take, told before it begins: a few of its own steps are made and measured.
+
+The steps are of the real network on the real slices, at first in small batches; only where those say that the
+recipe's own batch fits is it tried as well. Nothing of them is kept, and training then begins as if they had
+not been.
+"""
+
+import gc
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from oncoseg import limits
+from oncoseg.errors import RunError
+from oncoseg.limits import GIB, resident_bytes
+from oncoseg.processes import free_memory_gib
+from oncoseg.recipe import Recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.sampler import Cases, read_ahead
+from oncoseg.stopping import StopRequest
+from oncoseg.store import PreparedCase
+from oncoseg.training import checkpoints
+from oncoseg.training.loop import Training
+from oncoseg.training.meter import Meter
+from oncoseg.training.sums import VALIDATION_BATCH
+
+CAUTION = 1.25
+"""The memory of a batch that is yet untried is taken to be so many times what smaller batches foretell."""
+
+STEPS = 3
+"""Of the recipe's own batch; the fastest but for the first is timed."""
+
+CHECKPOINTS = 3
+"""Lie in the run folder at a time, while a new one is written."""
+
+LOSS_COPIES = 4
+"""Arrays as large as a case's logits that its validation holds at a time."""
+
+SMALL_FILES_BYTES = 1_000_000
+"""Recipe, split, logs."""
+
+
+class Needs(NamedTuple):
+    """What a training takes.
+
+    Attributes:
+        memory_bytes: at its peak: of this process, or of the GPU where there is one.
+        on_gpu: which of the two.
+        disk_bytes: of the run folder at its largest.
+        step_seconds: of one batch.
+        slice_seconds: of one slice in validation.
+    """
+
+    memory_bytes: float
+    on_gpu: bool
+    disk_bytes: float
+    step_seconds: float
+    slice_seconds: float
+
+    def in_words(self, batches: int, validated_slices: int) -> str:
+        """One line for the user.
+
+        Args:
+            batches: still to be computed.
+            validated_slices: still to be computed in validation.
+        """
+        seconds = batches * self.step_seconds + validated_slices * self.slice_seconds
+        kind = "GPU memory" if self.on_gpu else "memory"
+        return limits.in_words(self.memory_bytes, self.disk_bytes, seconds, kind)
+
+
+class _Tried(NamedTuple):
+    """Measured at one size of batch."""
+
+    memory_bytes: float
+    step_seconds: float
+    slice_seconds: float
+    checkpoint_bytes: int
+    model_bytes: int
+    on_gpu: bool
+
+
+def foresee(recipe: Recipe, cases: Cases, validation: Cases) -> Needs | None:
+    """Measure what training a recipe takes.
+
+    Args:
+        recipe: as it will be trained.
+        cases: modality → those that are trained on.
+        validation: modality → those that choose the weights.
+
+    Returns:
+        None where it cannot be told: the system does not tell a process's memory, or the steps failed, of
+        which training itself will say more.
+
+    Raises:
+        RunError: the recipe's batch does not fit into the memory; says which would.
+    """
+    if resident_bytes() is None:
+        return None
+    each = len(recipe.modalities)
+    size = max(1, recipe.training.batch_size // each) * each
+    small = [max(2, each), 2 * max(2, each)]
+    found: dict[int, _Tried] = {}
+    try:
+        for batch in small:
+            if batch < size:
+                found[batch] = _try(recipe, cases, validation, batch, steps=2)
+        _check_fits(found, size, each, recipe.training.accumulate)
+        last = found[size] = _try(recipe, cases, validation, size, STEPS)
+    except _FailedError:
+        return None
+    spare = 0 if last.on_gpu else _case_bytes(recipe, validation)
+    disk = CHECKPOINTS * last.checkpoint_bytes + 2 * last.model_bytes + SMALL_FILES_BYTES
+    return Needs(last.memory_bytes + spare, last.on_gpu, disk, last.step_seconds, last.slice_seconds)
+
+
+def check_disk(needs: Needs, run: RunFolder) -> None:
+    """Check that the run folder's disk has room for it.
+
+    Raises:
+        RunError: it has not.
+    """
+    there = sum(file.stat().st_size for file in run.path.iterdir() if file.is_file())
+    limits.check_disk(needs.disk_bytes - there, run.path, "The run folder")
+
+
+class _FailedError(Exception):
+    """The steps failed."""
+
+
+class _FirstSlices:
+    """The beginning of a case, for validation."""
+
+    def __init__(self, case: PreparedCase) -> None:
+        self._case, self.patient = case, case.patient
+
+    def __len__(self) -> int:
+        return min(len(self._case), VALIDATION_BATCH)
+
+    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return self._case.read(start, min(stop, len(self)))
+
+
+def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int) -> _Tried:
+    """Make some steps of a batch size, validate a few slices, and make up a checkpoint."""
+    smaller = recipe.with_changes({"training.batch_size": batch, "training.accumulate": 1})
+    longest = {name: [max(of_one, key=len)] for name, of_one in validation.items()}
+    parts = {name: [_FirstSlices(of_one[0])] for name, of_one in longest.items()}
+    with tempfile.TemporaryDirectory(prefix="oncoseg-") as folder:
+        try:
+            run = RunFolder(Path(folder))
+            training = Training(run, smaller, cases, cast(Cases, parts), None, Meter())
+            on_gpu = training.device.type == "cuda"
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+            seconds = _steps(training, steps)
+            began = time.monotonic()
+            training._validate(training.stages[training.stage])
+            validated = time.monotonic() - began
+            checkpoint = len(checkpoints.encoded(training._state()))
+            model = sum(value.nbytes for value in training.network.state_dict().values())
+            memory = torch.cuda.max_memory_reserved() if on_gpu else (resident_bytes() or 0)
+            training.log.close()
+        except RunError as error:
+            raise _FailedError from error
+    slices = sum(len(one) for of_one in parts.values() for one in of_one)
+    del training
+    gc.collect()
+    if on_gpu:
+        torch.cuda.empty_cache()
+    return _Tried(memory, min(seconds[1:]), validated / slices, checkpoint, model, on_gpu)
+
+
+def _steps(training: Training, count: int) -> list[float]:
+    """Make steps of the last stage, which has all modalities; seconds of each."""
+    training.started, training.steps_done = time.monotonic(), 0
+    training.stop = StopRequest()
+    training.stage = len(training.stages) - 1
+    stage = training.stages[training.stage]
+    training._set_up_optimiser(stage)
+    training.network.train()
+    few = (training._batches(stage, 0)[:count] * count)[:count]
+    seconds = []
+    for refs, batch in zip(few, read_ahead(training.cases, few), strict=True):
+        began = time.monotonic()
+        training._train_step([batch], [refs])
+        training.partial.latest_loss()  # waits for the GPU
+        seconds.append(time.monotonic() - began)
+    return seconds
+
+
+def left(training: Training) -> tuple[int, int]:
+    """Batches, and slices of validation, that a training has yet to compute."""
+    stages, now = training.stages, training.stage
+    if now == len(stages):
+        return 0, 0
+    slices = {name: sum(map(len, cases)) for name, cases in training.validation.items()}
+    of_epoch = [sum(slices[name] for name in stage.modalities) for stage in stages]
+    to_come = sum(stage.epochs * count for stage, count in zip(stages[now:], of_epoch[now:], strict=True))
+    batches = training._steps_left() * training.recipe.training.accumulate
+    return batches, to_come - training.epoch * of_epoch[now]
+
+
+def _check_fits(found: Mapping[int, _Tried], size: int, each: int, accumulate: int) -> None:
+    """Foretell a larger batch's memory from two smaller ones'.
+
+    Raises:
+        RunError: there is not so much.
+    """
+    if len(found) < 2:
+        return
+    (first, one), (second, two) = found.items()
+    slope = (two.memory_bytes - one.memory_bytes) / (second - first)
+    foretold = two.memory_bytes + CAUTION * slope * (size - second)
+    room = _room(two)
+    if foretold <= room:
+        return
+    fits = second + int((room - two.memory_bytes) / (CAUTION * slope)) // each * each
+    advice = (
+        f"--training.batch-size {fits} --training.accumulate {accumulate * math.ceil(size / fits)} takes as "
+        "many slices for a step"
+        if fits >= each
+        else "take a smaller network, preparation.slice_size or augmentation.crop"
+    )
+    raise RunError(
+        f"Training in batches of {size} slices will take about {foretold / GIB:.1f} GiB of "
+        f"{'GPU memory' if two.on_gpu else 'memory'}, but there are {room / GIB:.1f} GiB: {advice}."
+    )
+
+
+def _room(tried: _Tried) -> float:
+    """The most that training may take."""
+    if tried.on_gpu:
+        free, _ = torch.cuda.mem_get_info()
+        return float(free)
+    return free_memory_gib() * GIB + (resident_bytes() or 0)
+
+
+def _case_bytes(recipe: Recipe, validation: Mapping[str, Sequence[PreparedCase]]) -> float:
+    """What the validation of the longest case holds besides the slices that were tried."""
+    longest = max(len(case) for cases in validation.values() for case in cases)
+    pixels = math.prod(recipe.preparation.slice_size)
+    beyond = max(0, longest - VALIDATION_BATCH)
+    return float(beyond * pixels * len(recipe.classes) * torch.float32.itemsize * LOSS_COPIES)

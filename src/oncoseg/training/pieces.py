@@ -1,0 +1,59 @@
+"""A batch in parts, for a GPU whose memory does not hold it whole."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Piece(NamedTuple):
+    """A part of a batch.
+
+    Attributes:
+        rows: of the batch that are its; None for all.
+        parts: modality → which of those rows are whose.
+        shares: modality → share of the modality's rows in the batch, so that the gradients of all parts
+            add up to that of their mean.
+    """
+
+    rows: list[int] | None
+    parts: Mapping[str, slice]
+    shares: Mapping[str, float]
+
+
+NOT_ONE_SLICE = (
+    "The GPU's memory does not hold the training of one slice of each modality; expected room for that. Give "
+    "it a smaller preparation.slice_size, augmentation.crop or network, or set training.device to cpu."
+)
+"""Said where no parts are small enough."""
+
+IN_PARTS = (
+    "The GPU's memory did not hold a batch of {size} slices at step {step} of {stage} epoch {epoch}: from "
+    "there on each is computed in {pieces} parts and their gradients are averaged. The steps stay the same, "
+    "but a part has a loss and batch statistics of its own."
+)
+"""Said where they are."""
+
+
+def pieces_of(parts: Mapping[str, slice], count: int) -> list[Piece]:
+    """Divide a batch; a modality with fewer rows than there are parts is in some of them only.
+
+    Args:
+        parts: modality → its rows in the batch.
+        count: how many parts; 1 is the batch itself.
+    """
+    if count == 1:
+        return [Piece(None, parts, dict.fromkeys(parts, 1.0))]
+    pieces = []
+    for number in range(count):
+        rows: list[int] = []
+        places: dict[str, slice] = {}
+        shares: dict[str, float] = {}
+        for name, part in parts.items():
+            length = part.stop - part.start
+            first, last = (part.start + length * end // count for end in (number, number + 1))
+            if last > first:
+                places[name] = slice(len(rows), len(rows) + last - first)
+                shares[name] = (last - first) / length
+                rows += range(first, last)
+        if rows:
+            pieces.append(Piece(rows, places, shares))
+    return pieces

@@ -1,0 +1,129 @@
+"""What a run remembers of how it came about: `record.json`, with an entry for every call that trained.
+
+An entry is begun with the call and renewed with every checkpoint, so that a kill leaves what came before it.
+"""
+
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import oncoseg
+from oncoseg import hardware
+from oncoseg.errors import RunError
+from oncoseg.recipe import Recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.training.meter import Meter
+
+NOT_STATED = "not stated"
+"""Licence and origin of data of which the user said nothing."""
+
+PACKAGES = (
+    *("blosc2", "lightning-fabric", "monai", "nibabel", "numpy", "pillow", "pydantic", "pydicom"),
+    *("safetensors", "scipy", "torch"),
+)
+"""Packages besides oncoseg that a result can depend on; those that are not installed are left out."""
+
+GIT_SECONDS = 10.0
+"""How long git may take to answer."""
+
+SUMS = ("minutes", "processor_seconds", "energy_joules")
+"""Figures of the calls that are also given in all."""
+
+
+class Record:
+    """The record of one run, while a call trains."""
+
+    def __init__(self, run: RunFolder, recipe: Recipe, meter: Meter) -> None:
+        self._run, self._recipe, self._meter = run, recipe, meter
+        try:
+            self._earlier: list[dict[str, Any]] = list(run.record().get("calls", []))
+        except RunError:  # a run of before there were records
+            self._earlier = []
+        self._call: dict[str, Any] = {"remarks": []}
+
+    def begin(self, place: Mapping[str, Any], precision: str) -> None:
+        """Add an entry for this call, which starts at a place of the training."""
+        self._call = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "from": dict(place),
+            "to": dict(place),
+            "ended": None,
+            "remarks": [],
+            "packages": package_versions(),
+            "revision": revision(),
+            "hardware": hardware.describe(),
+            "precision": precision,
+        }
+        self.keep(place)
+
+    def remark(self, text: str) -> None:
+        """Note something that was changed on the way."""
+        self._call["remarks"].append(text)
+
+    def keep(self, place: Mapping[str, Any], ended: str | None = None) -> None:
+        """Write how far the call has come, and how it ended if it has."""
+        self._call |= {"to": dict(place), "ended": ended} | self._meter.read()
+        self._run.write_record(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        calls = [*self._earlier, self._call]
+        seed = self._recipe.training.seed
+        return {
+            "recipe": self._recipe.name,
+            "extensions": list(self._recipe.training.extensions),
+            "seeds": {"split": self._run.split_seed(), "training": seed},
+            "data": {name: _of_data(data) for name, data in self._run.data().items()},
+            "in_all": {name: _sum_if_all(calls, name) for name in SUMS},
+            "calls": calls,
+        }
+
+
+def package_versions() -> dict[str, str]:
+    """Package → version, of oncoseg and all that a result can depend on."""
+    found = {"oncoseg": oncoseg.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def revision(folder: Path | None = None) -> dict[str, Any] | None:
+    """The git commit of oncoseg's code and whether it was changed since; None where it is no checkout.
+
+    Args:
+        folder: of the code; None for this package's own.
+    """
+    where = folder or Path(oncoseg.__file__).parent
+    if _git(where, "ls-files", "--error-unmatch", "__init__.py") is None:  # also another repository's venv
+        return None
+    commit, changes = _git(where, "rev-parse", "HEAD"), _git(where, "status", "--porcelain", "--", ".")
+    return None if commit is None else {"commit": commit, "changed": bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _of_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: data.get(name) for name in ("layout", "synthetic", "patients", "cases", "fingerprint")}
+    return kept | {name: data.get(name, NOT_STATED) for name in ("licence", "origin")}
+
+
+def _sum_if_all(calls: list[dict[str, Any]], name: str) -> float | None:
+    values = [call.get(name) for call in calls]
+    return None if None in values else round(sum(value for value in values if value is not None), 3)

@@ -1,0 +1,35 @@
+"""What is told in advance is what a training takes: each in a process of its own, from tiny to system S1."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from measured import RECIPES, data_in
+
+WITHIN = 0.25
+"""By what share the foretold memory may be off."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_memory_is_foretold_within_a_quarter(name: str, tmp_path: Path) -> None:
+    data_in(tmp_path)
+    foretold, measured = (call(how, name, tmp_path) for how in ("foretold", "measured"))
+    assert foretold["memory"] == pytest.approx(measured["memory"], rel=WITHIN)
+
+
+def call(how: str, name: str, folder: Path) -> dict[str, Any]:
+    script = Path(__file__).with_name("measured.py")
+    done = subprocess.run(
+        [sys.executable, str(script), how, name, str(folder)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return dict(json.loads(done.stdout))
