@@ -1,8 +1,12 @@
-"""Training a recipe into a run folder, and going on with it; the loop is in `oncoseg.training.loop`."""
+"""Training a recipe into a run folder, and going on with it; the loop is in `oncoseg.training.loop`.
+
+Where `torchrun` or SLURM started several processes, all call the same function; the first one prepares and
+writes for all of them.
+"""
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +21,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.training import checkpoints, schedules
 from oncoseg.training import data as training_data
 from oncoseg.training.loop import Outcome, Status, Training, losses_of, optimiser_of
+from oncoseg.training.ranks import Ranks
 
 
 def train(
@@ -42,7 +47,7 @@ def train(
         split_file: a `split.json` to use instead of drawing a split.
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
-        monitor: called after every step and every validation.
+        monitor: called after every step and every validation, in the first process.
         accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
         remark: called for each modality with what is doubtful about its images.
 
@@ -55,27 +60,35 @@ def train(
     check_recipe(recipe)
     training_data.check_modalities(recipe, data)
     given = training_data.read_split(split_file) if split_file else None
-    run = RunFolder(new_folder(out, "The run folder"))
-    try:
-        loaded = training_data.load(
-            recipe,
-            data,
-            store or training_data.default_store(),
-            split=given,
-            workers=workers,
-            progress=prepare_progress,
-            accept_implausible=accept_implausible,
-            remark=remark,
-        )
-        training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
-    except BaseException:
-        with contextlib.suppress(OSError):  # something else, such as the store, was put there
-            out.rmdir()
-        raise
-    run.write_recipe(recipe)
-    run.write_split(recipe.training.seed, loaded.split)
-    run.write_data(loaded.data)
-    return training.go()
+    ranks, run = Ranks(recipe.training.device, recipe.training.precision), RunFolder(out)
+
+    def load() -> training_data.TrainingData:
+        new_folder(out, "The run folder")
+        with _removed_if_empty(out):
+            return training_data.load(
+                recipe,
+                data,
+                store or training_data.default_store(),
+                split=given,
+                workers=workers,
+                progress=prepare_progress,
+                accept_implausible=accept_implausible,
+                remark=remark,
+            )
+
+    def describe() -> None:
+        run.write_recipe(recipe)
+        run.write_split(recipe.training.seed, loaded.split)
+        run.write_data(loaded.data)
+
+    with ranks.together():
+        loaded = ranks.from_first(load)
+        with _removed_if_empty(out):
+            training = Training(
+                run, recipe, loaded.train, loaded.validation, _watched(monitor, ranks), entered, ranks
+            )
+        ranks.from_first(describe)
+        return training.go()
 
 
 def resume(
@@ -110,43 +123,69 @@ def resume(
     """
     entered = time.monotonic()
     run = RunFolder(out)
-    recipe, records = run.recipe(), run.data()
+    planned, records = run.recipe(), run.data()
     if extend is not None:
-        recipe = _extended(run, recipe, extend)
+        planned = _extended(run, planned, extend)
+    recipe = planned
     if max_minutes != "recipe":
         recipe = recipe.with_changes({"training.max_minutes": max_minutes})
     check_recipe(recipe)
-    loaded = training_data.load(
-        recipe,
-        {name: Path(record["path"]) for name, record in records.items()},
-        store or training_data.default_store(),
-        split=run.split(),
-        workers=workers,
-        progress=prepare_progress,
-        accept_implausible=any(record.get("accept_implausible") for record in records.values()),
-    )
-    for name, record in records.items():
-        if loaded.data[name]["fingerprint"] != record["fingerprint"]:
-            raise RunError(
-                f"The {name} data at {record['path']} have changed since {out} was started; a resumed run "
-                "must see the same data. Restore them, or start a new run."
-            )
-    training = Training(run, recipe, loaded.train, loaded.validation, monitor, entered)
-    if checkpoints.exists(run.checkpoint):
-        training.restore(warn)
-    return training.go()
+    ranks = Ranks(recipe.training.device, recipe.training.precision)
+
+    def load() -> training_data.TrainingData:
+        loaded = training_data.load(
+            recipe,
+            {name: Path(record["path"]) for name, record in records.items()},
+            store or training_data.default_store(),
+            split=run.split(),
+            workers=workers,
+            progress=prepare_progress,
+            accept_implausible=any(record.get("accept_implausible") for record in records.values()),
+        )
+        for name, record in records.items():
+            if loaded.data[name]["fingerprint"] != record["fingerprint"]:
+                raise RunError(
+                    f"The {name} data at {record['path']} have changed since {out} was started; a resumed "
+                    "run must see the same data. Restore them, or start a new run."
+                )
+        return loaded
+
+    with ranks.together():
+        if extend is not None:  # all processes have met, and so have read the recipe that was there
+            ranks.from_first(lambda: run.write_recipe(planned))
+        loaded = ranks.from_first(load)
+        training = Training(
+            run, recipe, loaded.train, loaded.validation, _watched(monitor, ranks), entered, ranks
+        )
+        if ranks.from_first(lambda: checkpoints.exists(run.checkpoint)):
+            training.restore(warn)
+        return training.go()
 
 
 def _extended(run: RunFolder, recipe: Recipe, epochs: int) -> Recipe:
-    """Write more epochs into the recipe of a finished run."""
+    """The recipe of a finished run, with more epochs."""
     if not run.is_finished():
         raise RunError(
             f"{run.path} is not finished; expected a finished run to extend. Go on with it first: "
             f"oncoseg train --resume --out {run.path}"
         )
-    recipe = recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
-    run.write_recipe(recipe)
-    return recipe
+    return recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
+
+
+def _watched(monitor: Callable[[Status], None] | None, ranks: Ranks) -> Callable[[Status], None] | None:
+    """The monitor of this process; in the others than the first it sees nothing, but checks as much."""
+    return monitor if monitor is None or ranks.first else lambda status: None
+
+
+@contextlib.contextmanager
+def _removed_if_empty(out: Path) -> Iterator[None]:
+    """Delete a new run folder again where nothing comes of it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something else, such as the store, was put there
+            out.rmdir()
+        raise
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -1,14 +1,16 @@
 """The loop over stages, epochs and batches.
 
 Every random choice is drawn from (seed, stage, epoch, batch), so that going on from a checkpoint
-sees the same slices, augmented in the same way, as a run that was never stopped.
+sees the same slices, augmented in the same way, as a run that was never stopped. Nor do they depend on how
+many processes share them: each takes some rows of every batch, and the loss is that of the whole batch.
 """
 
 import contextlib
 import itertools
 import math
+import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -16,25 +18,36 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import safetensors.torch
 import torch
-from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 
 from oncoseg import hardware, losses, models
 from oncoseg.augment import Strengths, augment
-from oncoseg.errors import RunError
+from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import write_bytes
 from oncoseg.logits import Supervised
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.sampler import Batch, Cases, SliceId, epoch_batches, joined, read_ahead
+from oncoseg.sampler import (
+    Batch,
+    Cases,
+    SliceId,
+    SliceIds,
+    epoch_batches,
+    joined,
+    parts_of,
+    read_ahead,
+    share_of,
+)
 from oncoseg.stopping import stop_requests
 from oncoseg.store import PreparedCase
 from oncoseg.training import checkpoints, optimisers, schedules
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.log import EpochRow, TrainingLog
+from oncoseg.training.ranks import Ranks
 from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
+from oncoseg.training.whole_batch import WholeBatch
 
 CHECKPOINT_MINUTES = 5.0
 """A kill -9 costs at most this much training."""
@@ -101,21 +114,21 @@ class Training:
         validation: Cases,
         monitor: Callable[[Status], None] | None,
         entered: float,
+        ranks: Ranks | None = None,
     ) -> None:
         hardware.tune_allocator()
         settings = recipe.training
         self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
         self.monitor, self.entered = monitor, entered
-        self.device = hardware.choose_device(settings.device)
-        self.precision = hardware.choose_precision(settings.precision, self.device)
-        accelerator = "cuda" if self.device.type == "cuda" else "cpu"
-        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=cast(Any, self.precision))
+        self.ranks = Ranks(settings.device, settings.precision) if ranks is None else ranks
+        self.device, self.precision, self.fabric = self.ranks.device, self.ranks.precision, self.ranks.fabric
+        self.whole = WholeBatch(self.ranks)
         torch.manual_seed(settings.seed)
         network = models.build(
             recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
         )
         self.layout = hardware.training_layout(self.precision, self.device)
-        self.network = self.fabric.setup_module(hardware.in_layout(network, self.layout))
+        self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
         self.stages = stages_of(recipe)
@@ -128,7 +141,7 @@ class Training:
         self.minutes_before = 0.0
         self.optimiser_state: dict[str, Any] | None = None
         self.partial = EpochSums()
-        self.log = TrainingLog(run)
+        self.log = TrainingLog(run, writes=self.ranks.first)
 
     # the loop -------------------------------------------------------------------------------
 
@@ -163,31 +176,24 @@ class Training:
         each, batches = self.recipe.training.accumulate, self._batches(stage, self.epoch)
         steps = math.ceil(len(batches) / each)
         self.network.train()
-        ahead = read_ahead(self.cases, batches[self.step * each :])
+        ahead = self._read_ahead(batches[self.step * each :])
         while group := list(itertools.islice(ahead, each)):
             self._train_step(group)
             self.step += 1
             self.steps_done += 1
             self._tell_monitor(stage, steps)
-            self._stop_if_asked()
-            if time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60:
+            late = time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60
+            if self._stop_if_asked(late):
                 self._save_checkpoint()
 
-    def _train_step(self, group: Sequence[Batch]) -> None:
+    def _train_step(self, group: Sequence[tuple[SliceIds, Batch]]) -> None:
         """One step of the optimiser, by the mean gradient of one or more batches."""
-        for number, batch in enumerate(group):
-            seed = self._seed_of_batch(number)
-            images, masks, parts = self._augmented(batch, seed)
-            torch.manual_seed(seed + 1)
-            output = self.network(images)
-            heads = output.weighted() if isinstance(output, Supervised) else [(1.0, output)]
-            logits, loss = heads[0][1], torch.zeros((), device=self.device)
-            for name, part in parts.items():
-                terms = [weight * self.losses[name](head[part], masks[part]) for weight, head in heads]
-                term = torch.stack(terms).sum()
-                loss = loss + self.recipe.modalities[name].loss.weight * term
-                self.partial.add(name, term.detach(), logits[part].detach(), masks[part])
-            self.fabric.backward(loss / len(group))
+        for number, (refs, batch) in enumerate(group):
+            # the others' gradients are waited for once, with those of the last batch
+            with self.fabric.no_backward_sync(self.network, enabled=number < len(group) - 1):
+                loss = self._loss(parts_of(refs), batch, self._seed_of_batch(number))
+                # several processes' gradients are averaged, but the loss is the sum of their rows'
+                self.fabric.backward(loss * self.ranks.count / len(group))
         if (norm := self.recipe.training.clip_norm) is not None:
             # its own check would wait for the GPU at every step; `_check_finite` does it now and then
             self.fabric.clip_gradients(self.network, self.optimiser, max_norm=norm, error_if_nonfinite=False)
@@ -196,6 +202,23 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.after_step(self.network)
+
+    def _loss(self, parts: Mapping[str, slice], batch: Batch, seed: int) -> Tensor:
+        """Of the whole batch, whose modalities lie at `parts`; this process computes its own rows of it."""
+        total = self.whole.total = max(part.stop for part in parts.values())
+        images, own_masks = self._augmented(batch, seed, total)
+        torch.manual_seed(seed + 1)
+        output = self.network(images)
+        heads = output.weighted() if isinstance(output, Supervised) else [(1.0, output)]
+        heads = [(weight, self.ranks.whole(head, total)) for weight, head in heads]
+        masks = self.ranks.whole(own_masks, total)
+        logits, loss = heads[0][1], torch.zeros((), device=self.device)
+        for name, part in parts.items():
+            terms = [weight * self.losses[name](head[part], masks[part]) for weight, head in heads]
+            term = torch.stack(terms).sum()
+            loss = loss + self.recipe.modalities[name].loss.weight * term
+            self.partial.add(name, term.detach(), logits[part].detach(), masks[part])
+        return loss
 
     def _finish_epoch(self, stage: Stage) -> None:
         self._check_finite()
@@ -253,11 +276,22 @@ class Training:
             return cast(Tensor, self.network(images.to(self.device, memory_format=self.layout)))
 
         return {
-            name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked)
+            name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks)
             for name in stage.modalities
         }
 
     # batches --------------------------------------------------------------------------------
+
+    def _read_ahead(self, batches: Sequence[SliceIds]) -> Iterator[tuple[SliceIds, Batch]]:
+        """What each whole batch holds, and this process's rows of it."""
+        own = [share_of(batch, self.ranks.rows()) for batch in batches]
+        if not all(own):
+            raise RecipeError(
+                f"training.batch_size {self.recipe.training.batch_size} is shared by {self.ranks.count} "
+                "processes; expected at least one slice for each. Start fewer processes, or train a new run "
+                "with larger batches."
+            )
+        yield from zip(batches, read_ahead(self.cases, own), strict=True)
 
     def _batches(self, stage: Stage, epoch: int) -> list[dict[str, list[SliceId]]]:
         training = self.recipe.training
@@ -266,14 +300,19 @@ class Training:
         group = None if training.balance is None else GROUPS[training.balance]
         return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
 
-    def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor, dict[str, slice]]:
-        """One tensor of all modalities, augmented, and which rows are whose."""
-        images, masks, parts = joined(batch)
-        generator = torch.Generator().manual_seed(seed)
+    def _augmented(self, batch: Batch, seed: int, total: int) -> tuple[Tensor, Tensor]:
+        """One tensor of all modalities, augmented: this process's rows of `total`."""
+        images, masks = joined(batch)
         images, masks = augment(
-            images.to(self.device), masks.to(self.device), len(self.recipe.classes), self.strengths, generator
+            images.to(self.device),
+            masks.to(self.device),
+            len(self.recipe.classes),
+            self.strengths,
+            torch.Generator().manual_seed(seed),
+            rows=self.ranks.rows(),
+            total=total,
         )
-        return images.contiguous(memory_format=self.layout), masks, parts
+        return images.contiguous(memory_format=self.layout), masks
 
     def _seed_of_batch(self, number: int) -> int:
         """Of the `number`-th batch of the present step."""
@@ -309,7 +348,7 @@ class Training:
             "log": [asdict(row) for row in self.log.rows],
             "minutes": self._minutes(),
         }
-        checkpoints.save(self.run.checkpoint, state)
+        self.ranks.from_first(lambda: checkpoints.save(self.run.checkpoint, state))
         self.saved = time.monotonic()
 
     def restore(self, warn: Callable[[str], None]) -> None:
@@ -318,7 +357,10 @@ class Training:
         Raises:
             RunError: all checkpoints are damaged, or it does not fit the recipe.
         """
-        state = checkpoints.load(self.run.checkpoint, self.device, warn)
+        say = warn if self.ranks.first else lambda _: None
+        state = self.ranks.first_then_others(
+            lambda: checkpoints.load(self.run.checkpoint, self.device, say)  # the first one tidies up
+        )
         if state is None:
             return
         try:
@@ -339,7 +381,7 @@ class Training:
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
         self.log.close()
-        self.log = TrainingLog(self.run, rows)
+        self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
 
     def _save_model(self) -> None:
         with self._kept_weights():
@@ -348,32 +390,35 @@ class Training:
                 for name, value in self.network.state_dict().items()
             }
         # save_file would make a file that only its owner may read
-        write_bytes(self.run.model, safetensors.torch.save(weights))
+        self.ranks.from_first(lambda: write_bytes(self.run.model, safetensors.torch.save(weights)))
 
     def _save_metrics(self, finished: bool) -> None:
-        self.run.write_metrics(
-            {
-                "best": self.best,
-                "finished": finished,
-                "minutes": round(self._minutes(), 2),
-                "precision": self.precision,
-                "hardware": hardware.describe(),
-            }
-        )
+        metrics = {
+            "best": self.best,
+            "finished": finished,
+            "minutes": round(self._minutes(), 2),
+            "precision": self.precision,
+            "processes": self.ranks.count,
+            "hardware": hardware.describe(),
+        }
+        self.ranks.from_first(lambda: self.run.write_metrics(metrics))
 
     # time -----------------------------------------------------------------------------------
 
     def _minutes(self) -> float:
         return self.minutes_before + (time.monotonic() - self.started) / 60
 
-    def _stop_if_asked(self) -> None:
-        if self.stop.reason:
-            raise _Stopped(self.stop.reason)
+    def _stop_if_asked(self, late: bool = False) -> int:
+        """Stop after the same step in all processes; whether a checkpoint is `late` in any of them."""
         budget = self.recipe.training.max_minutes
         # every call gets at least one step or one validation done, so that calls with a short budget end
-        spent = budget is not None and time.monotonic() - self.entered > budget * 60
-        if spent and self.steps_done > 0:
+        over = budget is not None and time.monotonic() - self.entered > budget * 60 and self.steps_done > 0
+        received, spent, any_late = self.ranks.most(self.stop.signal, over, late)
+        if received:
+            raise _Stopped(f"{signal.Signals(received).name} was received")
+        if spent:
             raise _Stopped(f"the time budget of {budget:g} minutes is spent")
+        return any_late
 
     def _steps_left(self) -> int:
         lengths = [self._steps_of_epoch(stage) * stage.epochs for stage in self.stages[self.stage :]]
