@@ -1,7 +1,8 @@
-"""Several processes of one training, as torchrun starts them, but forked from one that has imported everything."""
+"""Several processes of one training, as torchrun starts them, forked from one that imported everything."""
 
 import multiprocessing
 import os
+import pickle
 import socket
 import sys
 import traceback
@@ -9,35 +10,46 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 120
 """Only for a test that hangs."""
 
 
 def together(count: int, function: Callable[..., Any], *given: Any) -> list[Any]:
-    """What `function` returns in each of so many processes of one training; an error is a result, too."""
+    """What `function` returns in each of so many processes of one training.
+
+    An error is a result, too: its class and message. None is of a process that ended without any.
+    """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # for what is imported beforehand
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["oncoseg.train", "oncoseg.cli.runs", "tiny", "runs"])
+    pipes, port = [context.Pipe() for _ in range(count)], _free_port()
+    processes = [
+        context.Process(target=_work, args=(number, count, port, pipes[number][1], function, given))
+        for number in range(count)
+    ]
     try:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["oncoseg.train", "oncoseg.cli.runs", "tiny", "runs"])
-        results, port = context.Queue(), _free_port()
-        processes = [
-            context.Process(target=_work, args=(number, count, port, results, function, given))
-            for number in range(count)
-        ]
-        for process in processes:
+        for process, (_, end) in zip(processes, pipes, strict=True):
             process.start()
+            end.close()
+        return [_received(pipe) for pipe, _ in pipes]
     finally:
         os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
-    found = dict(results.get(timeout=PATIENCE_SECONDS) for _ in processes)
-    for process in processes:
-        process.join(PATIENCE_SECONDS)
-    assert [process.exitcode for process in processes] == [0] * count
-    return [found[number] for number in range(count)]
+        for process in processes:
+            process.join(1)
+            process.kill()
+
+
+def _received(pipe: Any) -> Any:
+    assert pipe.poll(PATIENCE_SECONDS), "a process hangs"
+    try:
+        return pickle.loads(pipe.recv_bytes())
+    except EOFError:
+        return None
 
 
 def _work(
-    number: int, count: int, port: int, results: Any, function: Callable[..., Any], given: tuple[Any, ...]
+    number: int, count: int, port: int, pipe: Any, function: Callable[..., Any], given: tuple[Any, ...]
 ) -> None:
     import torch
 
@@ -55,13 +67,11 @@ def _work(
     }
     try:
         result = function(*given)
+        torch.distributed.barrier()  # the first process is the others' meeting point until the end
     except Exception as error:
         result = f"{type(error).__name__}: {error}"
         traceback.print_exc()
-    results.put((number, result))
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the first process is the others' meeting point until the end
-        torch.distributed.destroy_process_group()
+    pipe.send_bytes(pickle.dumps(result))  # `send` would share tensors, which end with the process
 
 
 def _free_port() -> int:

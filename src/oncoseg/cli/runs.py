@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,12 +76,13 @@ def train(
         )
     from oncoseg.datasets import open_dataset
     from oncoseg.train import train as start
+    from oncoseg.training.ranks import is_first
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
-    for name, folder in folders.items():
+    for name, folder in folders.items() if is_first() else ():
         with contextlib.suppress(DataError):  # a folder that cannot be used at all is training's error
             terminal.note_problems(name, open_dataset(folder).problems)
-    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+    with _progress() as (preparing, monitor):
         outcome = start(
             chosen,
             folders,
@@ -223,7 +224,7 @@ def _resume(
                 f"{out} was trained on {record['path']} for {modality}, not on {folder}. Leave --data "
                 "out to go on with the same data, or start a new run."
             )
-    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+    with _progress() as (preparing, monitor):
         outcome = resume(
             out,
             store=store,
@@ -235,6 +236,18 @@ def _resume(
             extend=extend,
         )
     return _report_outcome(outcome)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[Any], None]]]:
+    """What shows preparing and training: only the first of several processes shows anything."""
+    from oncoseg.training.ranks import is_first
+
+    if not is_first():
+        yield lambda done, total: None, lambda status: None
+        return
+    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+        yield preparing, monitor
 
 
 def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
@@ -254,7 +267,12 @@ def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
 def _report_outcome(outcome: "Outcome") -> int:
     """Say how training ended; the exit code is 128 + n after signal n, `UNFINISHED` after the budget."""
     from oncoseg.run_folder import RunFolder
+    from oncoseg.training.ranks import is_first
 
+    received = signal.Signals.__members__.get(outcome.reason.split()[0])
+    code = 128 + received if received is not None else UNFINISHED
+    if not is_first():
+        return 0 if outcome.finished else code
     if outcome.finished:
         terminal.say(f"Trained: {outcome.run} ({outcome.reason})")
         if best := kept(RunFolder(outcome.run).metrics).get("best"):
@@ -264,8 +282,7 @@ def _report_outcome(outcome: "Outcome") -> int:
         return 0
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
     terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
-    received = signal.Signals.__members__.get(outcome.reason.split()[0])
-    return 128 + received if received is not None else UNFINISHED
+    return code
 
 
 def _digits(value: float | None) -> str:

@@ -129,6 +129,8 @@ class Training:
         )
         self.layout = hardware.training_layout(self.precision, self.device)
         self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
+        if self.ranks.count > 1:
+            self._settle_sums()
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
         self.stages = stages_of(recipe)
@@ -319,6 +321,22 @@ class Training:
         training = self.recipe.training
         place = [training.seed, self.stage, self.epoch, self.step * training.accumulate + number]
         return int(np.random.SeedSequence(place).generate_state(1)[0])
+
+    def _settle_sums(self) -> None:
+        """Let a step go by before any counts.
+
+        DDP lays out its buckets of gradients anew after the first one, and in another place of a bucket three
+        or more numbers are added in another order. A resumed run would begin with the first layout again.
+        """
+        own = {name: value.clone() for name, value in self.network.state_dict().items()}
+        size = self.recipe.augmentation.crop or self.recipe.preparation.slice_size
+        self.whole.total = self.ranks.count
+        images = torch.zeros(1, self.recipe.in_channels, *size, device=self.device)
+        output = self.network.train()(images.contiguous(memory_format=self.layout))
+        heads = output.weighted() if isinstance(output, Supervised) else [(1.0, output)]
+        self.fabric.backward(torch.stack([head.mean() for _, head in heads]).sum())
+        self.network.zero_grad(set_to_none=True)
+        self.network.load_state_dict(own)
 
     # state ----------------------------------------------------------------------------------
 

@@ -1,0 +1,260 @@
+"""Several processes train as one does. Here they are two or three, on processors, connected by gloo."""
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from oncoseg.run_folder import RunFolder
+from oncoseg.sampler import SliceId, share_of
+from oncoseg.train import train
+from oncoseg.training.loop import Outcome
+from runs import assert_same, checkpoint_of, log_of
+from tiny import tiny_recipe
+from together import together
+
+CURVE_TOLERANCE = 2e-6
+"""Of losses and Dice after 14 steps of SGD in 32 bits: sums are added in another order."""
+
+WEIGHT_TOLERANCE = 2e-5
+"""Of the weights after them. Adam would divide rounding errors by rounding errors where a slope is 0."""
+
+CHANGES: dict[str, Any] = {
+    "training__optimiser__name": "sgd",
+    "training__learning_rate": 0.01,
+    "training__average_decay": 0.9,
+    "training__accumulate": 2,
+    "training__tumour_share": 0.5,
+    "network__arguments__deep_supervision": True,
+    "augmentation__crop": [12, 12],
+}
+"""With which weights and Dice move in a few steps; dropout and batch norm are the recipe's."""
+
+
+def begin(
+    out: Path, data: Mapping[str, Path], store: Path, changes: Mapping[str, Any], stop: tuple[int, int]
+) -> Outcome:
+    """Train; SIGTERM comes to one process only, after so many steps (0 for never)."""
+    from oncoseg.training import loop
+
+    step, number = stop
+    if step and int(os.environ["RANK"]) == number:
+        real = loop.Training._train_step
+
+        def train_step(self: loop.Training, group: Any) -> None:
+            real(self, group)
+            if self.steps_done + 1 == step:
+                signal.raise_signal(signal.SIGTERM)
+
+        loop.Training._train_step = train_step  # type: ignore[method-assign]
+    return train(tiny_recipe(**changes), data, out, store=store, workers=0)
+
+
+def go_on(out: Path, store: Path) -> Outcome:
+    from oncoseg.train import resume
+
+    return resume(out, store=store, workers=0)
+
+
+def assert_close(one: RunFolder, other: RunFolder) -> None:
+    figures = [name for name in log_of(one)[0] if name not in ("stage", "epoch", "modality")]
+    for ours, theirs in zip(log_of(one), log_of(other), strict=True):
+        assert [ours[name] for name in ("stage", "epoch", "modality")] == [
+            theirs[name] for name in ("stage", "epoch", "modality")
+        ]
+        for name in figures:
+            expected = pytest.approx(float(ours[name]), abs=CURVE_TOLERANCE, nan_ok=True)
+            assert float(theirs[name]) == expected, (name, ours["epoch"])
+    ours, theirs = checkpoint_of(one)["network"], checkpoint_of(other)["network"]
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, atol=WEIGHT_TOLERANCE, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def alone(data: Mapping[str, Path], store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = RunFolder(tmp_path_factory.mktemp("alone") / "run")
+    assert train(tiny_recipe(**CHANGES), data, run.path, store=store, workers=0).finished
+    before, after = log_of(run)[1], log_of(run)[-2]
+    assert float(after["train_loss"]) < float(before["train_loss"]) - 0.01, "nothing that could differ"
+    return run
+
+
+@pytest.fixture(scope="module")
+def pair(data: Mapping[str, Path], store: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = RunFolder(tmp_path_factory.mktemp("pair") / "run")
+    assert {one.finished for one in together(2, begin, run.path, data, store, CHANGES, (0, 0))} == {True}
+    return run
+
+
+@pytest.mark.slow
+def test_the_curves_of_two_processes_are_those_of_one(alone: RunFolder, pair: RunFolder) -> None:
+    assert_close(alone, pair)
+    assert [run.metrics()["processes"] for run in (alone, pair)] == [1, 2]
+    assert len(log_of(pair)) == 1 + 2 * 2
+    assert len(list(pair.tensorboard.iterdir())) == len(list(alone.tensorboard.iterdir()))
+    assert {path.name for path in pair.path.iterdir()} == {path.name for path in alone.path.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_stop_of_one_process_stops_all_and_two_go_on_exactly(
+    pair: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, number: int
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    stopped = Outcome(run.path, False, "SIGTERM was received")
+    assert together(2, begin, run.path, data, store, CHANGES, (3, number)) == [stopped, stopped]
+    assert checkpoint_of(run)["place"] == [1, 0, 2], "after the third step: one of pretraining, two of joint"
+    done = Outcome(run.path, True, "all epochs are done")
+    assert together(2, go_on, run.path, store) == [done, done]
+    assert_same(run, pair)
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on_within_tolerance(
+    alone: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    together(2, begin, run.path, data, store, CHANGES, (3, 1))
+    assert go_on(run.path, store).finished
+    assert_close(alone, run)
+
+
+@pytest.mark.slow
+def test_three_processes_with_unequal_shares_agree_and_go_on_exactly(
+    alone: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    whole, slices = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "slices")
+    together(3, begin, whole.path, data, store, CHANGES, (0, 0))  # batches of 4: 2, 1 and 1
+    assert_close(alone, whole)
+    together(3, begin, slices.path, data, store, CHANGES, (3, 2))
+    together(3, go_on, slices.path, store)
+    assert_same(slices, whole)
+
+
+@pytest.mark.slow
+def test_the_first_error_is_told_to_all(
+    pair: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    own, told = together(2, begin, pair.path, data, store, CHANGES, (0, 0))
+    assert own.startswith("RunError: The run folder")
+    assert "is not empty" in own
+    assert told == own.replace("RunError", "ElsewhereError")
+    found = together(
+        2,
+        begin,
+        tmp_path / "one",
+        data,
+        store,
+        {"training__batch_size": 1, "training__max_epochs": 1},
+        (0, 0),
+    )
+    assert all("batch_size 1 is shared by 2 processes" in one for one in found), found
+
+
+def leave(out: Path, data: Mapping[str, Path], store: Path) -> Any:
+    """The second process ends in the midst, as for want of memory."""
+    from oncoseg.training import loop
+
+    real = loop.Training._train_step
+
+    def train_step(self: loop.Training, group: Any) -> None:
+        if self.ranks.number == 1 and self.steps_done == 1:
+            os._exit(9)
+        real(self, group)
+
+    loop.Training._train_step = train_step  # type: ignore[method-assign]
+    return train(tiny_recipe(), data, out, store=store, workers=0)
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_said_in_a_sentence(data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:
+    left, gone = together(2, leave, tmp_path / "run", data, store)
+    assert gone is None
+    assert left.startswith("RunError: Process 0 of 2 lost another one of this training")
+
+
+def test_shares_are_a_partition_with_like_parts_of_each_modality() -> None:
+    batch = {name: [SliceId(case, case) for case in range(4)] for name in ("mri", "ct")}
+    shares = [share_of(batch, slice(number, None, 2)) for number in range(2)]
+    assert [[ref.case for ref in share["mri"]] for share in shares] == [[0, 2], [1, 3]]
+    assert [[ref.case for ref in share["ct"]] for share in shares] == [[0, 2], [1, 3]]
+    assert share_of({"mri": batch["mri"][:2], "ct": batch["ct"][:1]}, slice(1, None, 3)) == {
+        "mri": [SliceId(1, 1)]
+    }
+    assert share_of(batch, slice(0, None, 1)) == batch
+
+
+CHANNELS, ROWS = 3, 5
+
+
+def layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, CHANNELS, 3), nn.BatchNorm2d(CHANNELS), nn.Dropout(0.4), nn.Conv2d(CHANNELS, 1, 1)
+    ).train()
+
+
+def inputs() -> torch.Tensor:
+    return 3 + torch.randn(ROWS, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def pooled(logits: torch.Tensor) -> torch.Tensor:
+    """A loss that is no mean over rows."""
+    return functional.softplus(logits).sum().log() + logits.flatten().amax()
+
+
+def of_share() -> tuple[torch.Tensor, list[torch.Tensor], dict[str, torch.Tensor]]:
+    from oncoseg.training.ranks import Ranks
+    from oncoseg.training.whole_batch import WholeBatch
+
+    ranks = Ranks("cpu", "32-true")
+    batch = WholeBatch(ranks)
+    network = batch.seen_by(layers())
+    batch.total = ROWS
+    torch.manual_seed(5)
+    loss = pooled(ranks.whole(network(inputs()[ranks.rows()]), ROWS))
+    loss.backward()
+    slopes = [parameter.grad.clone() for parameter in network.parameters()]
+    for slope in slopes:
+        torch.distributed.all_reduce(slope)
+    return loss.detach(), slopes, network.state_dict()
+
+
+def test_batch_norm_dropout_and_a_pooled_loss_see_the_whole_batch() -> None:
+    """Five rows on two processes against PyTorch's own layers on one."""
+    network = layers()
+    torch.manual_seed(5)
+    expected = pooled(network(inputs()))
+    expected.backward()
+    for loss, slopes, state in together(2, of_share):
+        torch.testing.assert_close(loss, expected.detach())
+        for slope, parameter in zip(slopes, network.parameters(), strict=True):
+            torch.testing.assert_close(slope, parameter.grad, atol=1e-5, rtol=1e-4)
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(state[name], value)
+
+
+def told() -> Any:
+    from oncoseg.training.ranks import Ranks
+
+    ranks = Ranks("cpu", "32-true")
+    items = ["a", "b", "c", "d", "e"]
+    own = [f"{item}{ranks.number}" for item in ranks.dealt(items)]
+    return (
+        ranks.gathered(own, len(items)),
+        ranks.most(ranks.number, -ranks.number),
+        ranks.from_first(lambda: os.environ["RANK"]),
+        ranks.first_then_others(lambda: os.environ["RANK"]),
+    )
+
+
+def test_what_processes_tell_each_other() -> None:
+    first, second = together(2, told)
+    assert first == (["a0", "b1", "c0", "d1", "e0"], (1, 0), "0", "0")
+    assert second == (["a0", "b1", "c0", "d1", "e0"], (1, 0), "0", "1")
