@@ -287,7 +287,7 @@ class Training:
     def _read_ahead(self, batches: Sequence[SliceIds]) -> Iterator[tuple[SliceIds, Batch]]:
         """What each whole batch holds, and this process's rows of it."""
         own = [share_of(batch, self.ranks.rows()) for batch in batches]
-        if not all(own):
+        if any(sum(map(len, batch.values())) < self.ranks.count for batch in batches):
             raise RecipeError(
                 f"training.batch_size {self.recipe.training.batch_size} is shared by {self.ranks.count} "
                 "processes; expected at least one slice for each. Start fewer processes, or train a new run "
