@@ -266,23 +266,28 @@ def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
 
 def _report_outcome(outcome: "Outcome") -> int:
     """Say how training ended; the exit code is 128 + n after signal n, `UNFINISHED` after the budget."""
-    from oncoseg.run_folder import RunFolder
-    from oncoseg.training.ranks import is_first
+    from oncoseg.training.ranks import is_first, leave_together
 
     received = signal.Signals.__members__.get(outcome.reason.split()[0])
     code = 128 + received if received is not None else UNFINISHED
-    if not is_first():
-        return 0 if outcome.finished else code
+    if is_first():
+        _say_outcome(outcome)
+    leave_together()
+    return 0 if outcome.finished else code
+
+
+def _say_outcome(outcome: "Outcome") -> None:
+    from oncoseg.run_folder import RunFolder
+
     if outcome.finished:
         terminal.say(f"Trained: {outcome.run} ({outcome.reason})")
         if best := kept(RunFolder(outcome.run).metrics).get("best"):
             dice = ", ".join(f"{name} {_digits(value)}" for name, value in best["validation_dice"].items())
             terminal.say(f"Kept: the weights of joint epoch {best['epoch']}, validation Dice {dice}")
         terminal.say(f"Next: oncoseg evaluate {outcome.run}")
-        return 0
+        return
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
     terminal.say(f"Go on with: oncoseg train --resume --out {outcome.run}")
-    return code
 
 
 def _digits(value: float | None) -> str:

@@ -170,6 +170,12 @@ class Ranks:
             ) from error
 
 
+def leave_together() -> None:
+    """Wait for all processes: torchrun ends the others as soon as one ends with a code besides 0."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+
+
 def is_first() -> bool:
     """Whether this process is the first of its training, or the only one."""
     environment = _environment()

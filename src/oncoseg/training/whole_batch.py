@@ -129,7 +129,7 @@ class _BatchNormOverAll(_BatchNorm):
         places: Any = functional.one_hot(torch.tensor(self.batch.ranks.number), self.batch.ranks.count)
         every = places.to(own)[:, None, None] * own
         # summing up places that are 0 elsewhere gathers them, with a gradient of one call, too
-        counts, means, variances = cast(Tensor, _Sum.apply(every)).unbind(1)
+        counts, means, variances = cast(Any, _Sum).apply(every).unbind(1)
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         # Chan, Golub and LeVeque 1979: of the parts and between them, without any cancellation
