@@ -47,7 +47,7 @@ def train(
         split_file: a `split.json` to use instead of drawing a split.
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
-        monitor: called after every step and every validation, in the first process.
+        monitor: called after every step and every validation; of several processes, in the first.
         accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
         remark: called for each modality with what is doubtful about its images.
 
