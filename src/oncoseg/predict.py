@@ -4,6 +4,7 @@ Slices are read, prepared, computed and put back a slab at a time, with the prep
 used, so that memory does not grow with the length of a scan.
 """
 
+import copy
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from oncoseg import __version__, display, hardware, io, plausibility
+from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import disk_errors, new_folder, sha256_of_file, write_json
@@ -113,6 +116,11 @@ class Predictor:
             name: Settings.of(modality, recipe.classes, recipe.preparation)
             for name, modality in recipe.modalities.items()
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy that is sent to another machine chooses the best device there."""
+        network = copy.deepcopy(self.network).cpu()
+        return Predictor, (self.recipe, network, self.weights_sha256, dict(self.looks))
 
     @classmethod
     def load(cls, run: Path, changes: Mapping[str, Any] | None = None) -> "Predictor":
@@ -217,6 +225,7 @@ class Predictor:
         probabilities: bool = False,
         accept_implausible: bool = False,
         progress: Progress | None = None,
+        spread: Spread | None = None,
     ) -> list[Path]:
         """Write a mask for every input on the input's own grid.
 
@@ -232,6 +241,7 @@ class Predictor:
             probabilities: also write `CASE_probability.nii.gz` (float32), one per class if several.
             accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
             progress: called with (slices done, slices in all).
+            spread: where the images are predicted, such as on a cluster; None for this process.
 
         Returns:
             The masks' paths, in the order of the inputs and of the formats.
@@ -256,13 +266,20 @@ class Predictor:
                     todo[job.case.id] = job, job.slices()
         total = sum(slices for _, slices in todo.values())
         before = 0
+        notify = progress or (lambda done, total: None)
         remarks: dict[str, list[str]] = {}
-        for name, (job, slices) in todo.items():
+        if spread is not None:
+            items = [(job, slices, files[name]) for name, (job, slices) in todo.items()]
+            for found in spread(partial(_predict_elsewhere, self, accept_implausible), items):
+                before += found.slices
+                notify(before, total)
+                remarks |= found.remarks
+                failures |= found.failures
+        for name, (job, slices) in todo.items() if spread is None else ():
             with _kept_for_later(job, failures):
                 remarks[name] = self._remarks(job, accept_implausible)
                 for done in self._predict_job(job, files[name]):
-                    if progress is not None:
-                        progress(before + done, total)
+                    notify(before + done, total)
             before += slices
         _add_remarks(out, remarks)
         if failures:
@@ -402,6 +419,26 @@ class Predictor:
                 substituted[name] = used
         kept = {"inputs": inputs, "substituted": substituted, "remarks": remarks}
         write_json(out / RECORD_FILE, record | kept)
+
+
+class _Found(NamedTuple):
+    """What came of one image elsewhere, besides its files."""
+
+    slices: int
+    remarks: dict[str, list[str]]
+    failures: dict[str, str]
+
+
+def _predict_elsewhere(
+    predictor: Predictor, accept_implausible: bool, item: tuple[Job, int, masks.Outputs]
+) -> _Found:
+    job, slices, outputs = item
+    found = _Found(slices, {}, {})
+    with _kept_for_later(job, found.failures):
+        found.remarks[job.case.id] = predictor._remarks(job, accept_implausible)
+        for _ in predictor._predict_job(job, outputs):
+            pass
+    return found
 
 
 def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:

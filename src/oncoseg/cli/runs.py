@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from oncoseg.cli import terminal
-from oncoseg.cli.data import parse_data
+from oncoseg.cli.data import parse_data, spread_over
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
 from oncoseg.errors import DataError, RunError
@@ -108,6 +108,7 @@ def predict(
     probabilities: bool = False,
     threshold: float | None = None,
     flips: bool = False,
+    ray: str | None = None,
     accept_implausible: bool = False,
 ) -> None:
     """Mark tumours in new images; each result lies on its input's own grid.
@@ -122,6 +123,7 @@ def predict(
         probabilities: Also write the probability of tumour of every voxel.
         threshold: Probability from which a voxel is tumour, in place of the run's.
         flips: Average over the four mirror images of each slice; four times as slow.
+        ray: A Ray cluster to spread the images over: its address, `auto`, or `local` for one on this machine.
         accept_implausible: Take images that cannot be what they are said to be, such as a CT without
             Hounsfield units.
     """
@@ -133,7 +135,8 @@ def predict(
     from oncoseg.run_folder import RunFolder
 
     predictor = Predictor.load(run, prediction_changes(threshold, flips))
-    with terminal.progress("predicting slices") as progress:
+    gpus = predictor.recipe.training.device != "cpu"
+    with terminal.progress("predicting slices") as progress, spread_over(ray, gpus=gpus) as spread:
         written = predictor.predict(
             inputs,
             out,
@@ -142,6 +145,7 @@ def predict(
             probabilities=probabilities,
             accept_implausible=accept_implausible,
             progress=progress,
+            spread=spread,
         )
     if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(
