@@ -249,7 +249,7 @@ def test_predict_passes_on_what_its_flags_say(
     monkeypatch.setattr("oncoseg.predict.remarks", lambda out: {"b": ["CT: expected some air or fat."]})
     assert main(["predict", "run", "one", "two", "--out", "masks", *flags]) == 0
     assert loaded == [(Path("run"), changes)]
-    named = {"modality": modality, "probabilities": probabilities}
+    named: dict[str, Any] = {"modality": modality, "probabilities": probabilities, "spread": None}
     named["formats"] = ["seg", "nifti"] if "--format" in flags else ("nifti",)
     named["accept_implausible"] = "--accept-implausible" in flags
     assert predicted == [(((Path("one"), Path("two")), Path("masks")), named)]

@@ -1,6 +1,7 @@
 """A cohort is prepared and predicted on a Ray cluster of two workers as on this machine alone."""
 
 import os
+import socket
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -114,6 +115,16 @@ def test_predicting_on_a_cluster_gives_the_same_masks_and_goes_on(
     )
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert there[1].read_bytes() == here[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_said_at_once() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (the extra `ray`)")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(RunError, match=f"There is no Ray cluster at {address}"), cluster(address):
+            pass
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ must see the same files under the same paths.
 """
 
 import os
+import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -16,6 +17,9 @@ LOCAL = "local"
 
 RETRIES = 3
 """How often a task is tried again whose process was ended (as for want of memory) or whose disk failed."""
+
+PATIENCE_SECONDS = 10.0
+"""For the answer of a cluster's first machine."""
 
 WAITING = 4
 """Tasks handed over for each processor; more would only fill the memory of the one who plans them."""
@@ -61,9 +65,10 @@ def cluster(address: str, *, processors: int | None = None, gpus: bool = False) 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     own: dict[str, Any] = {"num_cpus": processors, "include_dashboard": False}
     try:
+        _check_reachable(address)
         place = own if address == LOCAL else {"address": address}
         ray.init(**place, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(
             f"There is no Ray cluster at {address} ({str(error).splitlines()[0]}). Start one with "
             f"`ray start`, or use {LOCAL}."
@@ -79,6 +84,13 @@ def cluster(address: str, *, processors: int | None = None, gpus: bool = False) 
         yield _Tasks(ray, options, WAITING * max(1, int(there.get("CPU", 1))))
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError or ValueError where nobody answers: Ray itself tries for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
 
 
 class _Tasks:

@@ -135,8 +135,7 @@ def predict(
     from oncoseg.run_folder import RunFolder
 
     predictor = Predictor.load(run, prediction_changes(threshold, flips))
-    gpus = predictor.recipe.training.device != "cpu"
-    with terminal.progress("predicting slices") as progress, spread_over(ray, gpus=gpus) as spread:
+    with terminal.progress("predicting slices") as progress, spread_over(ray, gpus=True) as spread:
         written = predictor.predict(
             inputs,
             out,
