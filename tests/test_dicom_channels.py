@@ -51,7 +51,8 @@ def test_a_key_says_whose_the_cases_are_and_nothing_else_does(
     printed = capsys.readouterr()
     assert "Doe" not in printed.out + printed.err
     assert key.stat().st_mode & 0o777 == 0o600
-    rows = list(csv.DictReader(key.open()))
+    with key.open() as file:
+        rows = list(csv.DictReader(file))
     cases = {case.id: case for case in open_dataset(tmp_path / "in").cases}
     assert {row["patient_id"] for row in rows} == {"Jane Doe", "John Doe"}
     for row in rows:
