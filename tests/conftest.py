@@ -68,7 +68,7 @@ def whole(data: Mapping[str, Path], store: Path, tmp_path_factory: pytest.TempPa
     """A run from beginning to end: one epoch on CT, two on both."""
     from oncoseg.run_folder import RunFolder
     from oncoseg.train import train
-    from oncoseg.training.loop import Outcome
+    from oncoseg.training.status import Outcome
     from tiny import tiny_recipe
 
     out = tmp_path_factory.mktemp("runs") / "whole"

@@ -10,7 +10,7 @@ import torch
 
 from oncoseg.run_folder import RunFolder
 from oncoseg.training import checkpoints
-from oncoseg.training.loop import Status
+from oncoseg.training.status import Status
 
 
 def stopping_at(step: int) -> Callable[[Status], None]:

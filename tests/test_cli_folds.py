@@ -11,7 +11,7 @@ from oncoseg.cli import main
 from oncoseg.folds_folder import FoldsFolder
 from oncoseg.recipes import get_recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.training.loop import Outcome
+from oncoseg.training.status import Outcome
 
 NAME = "unified-mri-ct"
 START = ["train", NAME, "--data", "mri=some/mri", "--data", "ct=some/ct"]

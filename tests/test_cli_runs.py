@@ -17,7 +17,7 @@ from oncoseg.demo import Demo
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.training.loop import Outcome
+from oncoseg.training.status import Outcome
 from tiny import brats_case, tiny_data, tiny_recipe
 
 NAME = "unified-mri-ct"
@@ -273,11 +273,13 @@ def test_predict_passes_on_what_its_flags_say(
         predict = staticmethod(keeping(predicted, [Path("masks/a.nii.gz"), Path("masks/b.nii.gz")]))
 
     monkeypatch.setattr("oncoseg.predict.Predictor", Stand)
-    monkeypatch.setattr("oncoseg.predict.substitutions", lambda out: {"a": {"T2": "FLAIR"}})
-    monkeypatch.setattr("oncoseg.predict.remarks", lambda out: {"b": ["CT: expected some air or fat."]})
+    monkeypatch.setattr("oncoseg.prediction_record.substitutions", lambda out: {"a": {"T2": "FLAIR"}})
+    monkeypatch.setattr(
+        "oncoseg.prediction_record.remarks", lambda out: {"b": ["CT: expected some air or fat."]}
+    )
     assert main(["predict", "run", "one", "two", "--out", "masks", *flags]) == 0
     assert loaded == [(Path("run"), changes)]
-    named = {"modality": modality, "probabilities": probabilities}
+    named: dict[str, Any] = {"modality": modality, "probabilities": probabilities, "spread": None}
     named["formats"] = ["seg", "nifti"] if "--format" in flags else ("nifti",)
     named["channels"] = {"T1": "t1 mprage", "FLAIR": "*flair*"} if "--channel" in flags else {}
     named["accept_implausible"] = "--accept-implausible" in flags

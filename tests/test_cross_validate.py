@@ -20,7 +20,7 @@ from oncoseg.stopping import Terminated
 from oncoseg.train import train
 from oncoseg.training import data as training_data
 from oncoseg.training import loop
-from oncoseg.training.loop import Outcome
+from oncoseg.training.status import Outcome
 from runs import assert_same, checkpoint_of, stopping_at
 from tiny import brats_case, tiny_data, tiny_recipe
 

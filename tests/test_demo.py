@@ -8,7 +8,7 @@ from oncoseg.cli import main
 from oncoseg.demo import Demo, run_demo
 from oncoseg.errors import RunError
 from oncoseg.run_folder import RunFolder
-from oncoseg.training.loop import Status
+from oncoseg.training.status import Status
 
 TINY = {
     "preparation.slice_size": [32, 32],

@@ -13,7 +13,7 @@ from dicom_files import OBLIQUE
 from marker import Grid, assert_is_marker
 from oncoseg.errors import DataError
 from oncoseg.evaluate.masks import evaluate_masks
-from oncoseg.predict import remarks
+from oncoseg.prediction_record import remarks
 from predicted import SIDE
 from reloaded import by_nibabel, by_simpleitk
 from test_predict import bright

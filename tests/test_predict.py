@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from oncoseg import predict
+from oncoseg import predict, prediction_record
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
@@ -463,7 +463,7 @@ def test_substitutes_are_recorded(tmp_path: Path) -> None:
     predictor.predict([tmp_path / "mri"], tmp_path / "out")
     record = json.loads((tmp_path / "out" / "prediction.json").read_text())
     assert record["substituted"] == {"BraTS2021_00001": {"T2": "FLAIR"}}
-    assert predict.substitutions(tmp_path / "out") == record["substituted"]
+    assert prediction_record.substitutions(tmp_path / "out") == record["substituted"]
     cases = open_dataset(tmp_path / "mri").cases
     assert [predictor.predict_case(case, "mri").substituted for case in cases] == [{"T2": "FLAIR"}, {}]
     assert predictor.predict([tmp_path / "mri"], tmp_path / "out")

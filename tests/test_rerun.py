@@ -15,7 +15,7 @@ from oncoseg.locks import Locked, locked
 from oncoseg.rerun import compare, rerun
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import train
-from oncoseg.training.loop import Status
+from oncoseg.training.status import Status
 from runs import assert_same, stopping_at
 from tiny import tiny_data, tiny_recipe
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from oncoseg.sampler import SliceId, epoch_batches, joined
+from oncoseg.sampler import SliceId, epoch_batches, joined, parts_of
 from oncoseg.store import PreparedCase
 
 
@@ -102,8 +102,9 @@ def test_order_is_no_privilege() -> None:
 def test_a_joined_batch_knows_whose_rows_are_whose() -> None:
     mri = torch.full((2, 4, 3, 3), 0.5), torch.ones(2, 3, 3)
     ct = torch.zeros(1, 4, 3, 3), torch.zeros(1, 3, 3)
-    images, masks, parts = joined({"mri": mri, "ct": ct})
-    assert parts == {"mri": slice(0, 2), "ct": slice(2, 3)}
+    images, masks = joined({"mri": mri, "ct": ct})
+    refs = {"mri": [SliceId(0, 0), SliceId(0, 1)], "ct": [SliceId(3, 0)]}
+    assert parts_of(refs) == {"mri": slice(0, 2), "ct": slice(2, 3)}
     assert images[:, 0, 0, 0].tolist() == [0.5, 0.5, 0.0]
     assert masks[:, 0, 0].tolist() == [1, 1, 0]
 

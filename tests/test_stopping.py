@@ -11,11 +11,11 @@ from oncoseg.stopping import StopRequest, Terminated, orderly_termination, stop_
 def test_a_signal_asks_and_the_old_handlers_come_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_requests() as stop:
-        assert stop.reason == ""
+        assert stop.signal == 0
         os.kill(os.getpid(), number)
-        assert stop.reason == f"{number.name} was received"
+        assert stop.signal == number
     assert signal.getsignal(number) is before
-    assert StopRequest.reason == ""
+    assert StopRequest.signal == 0
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
@@ -41,17 +41,17 @@ def test_sigterm_becomes_an_error_that_cleans_up() -> None:
 def test_while_training_sigterm_is_a_request() -> None:
     with orderly_termination(), stop_requests() as stop:
         signal.raise_signal(signal.SIGTERM)
-        assert stop.reason == "SIGTERM was received"
+        assert stop.signal == signal.SIGTERM
 
 
 def test_other_threads_have_no_signals_and_work_all_the_same() -> None:
-    reasons: list[str] = []
+    asked: list[int] = []
 
     def work() -> None:
         with orderly_termination(), stop_requests() as stop:
-            reasons.append(stop.reason)
+            asked.append(stop.signal)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert reasons == [""]
+    assert asked == [0]

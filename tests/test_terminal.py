@@ -5,7 +5,7 @@ from rich.console import Console
 
 from oncoseg.cli import terminal
 from oncoseg.datasets.base import Problem
-from oncoseg.training.loop import Status
+from oncoseg.training.status import Status
 
 
 @pytest.fixture

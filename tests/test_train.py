@@ -18,8 +18,8 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import loop
-from oncoseg.training.loop import Status
 from oncoseg.training.stages import stages_of
+from oncoseg.training.status import Status
 from runs import assert_same, checkpoint_of, log_of
 from test_files import largest_file
 from tiny import tiny_recipe

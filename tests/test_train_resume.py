@@ -14,7 +14,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import checkpoints, loop, meter
 from oncoseg.training import data as training_data
-from oncoseg.training.loop import Outcome, Status
+from oncoseg.training.status import Outcome, Status
 from runs import assert_same, checkpoint_of, log_of, stopping_at
 from tiny import brats_case, tiny_data, tiny_recipe
 

@@ -13,6 +13,7 @@ from oncoseg import train as training
 from oncoseg.augment import Strengths
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.sampler import SliceId
 from oncoseg.training import loop
 from test_train import log_of
 from tiny import tiny_data, tiny_recipe
@@ -93,6 +94,8 @@ def test_a_step_follows_each_modalitys_own_loss_and_weight(
     # four pixels with tumour in one of them, at p = 1/2: TP = p, FN = 1 − p, FP = 3p, and with γ = 1
     # loss = 1 − p/D for D = p + α(1 − p) + 3βp, whose slope in p is −α/D²
     slices = torch.rand(1, 4, 2, 2), torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
+    one = {"mri": [SliceId(0, 0)], "ct": [SliceId(0, 0)]}
+    monkeypatch.setattr(loop, "epoch_batches", lambda *_: [one])
     monkeypatch.setattr(loop, "read_ahead", lambda *_: iter([{"mri": slices, "ct": slices}]))
     recipe = joint(
         **UNCHANGED,
@@ -142,7 +145,9 @@ def test_batches_are_augmented_as_the_recipe_says_and_hold_the_share_of_tumour(
 ) -> None:
     given: list[tuple[Tensor, Strengths]] = []
 
-    def augment(images: Tensor, masks: Tensor, classes: int, strengths: Strengths, _: Any) -> Any:
+    def augment(
+        images: Tensor, masks: Tensor, classes: int, strengths: Strengths, _: Any, **more: Any
+    ) -> Any:
         given.append((masks, strengths))
         return torch.full_like(images, 0.25), masks
 

@@ -18,7 +18,11 @@ from oncoseg.stopping import Terminated
 from oncoseg.store import PreparedCase
 from oncoseg.train import check_recipe, check_stated, resume, stated
 from oncoseg.training import data as training_data
-from oncoseg.training.loop import Outcome, Status
+from oncoseg.training.ranks import check_alone
+from oncoseg.training.status import Outcome, Status
+
+TOGETHER = "A cross-validation"
+"""Begins the sentence where several processes would share the batches of its folds."""
 
 
 def train_folds(
@@ -76,6 +80,7 @@ def train_folds(
         RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
     entered = time.monotonic()
+    check_alone(TOGETHER)
     check_recipe(recipe)
     check_stated(recipe, licences, origins)
     store = store or training_data.default_store()
@@ -157,6 +162,7 @@ def resume_folds(
         RecipeError: no such device here.
     """
     entered = time.monotonic() if entered is None else entered
+    check_alone(TOGETHER)
     folder = FoldsFolder(out)
     runs = folder.runs()
     chosen = _chosen(fold, len(runs))

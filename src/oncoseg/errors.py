@@ -32,6 +32,10 @@ class RunError(OncosegError):
     """A run folder that is missing, incomplete, in the way or of another version."""
 
 
+class ElsewhereError(OncosegError):
+    """An error of another process of the same training, which says it itself."""
+
+
 def nearest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
     """The end of a sentence about an unknown name: the nearest known one, or what there is.
 

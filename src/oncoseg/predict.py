@@ -4,14 +4,14 @@ Slices are read, prepared, computed and put back a slab at a time, with the prep
 used, so that memory does not grow with the length of a scan.
 """
 
-import json
+import copy
 import math
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from oncoseg import __version__, display, hardware, io, limits, plausibility
+from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import new_folder, write_json
@@ -29,6 +30,7 @@ from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.logits import probabilities
 from oncoseg.networks import load_networks
+from oncoseg.prediction_record import RECORD_FILE, add_remarks, read_record
 from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -36,9 +38,6 @@ from oncoseg.scratch import scratch_array
 from oncoseg.slabs import SlabSource, open_source
 from oncoseg.transforms import ZEROS, prepare_slices, restore_slices
 from oncoseg.volume import Volume, from_canonical, to_canonical
-
-RECORD_FILE = "prediction.json"
-"""In an output folder: which weights made its masks, of which images, with which substitutes."""
 
 LOOKED_AT = 9
 """Slices by which an image is judged before it is predicted."""
@@ -121,6 +120,11 @@ class Predictor:
             name: Settings.of(modality, recipe.classes, recipe.preparation)
             for name, modality in recipe.modalities.items()
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy that is sent to another machine chooses the best device there."""
+        networks = [copy.deepcopy(network).cpu() for network in self.networks]
+        return Predictor, (self.recipe, networks, self.weights_sha256, dict(self.looks))
 
     @classmethod
     def load(cls, run: Path, changes: Mapping[str, Any] | None = None) -> "Predictor":
@@ -222,6 +226,7 @@ class Predictor:
         progress: Progress | None = None,
         opened: Opened | None = None,
         foretell: Callable[[str], None] | None = None,
+        spread: Spread | None = None,
     ) -> list[Path]:
         """Write a mask for every input on the input's own grid.
 
@@ -240,7 +245,9 @@ class Predictor:
             progress: called with (slices done, slices in all).
             opened: called with each data set's folder and what was found in it, guesses and problems, before
                 anything is predicted.
-            foretell: told first, in a line, what memory, disk and time it will take; None to do without.
+            foretell: told first, in a line, what memory, disk and time it will take; None to do without. Not
+                with `spread`.
+            spread: where the images are predicted, such as on a cluster; None for this process.
 
         Returns:
             The masks' paths, in the order of the inputs and of the formats.
@@ -257,7 +264,7 @@ class Predictor:
         jobs = find_jobs(inputs, self.recipe, modality, channels=channels, opened=opened, failures=failures)
         asked = len(jobs) + len(failures)
         files = {job.case.id: self._outputs(job, out, formats, probabilities) for job in jobs}
-        _check_distinct(files.values())
+        masks.check_distinct(files.values())
         self._claim(out, jobs, failures)
         todo: dict[str, tuple[Job, int]] = {}
         for job in jobs:
@@ -265,21 +272,28 @@ class Predictor:
                 if job.case.id not in failures and files[job.case.id].missing():
                     todo[job.case.id] = job, job.slices()
         total = sum(slices for _, slices in todo.values())
-        if todo and foretell is not None:
+        if todo and foretell is not None and spread is None:  # of a cluster nothing is known beforehand
             with suppress(DataError):  # an image that cannot be used is told of below
                 foretell(
                     self._foresee(max(todo.values(), key=lambda one: one[1])[0], total, out, probabilities)
                 )
         before = 0
+        notify = progress or (lambda done, total: None)
         remarks: dict[str, list[str]] = {}
-        for name, (job, slices) in todo.items():
+        if spread is not None:
+            items = [(job, slices, files[name]) for name, (job, slices) in todo.items()]
+            for found in spread(partial(_predict_elsewhere, self, accept_implausible), items):
+                before += found.slices
+                notify(before, total)
+                remarks |= found.remarks
+                failures |= found.failures
+        for name, (job, slices) in todo.items() if spread is None else ():
             with _kept_for_later(job, failures):
                 remarks[name] = self._remarks(job, accept_implausible)
                 for done in self._predict_job(job, files[name]):
-                    if progress is not None:
-                        progress(before + done, total)
+                    notify(before + done, total)
             before += slices
-        _add_remarks(out, remarks)
+        add_remarks(out, remarks)
         if failures:
             raise failed_cases(list(failures.values()), asked, f"predicted; the others are in {out}")
         return [path for outputs in files.values() for path in outputs.masks.values()]
@@ -419,7 +433,7 @@ class Predictor:
             "classes": {name: index for index, name in enumerate(self.recipe.classes, start=1)},
             **self._ensemble(),
         }
-        present = _read_record(out / RECORD_FILE)
+        present = read_record(out / RECORD_FILE)
         inputs: dict[str, str] = present.pop("inputs", {})
         substituted: dict[str, dict[str, str]] = present.pop("substituted", {})
         remarks: dict[str, list[str]] = present.pop("remarks", {})
@@ -447,26 +461,30 @@ class Predictor:
         write_json(out / RECORD_FILE, record | kept)
 
 
+class _Found(NamedTuple):
+    """What came of one image elsewhere, besides its files."""
+
+    slices: int
+    remarks: dict[str, list[str]]
+    failures: dict[str, str]
+
+
+def _predict_elsewhere(
+    predictor: Predictor, accept_implausible: bool, item: tuple[Job, int, masks.Outputs]
+) -> _Found:
+    job, slices, outputs = item
+    found = _Found(slices, {}, {})
+    with _kept_for_later(job, found.failures):
+        found.remarks[job.case.id] = predictor._remarks(job, accept_implausible)
+        for _ in predictor._predict_job(job, outputs):
+            pass
+    return found
+
+
 def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:
     """Class indices, uint8, from probabilities `classes …`: the likeliest that reaches the threshold."""
     best = probability.argmax(axis=0) + 1
     return np.where(probability.max(axis=0) >= threshold, best, 0).astype(np.uint8)
-
-
-def substitutions(out: Path) -> dict[str, dict[str, str]]:
-    """Case → its missing channels → those used in their place, of all cases predicted into a folder."""
-    return dict(_read_record(out / RECORD_FILE).get("substituted", {}))
-
-
-def remarks(out: Path) -> dict[str, list[str]]:
-    """Case → what is odd or doubtful about its images, of all cases predicted into a folder."""
-    return dict(_read_record(out / RECORD_FILE).get("remarks", {}))
-
-
-def _add_remarks(out: Path, found: Mapping[str, list[str]]) -> None:
-    record = _read_record(out / RECORD_FILE)
-    kept = {name: texts for name, texts in (record["remarks"] | found).items() if texts}
-    write_json(out / RECORD_FILE, record | {"remarks": kept})
 
 
 @contextmanager
@@ -476,21 +494,3 @@ def _kept_for_later(job: Job, failures: dict[str, str]) -> Iterator[None]:
         yield
     except DataError as error:
         failures[job.case.id] = f"Case {job.case.id}: {error}"
-
-
-def _check_distinct(files: Iterable[masks.Outputs]) -> None:
-    counts = Counter(path for outputs in files for path in outputs.all)
-    path, count = counts.most_common(1)[0] if counts else (None, 0)
-    if count > 1:
-        raise DataError(
-            f"{count} results would be written as {path}; expected a name of its own for each. Rename the "
-            "inputs, or predict them into different folders."
-        )
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """What an earlier call wrote; nothing if there was none."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from oncoseg import io, plausibility
+from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, OncosegError, RunError, failed_cases
 from oncoseg.files import atomic_folder, existing_folder, remove_leftovers, sha256_of_json
@@ -138,6 +139,7 @@ def prepare(
     workers: int | None = None,
     memory_gib: float | None = None,
     progress: Progress | None = None,
+    spread: Spread | None = None,
 ) -> list[PreparedCase]:
     """Prepare every case that the store does not hold yet, or no longer as a whole.
 
@@ -151,6 +153,7 @@ def prepare(
         memory_gib: bound on the memory of all workers together; None for half of what is free, at
             most `processes.LARGEST_SHARE_GIB`.
         progress: called with (cases done, cases in all).
+        spread: where the cases are prepared, such as on a cluster; None for this machine.
 
     Returns:
         The prepared cases, in the order of `cases`.
@@ -164,7 +167,7 @@ def prepare(
     hashes.save()
     todo = _missing(cases, folders)
     try:
-        failures += _build_all(todo, settings, workers, memory_gib, len(cases), progress)
+        failures += _build_all(todo, settings, workers, memory_gib, len(cases), progress, spread)
     finally:
         for parent in {folder.parent for folder in todo}:
             remove_leftovers(parent)  # of workers that were killed
@@ -218,6 +221,7 @@ def _build_all(
     memory_gib: float | None,
     total: int,
     progress: Progress | None,
+    spread: Spread | None,
 ) -> list[str]:
     """Build the missing folders; the messages of those that failed."""
     done = total - len(todo)
@@ -225,10 +229,14 @@ def _build_all(
     notify(done, total)
     if not todo:
         return []
-    count = _workers_within(workers, memory_gib, todo.values())
     build = partial(_build_or_explain, settings)
+    if spread is not None:
+        results = spread(build, list(todo.items()), _worker_gib(todo.values()))
+    else:
+        count = _workers_within(workers, memory_gib, todo.values())
+        results = run_each(build, todo.items(), count, "preparing", _limit_threads)
     failures = []
-    for failure in run_each(build, todo.items(), count, "preparing", _limit_threads):
+    for failure in results:
         if failure is not None:
             failures.append(failure)
         done += 1
@@ -308,9 +316,13 @@ def source_bytes(case: Case) -> int:
 
 def _workers_within(workers: int | None, memory_gib: float | None, cases: Collection[Case]) -> int:
     """Processes that fit the memory bound, at least one; 0 if none were asked for."""
+    return processes_within(workers, memory_gib, _worker_gib(cases), len(cases))
+
+
+def _worker_gib(cases: Collection[Case]) -> float:
+    """Memory that a process needs for the largest of some cases."""
     largest = max(source_bytes(case) for case in cases) / 2**30
-    per_worker = MEMORY_PER_WORKER_GIB + SOURCE_COPIES * largest
-    return processes_within(workers, memory_gib, per_worker, len(cases))
+    return MEMORY_PER_WORKER_GIB + SOURCE_COPIES * largest
 
 
 def _with_zeros(voxels: np.ndarray, read: Sequence[str], stored: Sequence[str]) -> np.ndarray:

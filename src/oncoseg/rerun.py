@@ -13,7 +13,8 @@ from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
-from oncoseg.training.loop import Outcome, Status
+from oncoseg.training.ranks import is_first
+from oncoseg.training.status import Outcome, Status
 
 TOLERANCE = 0.01
 """By how much losses and Dice of the log may differ, absolutely, and still count as agreeing.
@@ -148,7 +149,8 @@ def rerun(
         return outcome, None
     agreement = compare(old, new, tolerance)
     first = None if agreement.first is None else agreement.first._asdict()
-    write_json(out / RESULT_FILE, agreement._asdict() | {"first": first})
+    if is_first():
+        write_json(out / RESULT_FILE, agreement._asdict() | {"first": first})
     return outcome, agreement
 
 

@@ -25,6 +25,10 @@ class SliceId(NamedTuple):
     position: int
 
 
+SliceIds = Mapping[str, Sequence[SliceId]]
+"""Modality → the slices of its part of a batch."""
+
+
 def epoch_batches(
     cases: Cases,
     batch_size: int,
@@ -53,7 +57,7 @@ def epoch_batches(
     return [{name: parts[number] for name, parts in drawn.items()} for number in range(count)]
 
 
-def read_ahead(cases: Cases, batches: Sequence[Mapping[str, Sequence[SliceId]]]) -> Iterator[Batch]:
+def read_ahead(cases: Cases, batches: Sequence[SliceIds]) -> Iterator[Batch]:
     """Read the batches in order, each while the one before it is being computed."""
     with ThreadPoolExecutor(1) as reader:
         waiting = [reader.submit(_read, cases, batch) for batch in batches[:1]]
@@ -63,17 +67,31 @@ def read_ahead(cases: Cases, batches: Sequence[Mapping[str, Sequence[SliceId]]])
             yield batch
 
 
-def joined(batch: Batch) -> tuple[Tensor, Tensor, dict[str, slice]]:
-    """Images and masks of all modalities as one batch, and which of its rows are whose."""
-    parts, start = {}, 0
-    for name, (images, _) in batch.items():
-        parts[name] = slice(start, start + len(images))
-        start += len(images)
+def joined(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Images and masks of all modalities as one batch."""
     images, masks = (torch.cat(tensors) for tensors in zip(*batch.values(), strict=True))
-    return images, masks, parts
+    return images, masks
 
 
-def _read(cases: Cases, batch: Mapping[str, Sequence[SliceId]]) -> Batch:
+def parts_of(batch: SliceIds) -> dict[str, slice]:
+    """Modality → which rows of the joined batch are its."""
+    parts, start = {}, 0
+    for name, refs in batch.items():
+        parts[name] = slice(start, start + len(refs))
+        start += len(refs)
+    return parts
+
+
+def share_of(batch: SliceIds, rows: slice) -> dict[str, Sequence[SliceId]]:
+    """What lies in some rows of the joined batch; modalities without any are left out."""
+    named = [(name, ref) for name, refs in batch.items() for ref in refs]
+    share: dict[str, list[SliceId]] = {}
+    for name, ref in named[rows]:
+        share.setdefault(name, []).append(ref)
+    return dict(share)
+
+
+def _read(cases: Cases, batch: SliceIds) -> Batch:
     read = {}
     for name, refs in batch.items():
         slices = [cases[name][ref.case].read(ref.position, ref.position + 1) for ref in refs]

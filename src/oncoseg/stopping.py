@@ -8,9 +8,9 @@ from typing import Any
 
 
 class StopRequest:
-    """Why training should stop after the present step; empty for go on."""
+    """The number of the signal that asks for a stop after the present step; 0 for go on."""
 
-    reason = ""
+    signal = 0
 
 
 class Terminated(KeyboardInterrupt):
@@ -46,9 +46,9 @@ def stop_requests() -> Iterator[StopRequest]:
         return
 
     def ask(number: int, frame: Any) -> None:
-        if stop.reason and number == signal.SIGINT:
+        if stop.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.reason = f"{signal.Signals(number).name} was received"
+        stop.signal = number
 
     previous = {number: signal.signal(number, ask) for number in _asking()}
     try:

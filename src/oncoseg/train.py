@@ -1,7 +1,11 @@
-"""Training a recipe into a run folder, and going on with it; the loop is in `oncoseg.training.loop`."""
+"""Training a recipe into a run folder, and going on with it; the loop is in `oncoseg.training.loop`.
+
+Where `torchrun` or SLURM started several processes, all call the same function; the first one prepares and
+writes for all of them.
+"""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -18,9 +22,15 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.split import read_split
 from oncoseg.training import checkpoints, limits, schedules
 from oncoseg.training import data as training_data
-from oncoseg.training.loop import Outcome, Status, Training, losses_of, optimiser_of
+from oncoseg.training.choices import losses_of, optimiser_of
+from oncoseg.training.loop import Training
 from oncoseg.training.meter import Meter
+from oncoseg.training.ranks import Ranks
 from oncoseg.training.record import NOT_STATED
+from oncoseg.training.status import Outcome, Status
+
+NOT_FORETOLD = "Memory, disk and time are not told in advance where several processes train together."
+"""Said in place of it."""
 
 
 def train(
@@ -53,7 +63,7 @@ def train(
         split_file: a `split.json` to use instead of drawing a split, or nnU-Net's folds; see `read_split`.
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
-        monitor: called after every step and every validation.
+        monitor: called after every step and every validation; of several processes, in the first.
         accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
         channels: modality → channel → what its series are called; see `training_data.load`.
         remark: called for each modality with what is doubtful about its images.
@@ -63,7 +73,7 @@ def train(
         same_data_as: a run that is repeated; data other than those that it was trained on are refused.
         warn: told when a GPU's memory does not hold a batch, which is then computed in parts.
         foretell: told before the first step, in a line, what memory, disk and time it will take, as a few
-            steps on trial say; None to do without them.
+            steps on trial say; None to do without them. Several processes do without; `warn` is told so.
 
     Raises:
         RunError: `out` holds something or cannot be written, memory or disk will not do, the data are
@@ -76,34 +86,43 @@ def train(
     training_data.check_modalities(recipe, data)
     check_stated(recipe, licences, origins)
     given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
-    run = RunFolder(new_folder(out, "The run folder"))
-    try:
-        loaded = training_data.load(
-            recipe,
-            data,
-            store or training_data.default_store(),
-            split=given,
-            workers=workers,
-            progress=prepare_progress,
-            accept_implausible=accept_implausible,
-            channels=channels,
-            remark=remark,
-            opened=opened,
-        )
-        if same_data_as is not None:
-            _check_unchanged(same_data_as, loaded.data, "a rerun")
-        needs = _needs(run, recipe, loaded, foretell)
-        training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter, warn)
-    except BaseException:
-        with contextlib.suppress(OSError):  # something else, such as the store, was put there
-            out.rmdir()
-        raise
-    run.write_recipe(recipe)
-    run.write_split(recipe.training.seed, loaded.split)
-    with locked(run.lock, f"The run {out}"):
-        run.write_data(stated(loaded.data, licences, origins))  # the last: before, nobody can go on with it
-        _tell(needs, training, foretell)
-        return training.go()
+    ranks, run = Ranks(recipe.training.device, recipe.training.precision), RunFolder(out)
+
+    def load() -> training_data.TrainingData:
+        new_folder(out, "The run folder")
+        with _removed_if_empty(out):
+            loaded = training_data.load(
+                recipe,
+                data,
+                store or training_data.default_store(),
+                split=given,
+                workers=workers,
+                progress=prepare_progress,
+                accept_implausible=accept_implausible,
+                channels=channels,
+                remark=remark,
+                opened=opened,
+            )
+            if same_data_as is not None:
+                _check_unchanged(same_data_as, loaded.data, "a rerun")
+            return loaded
+
+    def describe() -> None:
+        run.write_recipe(recipe)
+        run.write_split(recipe.training.seed, loaded.split)
+
+    with ranks.together():
+        loaded = ranks.from_first(load)
+        with _removed_if_empty(out):
+            needs = _needs(run, recipe, loaded, foretell, ranks, warn)
+            watched = _watched(monitor, ranks)
+            training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
+        ranks.from_first(describe)
+        with _locked(run, ranks):
+            # the last: before, nobody can go on with it
+            ranks.from_first(lambda: run.write_data(stated(loaded.data, licences, origins)))
+            _tell(needs, training, foretell)
+            return training.go()
 
 
 def resume(
@@ -147,14 +166,11 @@ def resume(
     """
     meter = Meter(entered)
     run = RunFolder(out)
-    recipe, records = run.recipe(), run.data()
-    check_stated(recipe, licences, origins)
-    with locked(run.lock, f"The run {out}"):
-        if extend is not None:
-            recipe = _extended(run, recipe, extend)
-        if max_minutes != "recipe":
-            recipe = recipe.with_changes({"training.max_minutes": max_minutes})
-        check_recipe(recipe)
+    kept, records = run.recipe(), run.data()
+    check_stated(kept, licences, origins)
+    ranks = Ranks(kept.training.device, kept.training.precision)
+
+    def load() -> training_data.TrainingData:
         loaded = training_data.load(
             recipe,
             {name: Path(record["path"]) for name, record in records.items()},
@@ -167,25 +183,43 @@ def resume(
         )
         _check_unchanged(run, loaded.data, "a resumed run")
         run.write_data(stated(records, licences, origins))
+        return loaded
+
+    with ranks.together(), _locked(run, ranks):
+        recipe = ranks.from_first(lambda: run.recipe() if extend is None else _extended(run, extend))
+        if max_minutes != "recipe":
+            recipe = recipe.with_changes({"training.max_minutes": max_minutes})
+        check_recipe(recipe)
+        loaded = ranks.from_first(load)
         if run.is_finished() and extend is None:
             foretell = None
-        needs = _needs(run, recipe, loaded, foretell)
-        training = Training(run, recipe, loaded.train, loaded.validation, monitor, meter, warn)
-        if checkpoints.exists(run.checkpoint):
+        needs = _needs(run, recipe, loaded, foretell, ranks, warn)
+        watched = _watched(monitor, ranks)
+        training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
+        if ranks.from_first(lambda: checkpoints.exists(run.checkpoint)):
             training.restore(warn)
         _tell(needs, training, foretell)
         return training.go()
 
 
 def _needs(
-    run: RunFolder, recipe: Recipe, loaded: training_data.TrainingData, foretell: object
+    run: RunFolder,
+    recipe: Recipe,
+    loaded: training_data.TrainingData,
+    foretell: object,
+    ranks: Ranks,
+    warn: Callable[[str], None],
 ) -> limits.Needs | None:
-    """What training will take, if anyone wants to know.
+    """What training will take, if anyone wants to know; of several processes nobody does.
 
     Raises:
         RunError: memory or disk will not do.
     """
     if foretell is None:
+        return None
+    if ranks.count > 1:
+        if ranks.first:
+            warn(NOT_FORETOLD)
         return None
     needs = limits.foresee(recipe, loaded.train, loaded.validation)
     if needs is not None:
@@ -198,6 +232,18 @@ def _tell(needs: limits.Needs | None, training: Training, foretell: Callable[[st
         foretell(needs.in_words(*limits.left(training)))
 
 
+@contextlib.contextmanager
+def _locked(run: RunFolder, ranks: Ranks) -> Iterator[None]:
+    """Hold the run's lock in the first process, for all of them.
+
+    Raises:
+        Locked: another training holds it; in the others it is an `ElsewhereError`.
+    """
+    with contextlib.ExitStack() as held:
+        ranks.from_first(lambda: held.enter_context(locked(run.lock, f"The run {run.path}")))
+        yield
+
+
 def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], what: str) -> None:
     """Compare the images and masks of training and validation with those that a run was started with."""
     for name, record in run.data().items():
@@ -208,16 +254,33 @@ def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], wha
             )
 
 
-def _extended(run: RunFolder, recipe: Recipe, epochs: int) -> Recipe:
-    """Write more epochs into the recipe of a finished run."""
+def _extended(run: RunFolder, epochs: int) -> Recipe:
+    """The recipe of a finished run, with more epochs, as it is from now on."""
     if not run.is_finished():
         raise RunError(
             f"{run.path} is not finished; expected a finished run to extend. Go on with it first: "
             f"oncoseg train --resume --out {run.path}"
         )
+    recipe = run.recipe()
     recipe = recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
     run.write_recipe(recipe)
     return recipe
+
+
+def _watched(monitor: Callable[[Status], None] | None, ranks: Ranks) -> Callable[[Status], None] | None:
+    """The monitor of this process; in the others than the first it sees nothing, but checks as much."""
+    return monitor if monitor is None or ranks.first else lambda status: None
+
+
+@contextlib.contextmanager
+def _removed_if_empty(out: Path) -> Iterator[None]:
+    """Delete a new run folder again where nothing comes of it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something else, such as the store, was put there
+            out.rmdir()
+        raise
 
 
 def check_stated(recipe: Recipe, licences: Mapping[str, str], origins: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
 from oncoseg.cli import convert, data, evaluation, leaks, recipes, runs, terminal
-from oncoseg.errors import OncosegError
+from oncoseg.errors import ElsewhereError, OncosegError
 from oncoseg.stopping import Terminated, orderly_termination
 
 MENDABLE, BUG, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -119,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with orderly_termination():
             return _run(tokens)
+    except ElsewhereError:
+        return MENDABLE
     except (OncosegError, CycloptsError) as error:
         return _failed(str(error), MENDABLE, debug)
     except Terminated:

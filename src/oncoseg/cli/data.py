@@ -1,6 +1,7 @@
 """The commands about data: `oncoseg inspect`, `phantom`, `prepare`."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +12,14 @@ from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.errors import DataError, nearest
 
 if TYPE_CHECKING:
+    from oncoseg.cluster import Spread
     from oncoseg.inspect import CaseRow
 
 Chosen = Annotated[list[str] | None, Parameter(name="--channel", negative="")]
 """The flags `--channel NAME=SERIES`, for `parse_channels`."""
 
 PREPARE_FLAGS = (
-    *("data", "only", "channel", "store", "workers", "memory-gib", "accept-implausible"),
+    *("data", "only", "channel", "store", "workers", "memory-gib", "ray", "accept-implausible"),
     *("help", "debug"),
 )
 """The flags of `prepare` besides a recipe's fields."""
@@ -109,6 +111,7 @@ def prepare(
     store: Path | None = None,
     workers: int | None = None,
     memory_gib: float | None = None,
+    ray: str | None = None,
     accept_implausible: bool = False,
     **fields: Fields,
 ) -> None:
@@ -125,6 +128,7 @@ def prepare(
         store: The prepared store; in your cache folder when left out.
         workers: Processes; one per processor when left out, or fewer if memory is short.
         memory_gib: Memory for all of them together; half of what is free, at most 8, when left out.
+        ray: A Ray cluster to spread the cases over: its address, `auto`, or `local` for one on this machine.
         accept_implausible: Take images that cannot be what they are said to be, such as a CT without
             Hounsfield units.
         **fields: Fields of the recipe, such as --preparation.slice-size [96,96].
@@ -150,9 +154,15 @@ def prepare(
         cases = [case for case in scan.cases if case.masks]
         if without := len(scan.cases) - len(cases):
             terminal.note(f"{name}: {without} cases without a mask are left out")
-        with terminal.progress(f"preparing {name}") as progress:
+        with terminal.progress(f"preparing {name}") as progress, spread_over(ray, workers) as spread:
             prepared = prepare_cases(
-                cases, settings, store, workers=workers, memory_gib=memory_gib, progress=progress
+                cases,
+                settings,
+                store,
+                workers=workers,
+                memory_gib=memory_gib,
+                progress=progress,
+                spread=spread,
             )
         rows.append((name, len(prepared), sum(len(case) for case in prepared)))
     terminal.print_table(None, ("modality", "cases", "slices"), rows, right=2)
@@ -176,6 +186,17 @@ def parse_channels(given: Sequence[str] | None) -> dict[str, str]:
             raise DataError(f"--channel {name}= is given twice; expected one series for each channel.")
         chosen[name] = series
     return chosen
+
+
+def spread_over(
+    address: str | None, processors: int | None = None, *, gpus: bool = False
+) -> AbstractContextManager["Spread | None"]:
+    """The cluster that a flag names; nothing without one."""
+    if address is None:
+        return nullcontext()
+    from oncoseg.cluster import cluster
+
+    return cluster(address, processors=processors, gpus=gpus)
 
 
 def parse_data(given: Sequence[str], flag: str = "--data") -> dict[str, Path]:

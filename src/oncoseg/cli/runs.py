@@ -1,14 +1,15 @@
 """The commands about runs: `oncoseg train`, `rerun`, `predict`, `report`, `demo`."""
 
+import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from oncoseg.cli import terminal
-from oncoseg.cli.data import Chosen, parse_channels, parse_data, parse_stated
+from oncoseg.cli.data import Chosen, parse_channels, parse_data, parse_stated, spread_over
 from oncoseg.cli.recipes import Fields, changed, open_recipe
 from oncoseg.cli.scores import print_scores
 from oncoseg.errors import RunError
@@ -16,7 +17,7 @@ from oncoseg.errors import RunError
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
     from oncoseg.rerun import Agreement
-    from oncoseg.training.loop import Outcome
+    from oncoseg.training.status import Outcome
 
 TRAIN_FLAGS = (
     *("data", "only", "channel", "out", "resume", "extend", "folds", "fold"),
@@ -118,7 +119,7 @@ def train(
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
     channels = channels_by_modality(chosen, parse_channels(channel))
-    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+    with _progress() as (preparing, monitor):
         options: dict[str, Any] = {
             "store": store,
             "workers": workers,
@@ -164,8 +165,9 @@ def rerun(
     """
     from oncoseg.rerun import TOLERANCE
     from oncoseg.rerun import rerun as repeat
+    from oncoseg.training.ranks import is_first, leave_together
 
-    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+    with _progress() as (preparing, monitor):
         outcome, agreement = repeat(
             run,
             out,
@@ -178,16 +180,25 @@ def rerun(
             warn=terminal.note,
             foretell=_foretell,
         )
+    if is_first():
+        _say_agreement(outcome, agreement, run)
+    leave_together()
     if agreement is None:
-        return _say_stopped(outcome, f"oncoseg rerun {run} --out {out}")
-    terminal.say(_in_words(agreement, run))
-    for name, (before, now) in agreement.circumstances.items():
-        terminal.say(f"Also other: {name} ({before} there, {now} here)")
+        return _code(outcome)
     return NOT_REPEATED if agreement.verdict == "different" else 0
 
 
 def _foretell(line: str) -> None:
     terminal.note(f"This will take {line}.")
+
+
+def _say_agreement(outcome: "Outcome", agreement: "Agreement | None", run: Path) -> None:
+    if agreement is None:
+        _say_stopped(outcome, f"oncoseg rerun {run} --out {outcome.run}")
+        return
+    terminal.say(_in_words(agreement, run))
+    for name, (before, now) in agreement.circumstances.items():
+        terminal.say(f"Also other: {name} ({before} there, {now} here)")
 
 
 def _in_words(agreement: "Agreement", run: Path) -> str:
@@ -211,6 +222,7 @@ def predict(
     probabilities: bool = False,
     threshold: float | None = None,
     flips: bool = False,
+    ray: str | None = None,
     accept_implausible: bool = False,
 ) -> None:
     """Mark tumours in new images; each result lies on its input's own grid.
@@ -228,6 +240,7 @@ def predict(
         probabilities: Also write the probability of tumour of every voxel.
         threshold: Probability from which a voxel is tumour, in place of the run's.
         flips: Average over the four mirror images of each slice; four times as slow.
+        ray: A Ray cluster to spread the images over: its address, `auto`, or `local` for one on this machine.
         accept_implausible: Take images that cannot be what they are said to be, such as a CT without
             Hounsfield units.
     """
@@ -235,11 +248,12 @@ def predict(
         raise RunError(
             "Expected something to predict: name a file, a folder or a data set after the run folder."
         )
-    from oncoseg.predict import Predictor, remarks, substitutions
+    from oncoseg.predict import Predictor
+    from oncoseg.prediction_record import remarks, substitutions
     from oncoseg.run_folder import RunFolder
 
     predictor = Predictor.load(run, prediction_changes(threshold, flips))
-    with terminal.progress("predicting slices") as progress:
+    with terminal.progress("predicting slices") as progress, spread_over(ray, gpus=True) as spread:
         written = predictor.predict(
             inputs,
             out,
@@ -256,6 +270,7 @@ def predict(
                 NOT_FOR_PREDICTING,
             ),
             foretell=_foretell,
+            spread=spread,
         )
     if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(
@@ -350,7 +365,7 @@ def _resume(
                 f"{out} was trained on {record['path']} for {modality}, not on {folder}. Leave --data "
                 "out to go on with the same data, or start a new run."
             )
-    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+    with _progress() as (preparing, monitor):
         options: dict[str, Any] = {
             "store": store,
             "max_minutes": wanted.training.max_minutes,
@@ -365,6 +380,18 @@ def _resume(
         else:
             outcome = resume(out, warn=terminal.note, extend=extend, **options)
     return _report_outcome(outcome)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[Any], None]]]:
+    """What shows preparing and training: only the first of several processes shows anything."""
+    from oncoseg.training.ranks import is_first
+
+    if not is_first():
+        yield lambda done, total: None, lambda status: None
+        return
+    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
+        yield preparing, monitor
 
 
 def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
@@ -383,6 +410,21 @@ def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
 
 def _report_outcome(outcome: "Outcome") -> int:
     """Say how training ended; the exit code is 128 + n after signal n, `UNFINISHED` after the budget."""
+    from oncoseg.training.ranks import is_first, leave_together
+
+    if is_first():
+        _say_outcome(outcome)
+    leave_together()
+    return 0 if outcome.finished else _code(outcome)
+
+
+def _code(outcome: "Outcome") -> int:
+    """Of a training that was stopped."""
+    received = signal.Signals.__members__.get(outcome.reason.split()[0])
+    return 128 + received if received is not None else UNFINISHED
+
+
+def _say_outcome(outcome: "Outcome") -> None:
     from oncoseg.run_folder import RunFolder
 
     if outcome.finished:
@@ -394,15 +436,13 @@ def _report_outcome(outcome: "Outcome") -> int:
             terminal.say(f"Left: {', '.join(left)}; oncoseg train --resume --out {outcome.run}")
         else:
             terminal.say(f"Next: oncoseg evaluate {outcome.run}")
-        return 0
-    return _say_stopped(outcome, f"oncoseg train --resume --out {outcome.run}")
+        return
+    _say_stopped(outcome, f"oncoseg train --resume --out {outcome.run}")
 
 
-def _say_stopped(outcome: "Outcome", command: str) -> int:
+def _say_stopped(outcome: "Outcome", command: str) -> None:
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
     terminal.say(f"Go on with: {command}")
-    received = signal.Signals.__members__.get(outcome.reason.split()[0])
-    return 128 + received if received is not None else UNFINISHED
 
 
 def _folds_left(out: Path) -> list[str]:

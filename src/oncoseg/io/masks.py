@@ -1,5 +1,6 @@
 """Masks in the form that each user uses: NIfTI for anyone, DICOM SEG and RTSTRUCT beside DICOM images."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -111,3 +112,18 @@ def write_mask(
         from oncoseg.io.dicom.rtstruct_writer import write_rtstruct
 
         write_rtstruct(path, labels, like.header, classes, algorithm)
+
+
+def check_distinct(files: Iterable[Outputs]) -> None:
+    """Check that no two cases' results would be one file.
+
+    Raises:
+        DataError: they would.
+    """
+    counts = Counter(path for outputs in files for path in outputs.all)
+    path, count = counts.most_common(1)[0] if counts else (None, 0)
+    if count > 1:
+        raise DataError(
+            f"{count} results would be written as {path}; expected a name of its own for each. Rename the "
+            "inputs, or predict them into different folders."
+        )

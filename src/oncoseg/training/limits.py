@@ -189,7 +189,7 @@ def _steps(training: Training, count: int) -> list[float]:
     seconds = []
     for refs, batch in zip(few, read_ahead(training.cases, few), strict=True):
         began = time.monotonic()
-        training._train_step([batch], [refs])
+        training._train_step([(refs, batch)])
         training.partial.latest_loss()  # waits for the GPU
         seconds.append(time.monotonic() - began)
     return seconds

@@ -42,15 +42,17 @@ class EpochRow:
 class TrainingLog:
     """All rows so far. The file is rewritten whole and atomically, so that a resumed run has no doubles."""
 
-    def __init__(self, run: RunFolder, rows: Sequence[dict[str, Any]] = ()) -> None:
-        """Take over the rows of a checkpoint."""
-        self._run = run
+    def __init__(self, run: RunFolder, rows: Sequence[dict[str, Any]] = (), *, writes: bool = True) -> None:
+        """Take over the rows of a checkpoint; only one process of a training writes."""
+        self._run, self._writes = run, writes
         self.rows = [EpochRow(**row) for row in rows]
-        self._tensorboard = _tensorboard_writer(run, first_step=self._steps())
+        self._tensorboard = _tensorboard_writer(run, first_step=self._steps()) if writes else None
 
     def add(self, rows: Sequence[EpochRow]) -> None:
         """Add one epoch's rows and write both logs."""
         self.rows += rows
+        if not self._writes:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(EpochRow)], lineterminator="\n")
         writer.writeheader()

@@ -1,93 +1,60 @@
 """The loop over stages, epochs and batches.
 
 Every random choice is drawn from (seed, stage, epoch, batch), so that going on from a checkpoint
-sees the same slices, augmented in the same way, as a run that was never stopped.
+sees the same slices, augmented in the same way, as a run that was never stopped. Nor do they depend on how
+many processes share them: each takes some rows of every batch, and the loss is that of the whole batch.
 """
 
 import contextlib
 import itertools
 import math
+import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
 import torch
-from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 
-from oncoseg import hardware, losses, models
+from oncoseg import hardware, models
 from oncoseg.augment import Strengths, augment
-from oncoseg.errors import RunError
+from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import write_bytes
 from oncoseg.logits import Supervised
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.sampler import Batch, Cases, SliceId, epoch_batches, joined, read_ahead
+from oncoseg.sampler import (
+    Batch,
+    Cases,
+    SliceId,
+    SliceIds,
+    epoch_batches,
+    joined,
+    parts_of,
+    read_ahead,
+    share_of,
+)
 from oncoseg.stopping import stop_requests
-from oncoseg.store import PreparedCase
 from oncoseg.training import checkpoints, optimisers, schedules
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.divergence import Refs, Seen, Watch, WatchedStep, is_finite, report_of
+from oncoseg.training.choices import GROUPS, losses_of, optimiser_of
+from oncoseg.training.divergence import Seen, Watch, WatchedStep, is_finite, report_of
 from oncoseg.training.log import EpochRow, TrainingLog
 from oncoseg.training.meter import Meter
-from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, Piece, pieces_of
+from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
+from oncoseg.training.ranks import Ranks
 from oncoseg.training.record import Record
 from oncoseg.training.stages import Stage, stages_of
+from oncoseg.training.status import Outcome, Status
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
+from oncoseg.training.whole_batch import WholeBatch
 
 CHECKPOINT_MINUTES = 5.0
 """A kill -9 costs at most this much training."""
-
-
-GROUPS: Mapping[str, Callable[[PreparedCase], str | None]] = {
-    "class": lambda case: case.target,
-    "site": lambda case: case.site,
-}
-"""How `training.balance` groups cases; those of which nothing is known are a group, too."""
-
-
-class Status(NamedTuple):
-    """Where training is, for showing progress; `validated` once an epoch's own scores are there."""
-
-    stage: str
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    seconds_left: float
-    scores: Mapping[str, float]
-    validated: bool = False
-
-
-class Outcome(NamedTuple):
-    """How a call of `train` ended."""
-
-    run: Path
-    finished: bool
-    reason: str
-
-
-def losses_of(recipe: Recipe) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """Modality → its loss of logits and masks."""
-    return {
-        name: losses.build(modality.loss.name, modality.loss.arguments, len(recipe.classes))
-        for name, modality in recipe.modalities.items()
-    }
-
-
-def optimiser_of(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The recipe's optimiser of some parameters."""
-    training = recipe.training
-    chosen = training.optimiser
-    return optimisers.build(
-        chosen.name, parameters, training.learning_rate, training.weight_decay, chosen.arguments
-    )
 
 
 class _Stopped(Exception):
@@ -106,21 +73,27 @@ class Training:
         monitor: Callable[[Status], None] | None,
         meter: Meter,
         warn: Callable[[str], None] = lambda _: None,
+        ranks: Ranks | None = None,
     ) -> None:
         hardware.tune_allocator()
         settings = recipe.training
         self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
         self.monitor, self.entered = monitor, meter.entered
-        self.device = hardware.choose_device(settings.device)
-        self.precision = hardware.choose_precision(settings.precision, self.device)
-        accelerator = "cuda" if self.device.type == "cuda" else "cpu"
-        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=cast(Any, self.precision))
+        self.ranks = Ranks(settings.device, settings.precision) if ranks is None else ranks
+        self.device, self.precision, self.fabric = self.ranks.device, self.ranks.precision, self.ranks.fabric
+        self.whole = WholeBatch(self.ranks)
         torch.manual_seed(settings.seed)
         network = models.build(
             recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
         )
         self.layout = hardware.training_layout(self.precision, self.device)
-        self.network = self.fabric.setup_module(hardware.in_layout(network, self.layout))
+        self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
+        if self.ranks.count > 1:
+            size = recipe.augmentation.crop or recipe.preparation.slice_size
+            slice_ = torch.zeros(1, recipe.in_channels, *size, device=self.device)
+            self.whole.settle(
+                self.network, slice_.contiguous(memory_format=self.layout), self.fabric.backward
+            )
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
         self.stages = stages_of(recipe)
@@ -133,7 +106,7 @@ class Training:
         self.minutes_before = 0.0
         self.optimiser_state: dict[str, Any] | None = None
         self.partial = EpochSums()
-        self.log = TrainingLog(run)
+        self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter)
         self.watch = Watch()
         self.warn = warn
@@ -149,7 +122,7 @@ class Training:
                 self._save_metrics(finished=True)
             return Outcome(self.run.path, True, "all epochs were done before")
         self.steps_done = 0
-        self.record.begin(self._place(), self.precision)
+        self.ranks.from_first(lambda: self.record.begin(self._place(), self.precision))
         finished, reason = True, "all epochs are done"
         with contextlib.closing(self.log), stop_requests() as self.stop:
             try:
@@ -158,7 +131,7 @@ class Training:
                 finished, reason = False, str(stopped)
             self._save_checkpoint()
             self._save_metrics(finished)
-            self.record.keep(self._place(), reason)
+            self.ranks.from_first(lambda: self.record.keep(self._place(), reason))
         return Outcome(self.run.path, finished, reason)
 
     def _train_stages(self) -> None:
@@ -174,22 +147,23 @@ class Training:
         each, batches = self.recipe.training.accumulate, self._batches(stage, self.epoch)
         steps = math.ceil(len(batches) / each)
         self.network.train()
-        ahead = read_ahead(self.cases, batches[self.step * each :])
+        ahead = self._read_ahead(batches[self.step * each :])
         while group := list(itertools.islice(ahead, each)):
-            self._train_step(group, batches[self.step * each :][: len(group)])
+            self._train_step(group)
             self.step += 1
             self.steps_done += 1
             self._tell_monitor(stage, steps)
-            self._stop_if_asked()
-            if time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60:
+            late = time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60
+            if self._stop_if_asked(late):
                 self._save_checkpoint()
 
-    def _train_step(self, group: Sequence[Batch], refs: Sequence[Refs]) -> None:
+    def _train_step(self, group: Sequence[tuple[SliceIds, Batch]]) -> None:
         """One step of the optimiser, by the mean gradient of one or more batches."""
         sums = self._gradients(group)
-        norm = self._clip()
+        norm = optimisers.clip(self.fabric, self.network, self.optimiser, self.recipe.training.clip_norm)
         self.partial.join(sums)
         place = (self.stages[self.stage].name, self.epoch + 1, self.step + 1)
+        refs = [refs for refs, _ in group]
         self.watch.add(WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
         self._stop_if_diverged(self.watch.first_bad())
         self.optimiser.step()
@@ -198,49 +172,48 @@ class Training:
         if self.average is not None:
             self.average.after_step(self.network)
 
-    def _clip(self) -> Tensor:
-        """Bound the norm of the gradient, if wanted; gives what it was before."""
-        if (norm := self.recipe.training.clip_norm) is None:
-            grads = [one.grad for one in self.network.parameters() if one.grad is not None]
-            return torch.nn.utils.get_total_norm(grads)
-        # its own check would wait for the GPU at every step; `Watch` does not
-        found = self.fabric.clip_gradients(
-            self.network, self.optimiser, max_norm=norm, error_if_nonfinite=False
-        )
-        return cast(Tensor, found)
-
-    def _gradients(self, group: Sequence[Batch]) -> EpochSums:
+    def _gradients(self, group: Sequence[tuple[SliceIds, Batch]]) -> EpochSums:
         """The mean gradient of some batches; where the GPU's memory does not hold one, in parts of it."""
         while True:
-            with contextlib.suppress(torch.OutOfMemoryError):
+            try:
                 return self._gradients_at_once(group)
-            self._halve(group)  # what the failed try held is free by now
+            except torch.OutOfMemoryError as error:
+                if self.ranks.count > 1:  # the others wait for this one's gradients
+                    raise RunError(NOT_OWN_SHARE) from error
+            self._halve(group[0][1])  # what the failed try held is free by now
 
-    def _gradients_at_once(self, group: Sequence[Batch]) -> EpochSums:
+    def _gradients_at_once(self, group: Sequence[tuple[SliceIds, Batch]]) -> EpochSums:
         sums = EpochSums()
-        for number, batch in enumerate(group):
-            seed = self._seed_of_batch(number)
-            images, masks, parts = self._augmented(batch, seed)
+        pieces = self.pieces if self.ranks.count == 1 else 1
+        for number, (refs, batch) in enumerate(group):
+            parts, seed = parts_of(refs), self._seed_of_batch(number)
+            self.whole.total = max(part.stop for part in parts.values())
+            images, masks = self._augmented(batch, seed)
             torch.manual_seed(seed + 1)
-            for piece in pieces_of(parts, self.pieces):
-                self._backward(images, masks, piece, len(group), sums)
+            # the others' gradients are waited for once, with those of the last batch
+            with self.fabric.no_backward_sync(self.network, enabled=number < len(group) - 1):
+                for piece in pieces_of(parts, pieces):
+                    self._backward(images, masks, piece, len(group), sums)
         return sums
 
     def _backward(self, images: Tensor, masks: Tensor, piece: Piece, batches: int, sums: EpochSums) -> None:
-        """Add the gradient of a part of a batch."""
+        """Add the gradient of a part of a batch; this process computes its own rows of it."""
         if piece.rows is not None:
             images, masks = images[piece.rows].contiguous(memory_format=self.layout), masks[piece.rows]
         output = self.network(images)
         heads = output.weighted() if isinstance(output, Supervised) else [(1.0, output)]
+        heads = [(weight, self.ranks.whole(head, self.whole.total)) for weight, head in heads]
+        masks = self.ranks.whole(masks, self.whole.total)
         logits, loss = heads[0][1], torch.zeros((), device=self.device)
         for name, part in piece.parts.items():
             terms = [weight * self.losses[name](head[part], masks[part]) for weight, head in heads]
             term = torch.stack(terms).sum()
             loss = loss + self.recipe.modalities[name].loss.weight * piece.shares[name] * term
             sums.add(name, term.detach(), logits[part].detach(), masks[part])
-        self.fabric.backward(loss / batches)
+        # several processes' gradients are averaged, but the loss is the sum of their rows'
+        self.fabric.backward(loss * self.ranks.count / batches)
 
-    def _halve(self, group: Sequence[Batch]) -> None:
+    def _halve(self, batch: Batch) -> None:
         """From now on compute batches in parts of half the size; the optimiser's steps stay where they were.
 
         Raises:
@@ -248,12 +221,12 @@ class Training:
         """
         self.optimiser.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        size = sum(len(images) for images, _ in group[0].values())
-        if self.pieces >= max(len(images) for images, _ in group[0].values()):
+        sizes = [len(images) for images, _ in batch.values()]
+        if self.pieces >= max(sizes):
             raise RunError(NOT_ONE_SLICE)
         self.pieces *= 2
         text = IN_PARTS.format(
-            size=size,
+            size=sum(sizes),
             step=self.step + 1,
             stage=self.stages[self.stage].name,
             epoch=self.epoch + 1,
@@ -318,11 +291,22 @@ class Training:
             return cast(Tensor, self.network(images.to(self.device, memory_format=self.layout)))
 
         return {
-            name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked)
+            name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks)
             for name in stage.modalities
         }
 
     # batches --------------------------------------------------------------------------------
+
+    def _read_ahead(self, batches: Sequence[SliceIds]) -> Iterator[tuple[SliceIds, Batch]]:
+        """What each whole batch holds, and this process's rows of it."""
+        own = [share_of(batch, self.ranks.rows()) for batch in batches]
+        if any(sum(map(len, batch.values())) < self.ranks.count for batch in batches):
+            raise RecipeError(
+                f"training.batch_size {self.recipe.training.batch_size} is shared by {self.ranks.count} "
+                "processes; expected at least one slice for each. Start fewer processes, or train a new run "
+                "with larger batches."
+            )
+        yield from zip(batches, read_ahead(self.cases, own), strict=True)
 
     def _batches(self, stage: Stage, epoch: int) -> list[dict[str, list[SliceId]]]:
         training = self.recipe.training
@@ -331,14 +315,19 @@ class Training:
         group = None if training.balance is None else GROUPS[training.balance]
         return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
 
-    def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor, dict[str, slice]]:
-        """One tensor of all modalities, augmented, and which rows are whose."""
-        images, masks, parts = joined(batch)
-        generator = torch.Generator().manual_seed(seed)
+    def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
+        """One tensor of all modalities, augmented: this process's rows of the whole batch."""
+        images, masks = joined(batch)
         images, masks = augment(
-            images.to(self.device), masks.to(self.device), len(self.recipe.classes), self.strengths, generator
+            images.to(self.device),
+            masks.to(self.device),
+            len(self.recipe.classes),
+            self.strengths,
+            torch.Generator().manual_seed(seed),
+            rows=self.ranks.rows(),
+            total=self.whole.total,
         )
-        return images.contiguous(memory_format=self.layout), masks, parts
+        return images.contiguous(memory_format=self.layout), masks
 
     def _seed_of_batch(self, number: int) -> int:
         """Of the `number`-th batch of the present step."""
@@ -367,8 +356,13 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self._check_finite()
-        checkpoints.save(self.run.checkpoint, self._state())
-        self.record.keep(self._place())
+        state = self._state()
+
+        def save() -> None:
+            checkpoints.save(self.run.checkpoint, state)
+            self.record.keep(self._place())
+
+        self.ranks.from_first(save)
         self.saved = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
@@ -394,7 +388,10 @@ class Training:
         Raises:
             RunError: all checkpoints are damaged, or it does not fit the recipe.
         """
-        state = checkpoints.load(self.run.checkpoint, self.device, warn)
+        say = warn if self.ranks.first else lambda _: None
+        state = self.ranks.first_then_others(
+            lambda: checkpoints.load(self.run.checkpoint, self.device, say)  # the first one tidies up
+        )
         if state is None:
             return
         try:
@@ -416,7 +413,7 @@ class Training:
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
         self.log.close()
-        self.log = TrainingLog(self.run, rows)
+        self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
 
     def _save_model(self) -> None:
         with self._kept_weights():
@@ -425,32 +422,29 @@ class Training:
                 for name, value in self.network.state_dict().items()
             }
         # save_file would make a file that only its owner may read
-        write_bytes(self.run.model, safetensors.torch.save(weights))
+        self.ranks.from_first(lambda: write_bytes(self.run.model, safetensors.torch.save(weights)))
 
     def _save_metrics(self, finished: bool) -> None:
-        self.run.write_metrics(
-            {
-                "best": self.best,
-                "finished": finished,
-                "minutes": round(self._minutes(), 2),
-                "precision": self.precision,
-                "hardware": hardware.describe(),
-            }
-        )
+        metrics = {"best": self.best, "finished": finished, "minutes": round(self._minutes(), 2)}
+        metrics |= {"precision": self.precision, "processes": self.ranks.count}
+        self.ranks.from_first(lambda: self.run.write_metrics(metrics | {"hardware": hardware.describe()}))
 
     # time -----------------------------------------------------------------------------------
 
     def _minutes(self) -> float:
         return self.minutes_before + (time.monotonic() - self.started) / 60
 
-    def _stop_if_asked(self) -> None:
-        if self.stop.reason:
-            raise _Stopped(self.stop.reason)
+    def _stop_if_asked(self, late: bool = False) -> int:
+        """Stop after the same step in all processes; whether a checkpoint is `late` in any of them."""
         budget = self.recipe.training.max_minutes
         # every call gets at least one step or one validation done, so that calls with a short budget end
-        spent = budget is not None and time.monotonic() - self.entered > budget * 60
-        if spent and self.steps_done > 0:
+        over = budget is not None and time.monotonic() - self.entered > budget * 60 and self.steps_done > 0
+        received, spent, any_late = self.ranks.most(self.stop.signal, over, late)
+        if received:
+            raise _Stopped(f"{signal.Signals(received).name} was received")
+        if spent:
             raise _Stopped(f"the time budget of {budget:g} minutes is spent")
+        return any_late
 
     def _steps_left(self) -> int:
         lengths = [self._steps_of_epoch(stage) * stage.epochs for stage in self.stages[self.stage :]]
@@ -472,18 +466,27 @@ class Training:
 
     def _check_finite(self) -> None:
         """Raise RunError where a loss, a gradient or the weights are not finite: no checkpoint is spoilt."""
-        self._stop_if_diverged(self.watch.first_bad(wait=True))
-        if self.watch.latest is not None and not is_finite(self.network):
-            self._stop_if_diverged(self.watch.latest)
+        seen = self.watch.first_bad(wait=True)
+        self._stop_if_diverged(seen if seen is not None or is_finite(self.network) else self.watch.latest)
 
     def _stop_if_diverged(self, seen: Seen | None) -> None:
-        """Write `nan.json` about a step whose figures, or the weights after it, are not finite.
+        """Stop all processes where any has seen a step whose figures, or weights after it, are not finite.
 
         Raises:
-            RunError: there is such a step.
+            RunError: there is such a step; in other processes than the first an `ElsewhereError`.
         """
-        if seen is None:
-            return
+        (found,) = self.ranks.most(int(seen is not None))
+        if found:
+            # on GPUs another process may have noticed it sooner
+            known = seen or self.watch.first_bad(wait=True) or self.watch.latest
+            self.ranks.from_first(lambda: self._report_divergence(cast(Seen, known)))
+
+    def _report_divergence(self, seen: Seen) -> None:
+        """Write `nan.json` about a step.
+
+        Raises:
+            RunError: always.
+        """
         report = report_of(seen, self.cases, self.network, self.recipe.training, self.precision)
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")

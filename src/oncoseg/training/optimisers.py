@@ -1,8 +1,11 @@
 """Optimisers by name."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
 from torch import nn
 
 from oncoseg.errors import RecipeError, check_arguments, nearest
@@ -64,3 +67,13 @@ def build(
         return OPTIMISERS[name](parameters, rate, weight_decay, **arguments)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"Optimiser {name!r} does not take {dict(arguments)}: {error}.") from error
+
+
+def clip(fabric: Fabric, network: nn.Module, optimiser: _FabricOptimizer, norm: float | None) -> torch.Tensor:
+    """Bound the norm of the gradient, unless `norm` is None; gives what it was before."""
+    if norm is None:
+        grads = [one.grad for one in network.parameters() if one.grad is not None]
+        return torch.nn.utils.get_total_norm(grads)
+    # its own check would wait for the GPU at every step; `Watch` does not
+    found = fabric.clip_gradients(network, optimiser, max_norm=norm, error_if_nonfinite=False)
+    return cast(torch.Tensor, found)

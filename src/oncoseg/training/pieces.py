@@ -25,6 +25,13 @@ NOT_ONE_SLICE = (
 )
 """Said where no parts are small enough."""
 
+NOT_OWN_SHARE = (
+    "The GPU's memory does not hold this process's share of a batch; expected room for that, as several "
+    "processes do not compute it in parts. Start more processes, or train with a smaller training.batch_size "
+    "and a larger training.accumulate."
+)
+"""Said where several processes share a batch."""
+
 IN_PARTS = (
     "The GPU's memory did not hold a batch of {size} slices at step {step} of {stage} epoch {epoch}: from "
     "there on each is computed in {pieces} parts and their gradients are averaged. The steps stay the same, "

@@ -11,6 +11,7 @@ from torch import Tensor
 from oncoseg.logits import margins
 from oncoseg.metrics import Confusion, dice, pool
 from oncoseg.store import PreparedCase
+from oncoseg.training.ranks import Ranks
 
 VALIDATION_BATCH = 32
 """Slices computed at a time in validation."""
@@ -70,7 +71,8 @@ def validate(
     cases: Sequence[PreparedCase],
     network: Callable[[Tensor], Tensor],
     loss: Callable[[Tensor, Tensor], Tensor],
-    before_case: Callable[[], None] = lambda: None,
+    before_case: Callable[[], object] = lambda: None,
+    ranks: Ranks | None = None,
 ) -> tuple[float, float]:
     """Mean loss over cases, and mean Dice over patients at probability 0.5, on the prepared grid.
 
@@ -78,15 +80,21 @@ def validate(
         cases: of one modality.
         network: images `n c h w` in [0, 1] → logits `n classes h w`.
         loss: logits and masks `n h w` → one number.
-        before_case: called before each case; what it raises ends the validation.
+        before_case: called before each case, in all processes equally often; what it raises ends the
+            validation.
+        ranks: the processes that share the cases and all get the same result; None for this one only.
     """
-    losses = []
-    counts: dict[str, list[Confusion]] = {}
-    for case in cases:
+    share, rounds, own = cases if ranks is None else ranks.dealt(cases), len(cases), []
+    for number in range(rounds if ranks is None else -(-rounds // ranks.count)):
         before_case()
-        logits, masks = _predicted(case, network)
-        losses.append(loss(logits, masks).item())
-        counts.setdefault(case.patient, []).append(count_pixels(logits, masks))
+        if number < len(share):
+            logits, masks = _predicted(share[number], network)
+            own.append((loss(logits, masks).item(), count_pixels(logits, masks)))
+    measured = own if ranks is None else ranks.gathered(own, len(cases))
+    losses = [one for one, _ in measured]
+    counts: dict[str, list[Confusion]] = {}
+    for case, (_, confusion) in zip(cases, measured, strict=True):
+        counts.setdefault(case.patient, []).append(confusion)
     return float(np.mean(losses)), mean_of_known([dice(pool(of_one)) for of_one in counts.values()])
 
 
