@@ -58,6 +58,12 @@ class SlabSource:
         empty = np.zeros_like(next(iter(read.values())))
         return np.stack([read.get(name, empty) for name in self._names])
 
+    def place(self, start: int, stop: int) -> tuple[slice, ...]:
+        """Where slices start … stop − 1 along `axis` lie in an array `c i j k` of the whole source."""
+        place = [slice(None)] * 4
+        place[self.axis + 1] = slice(start, stop)
+        return tuple(place)
+
     def sample(self, count: int) -> dict[str, np.ndarray]:
         """Every channel that is read, by its name, at up to `count` slices spread evenly, axes `n i j k`."""
         chosen = sorted({round(k) for k in np.linspace(0, self.slices - 1, min(count, self.slices))})
