@@ -68,8 +68,8 @@ def read_fingerprint(cases: Sequence[Case], progress: Progress | None = None) ->
         volume = io.read_grid(next(iter(case.images.values())))
         if not volume.spacing_known:
             raise DataError(
-                f"Case {case.id}: its files hold no voxel size; expected images with one (DICOM, NIfTI, NRRD, "
-                "MetaImage) for a system in 3D."
+                f"Case {case.id}: its files hold no voxel size; expected images with one (DICOM, NIfTI, "
+                "NRRD, MetaImage) for a system in 3D."
             )
         volume, _ = to_canonical(volume)
         grids.append(volume.grid)

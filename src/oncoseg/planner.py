@@ -1,8 +1,8 @@
-"""Voxel size, patch, depth, width and batch of a 3D network, from a data set's headers and the memory at hand.
+"""Voxel size, patch, depth, width and batch of a 3D network, from a data set's headers and the memory.
 
-In the spirit of Isensee et al. 2021 (nnU-Net), methods, "Rule-based parameters"; the rules are stated where they
-are applied, and the code is our own. Each choice says why in one line; a choice that the user made is kept,
-and the others follow from it.
+In the spirit of Isensee et al. 2021 (nnU-Net), methods, "Rule-based parameters"; the rules are stated where
+they are applied, and the code is our own. Each choice says why in one line; a choice that the user made is
+kept, and the others follow from it.
 """
 
 import math
@@ -38,7 +38,7 @@ WIDTHS = (32, 16, 8)
 """Channels of the first stage, the wanted ones first; narrower ones where memory is short."""
 
 ENOUGH_VOXELS = 64**3
-"""A patch of so many voxels sees enough around a lesion: a narrower network is taken before a smaller patch."""
+"""A patch of so many voxels sees enough around a lesion: rather a narrower network than a smaller one."""
 
 SMALLEST_BATCH = 2
 """Patches in a batch (nnU-Net's)."""
@@ -173,8 +173,8 @@ def _spacing(fingerprint: Fingerprint, given: Given) -> Choice:
         others = max(size for other, size in enumerate(wanted) if other != axis)
         wanted[axis] = max(fingerprint.spacing_percentile_mm(COARSE_PERCENTILE)[axis], others)
         why += (
-            f"; along {AXES[axis]} the {COARSE_PERCENTILE:g}th percentile, as its median is {ratio:.1f} times "
-            "the finest"
+            f"; along {AXES[axis]} the {COARSE_PERCENTILE:g}th percentile, as its median is {ratio:.1f} "
+            "times the finest"
         )
     i, j, k = (float(f"{size:.4g}") for size in wanted)
     return Choice("spacing_mm", (i, j, k), why)
@@ -223,9 +223,7 @@ def _features(width: int, steps: int, given: Given) -> tuple[int, ...]:
 def _why_patch(shape: Shape, median: Grid, taken: str, given: Given) -> str:
     if "patch" in given:
         return f"your choice; a step takes {taken}"
-    shares = " × ".join(
-        f"{min(1, side / size):.0%}" for side, size in zip(shape.patch, median, strict=True)
-    )
+    shares = " × ".join(f"{min(1, side / size):.0%}" for side, size in zip(shape.patch, median, strict=True))
     size, parts = (" × ".join(map(str, each)) for each in (median, divisors(shape.strides)))
     return f"{shares} of the median image, {size} voxels; divides by {parts}; a step takes {taken}"
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from oncoseg import hardware
@@ -68,8 +68,13 @@ def plan_recipe(
         for choice in plan(fingerprint, memory, memory_gib * 2**30, given, len(volumes.modalities))
         if choice.name in takes or choice.name not in ("strides", "features")
     ]
-    planned = volumes.with_changes({one.name: one.value for one in chosen if one.name not in kept})
+    planned = volumes.with_changes({one.name: _plain(one.value) for one in chosen if one.name not in kept})
     return Planned(planned, (*converted, *chosen))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, in which a recipe is kept."""
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def memory_at_hand_gib(device: str) -> float:
@@ -88,7 +93,9 @@ def _for_volumes(recipe: Recipe) -> list[Choice]:
     if recipe.preparation.neighbours:
         choices.append(Choice("preparation.neighbours", 0, "a volume holds them already"))
     if recipe.augmentation.crop is not None:
-        choices.append(Choice("augmentation.crop", None, "it is for slices; preparation.patch takes its place"))
+        choices.append(
+            Choice("augmentation.crop", None, "it is for slices; preparation.patch takes its place")
+        )
     if recipe.training.tumour_share is not None:
         why = "it is for slices; training.foreground_share takes its place"
         choices.append(Choice("training.tumour_share", None, why))
@@ -101,7 +108,7 @@ def _for_volumes(recipe: Recipe) -> list[Choice]:
 def _scaling(name: str, modality: Modality) -> Choice:
     if set(modality.channels) == {"CT"}:
         low, high = modality.window
-        why = f"Hounsfield units mean the same in every image; those of modalities.{name}.window, {low:g} to {high:g}"
+        why = f"Hounsfield units mean the same in every image; its window, {low:g} to {high:g}"
         return Choice(f"modalities.{name}.scaling", "window", why)
     why = f"{modality.scaling} would change from slice to slice; by percentiles of the whole volume instead"
     return Choice(f"modalities.{name}.scaling", "volume-percentile", why)
@@ -116,9 +123,7 @@ def _given(recipe: Recipe, kept: Mapping[str, Any]) -> dict[str, Any]:
         "features": recipe.network.arguments.get("features"),
         "batch_size": recipe.training.batch_size,
     }
-    return {
-        name: value for name, value in values.items() if FIELDS[name] in kept and value is not None
-    }
+    return {name: value for name, value in values.items() if FIELDS[name] in kept and value is not None}
 
 
 def _memory_of(recipe: Recipe, takes: frozenset[str]) -> Any:
@@ -126,7 +131,7 @@ def _memory_of(recipe: Recipe, takes: frozenset[str]) -> Any:
         recipe.training.precision, hardware.choose_device(recipe.training.device)
     )
 
-    @lru_cache(maxsize=None)
+    @cache
     def counted(shape: Shape) -> Any:
         planned = {"features": list(shape.features), "strides": [list(step) for step in shape.strides]}
         arguments = {**recipe.network_arguments, **{k: v for k, v in planned.items() if k in takes}}
