@@ -285,7 +285,10 @@ def test_neighbours_are_channels() -> None:
         (VOLUMES | {"training.tumour_share": 0.5}, r"set training\.foreground_share instead"),
         ({"preparation.spatial_dims": 3}, r"modalities\.mri\.scaling must be volume-percentile or"),
         ({"modalities.mri.scaling": "volume-zscore"}, r"modalities\.mri\.scaling must be slice-minmax or"),
-        (VOLUMES | {"network.arguments.spatial_dims": 2}, "spatial_dims follows preparation, 3; leave it out"),
+        (
+            VOLUMES | {"network.arguments.spatial_dims": 2},
+            "spatial_dims follows preparation, 3; leave it out",
+        ),
         (VOLUMES | {"preparation.spacing_mm": [1, 0, 1]}, "greater than 0"),
     ],
 )
