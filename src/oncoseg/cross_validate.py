@@ -15,7 +15,7 @@ from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.stopping import Terminated
-from oncoseg.store import PreparedCase
+from oncoseg.store import Prepared
 from oncoseg.train import check_recipe, check_stated, resume, stated
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
@@ -245,7 +245,7 @@ def _write(
     folder.write_splits(recipe.training.seed, splits)
 
 
-def _seen(cases: Sequence[PreparedCase], parts: Mapping[str, Any]) -> list[PreparedCase]:
+def _seen(cases: Sequence[Prepared], parts: Mapping[str, Any]) -> list[Prepared]:
     """Those that training sees, in its order."""
     return [case for part in ("train", "validation") for case in cases if case.patient in parts[part]]
 

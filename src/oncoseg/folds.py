@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from oncoseg.errors import DataError
 from oncoseg.split import PARTS
-from oncoseg.store import PreparedCase
+from oncoseg.store import Prepared
 
 Split = dict[str, dict[str, dict[str, list[str]]]]
 """Modality → part → patient → case ids, as a run folder's `split.json` holds it."""
 
-Prepared = Mapping[str, Sequence[PreparedCase]]
+Prepared = Mapping[str, Sequence[Prepared]]
 """Modality → its cases."""
 
 
@@ -54,7 +54,7 @@ class Patient(NamedTuple):
 
 def patients_of(prepared: Prepared) -> list[Patient]:
     """Everybody who has a case, sorted by name."""
-    cases: dict[str, list[PreparedCase]] = {}
+    cases: dict[str, list[Prepared]] = {}
     modalities: dict[str, dict[str, None]] = {}
     for modality, of_modality in prepared.items():
         for case in of_modality:

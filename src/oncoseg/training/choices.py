@@ -7,10 +7,10 @@ from torch import Tensor
 
 from oncoseg import losses
 from oncoseg.recipe import Recipe
-from oncoseg.store import PreparedCase
+from oncoseg.store import Prepared
 from oncoseg.training import optimisers
 
-GROUPS: Mapping[str, Callable[[PreparedCase], str | None]] = {
+GROUPS: Mapping[str, Callable[[Prepared], str | None]] = {
     "class": lambda case: case.target,
     "site": lambda case: case.site,
 }

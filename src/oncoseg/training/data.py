@@ -17,7 +17,7 @@ from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
-from oncoseg.store import PreparedCase
+from oncoseg.store import Prepared
 
 Remark = Callable[[str, Sequence[Problem]], None]
 """Called with a modality and what is doubtful about its images."""
@@ -33,8 +33,8 @@ class TrainingData(NamedTuple):
         data: for `RunFolder.write_data`, which says what it holds.
     """
 
-    train: dict[str, list[PreparedCase]]
-    validation: dict[str, list[PreparedCase]]
+    train: dict[str, list[Prepared]]
+    validation: dict[str, list[Prepared]]
     split: dict[str, Any]
     data: dict[str, Any]
 
@@ -97,8 +97,8 @@ def load(
     """
     scans = _open(recipe, data, channels, progress, opened, remark)
     sides = _sides(recipe, scans, split)
-    train: dict[str, list[PreparedCase]] = {}
-    validation: dict[str, list[PreparedCase]] = {}
+    train: dict[str, list[Prepared]] = {}
+    validation: dict[str, list[Prepared]] = {}
     records = {}
     for name in recipe.modalities:
         if remark is not None and not sides[name]["test"]:
@@ -138,7 +138,7 @@ def load_all(
     channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remark: Remark | None = None,
     opened: Opened | None = None,
-) -> tuple[dict[str, list[PreparedCase]], dict[str, Any]]:
+) -> tuple[dict[str, list[Prepared]], dict[str, Any]]:
     """Open and prepare every case with a mask, for folds to be drawn.
 
     Args:
@@ -159,7 +159,7 @@ def load_all(
         DataError: as `load` does.
     """
     scans = _open(recipe, data, channels, progress, opened, remark)
-    prepared: dict[str, list[PreparedCase]] = {}
+    prepared: dict[str, list[Prepared]] = {}
     records: dict[str, Any] = {}
     for name, modality in recipe.modalities.items():
         cases = [case for case in scans[name].cases if case.masks]
@@ -173,7 +173,7 @@ def load_all(
     return prepared, records
 
 
-def record_of_part(record: Mapping[str, Any], cases: Sequence[PreparedCase]) -> dict[str, Any]:
+def record_of_part(record: Mapping[str, Any], cases: Sequence[Prepared]) -> dict[str, Any]:
     """A record of `load_all` as `load` would have made it for these training and validation cases."""
     order = {case.id: number for number, case in enumerate(cases)}
     doubts = [doubt for doubt in record["doubts"] if doubt["case"] in order]
@@ -323,7 +323,7 @@ def _substituted(parts: Mapping[str, list[Case]], settings: Settings) -> dict[st
     return substituted
 
 
-def _check_tumour(cases: list[PreparedCase], part: str) -> None:
+def _check_tumour(cases: list[Prepared], part: str) -> None:
     if not any(case.tumour_pixels.any() for case in cases):
         raise DataError(
             f"None of the {len(cases)} cases under {part} has a tumour pixel after preparation; expected "
@@ -332,7 +332,7 @@ def _check_tumour(cases: list[PreparedCase], part: str) -> None:
         )
 
 
-def _check_classes(train: Mapping[str, Sequence[PreparedCase]], classes: Iterable[str]) -> None:
+def _check_classes(train: Mapping[str, Sequence[Prepared]], classes: Iterable[str]) -> None:
     unseen = _classes_without(train, classes)
     if unseen:
         raise DataError(
@@ -346,23 +346,20 @@ def _without(unseen: Sequence[str], part: str) -> str:
     return f"No case under {part}, of any modality, has a pixel of {' or '.join(unseen)} after preparation"
 
 
-def _classes_without(sides: Mapping[str, Sequence[PreparedCase]], classes: Iterable[str]) -> list[str]:
+def _classes_without(sides: Mapping[str, Sequence[Prepared]], classes: Iterable[str]) -> list[str]:
     """Classes without a pixel; reads masks only as far as it takes to find one of each."""
     missing = dict(enumerate(classes, 1))
     if len(missing) == 1:  # `_check_tumour` knows
         return []
     for cases in sides.values():
         for case in cases:
-            for position in case.tumour_pixels.nonzero()[0]:
-                if not missing:
-                    return []
-                _, mask = case.read(int(position), int(position) + 1)
-                for index in mask.unique().tolist():
-                    missing.pop(index, None)
+            if missing:
+                for index in case.with_voxels(missing):
+                    del missing[index]
     return list(missing.values())
 
 
-def _check_groups(cases: list[PreparedCase], balance: str | None) -> None:
+def _check_groups(cases: list[Prepared], balance: str | None) -> None:
     kinds = {"class": {case.target for case in cases}, "site": {case.site for case in cases}}
     if balance is not None and kinds[balance] == {None}:
         raise DataError(
@@ -372,7 +369,7 @@ def _check_groups(cases: list[PreparedCase], balance: str | None) -> None:
 
 
 def _record(
-    path: Path, scan: Scan, prepared: list[PreparedCase], settings: Settings, substituted: dict[str, str]
+    path: Path, scan: Scan, prepared: list[Prepared], settings: Settings, substituted: dict[str, str]
 ) -> dict[str, Any]:
     """What `RunFolder.data` describes."""
     looks = {case.id: case.look for case in prepared}
@@ -392,7 +389,7 @@ def _record(
     }
 
 
-def _fingerprint(prepared: Sequence[PreparedCase]) -> str:
+def _fingerprint(prepared: Sequence[Prepared]) -> str:
     return sha256_of_json(sorted(case.folder.name for case in prepared))[:16]
 
 
