@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oncoseg import __version__, display, hardware, io, limits, plausibility, predict2d
+from oncoseg import __version__, display, hardware, io, limits, plausibility, predict2d, predict3d
 from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
 from oncoseg.ensemble import Ensemble
@@ -29,13 +29,12 @@ from oncoseg.inputs import Job, Opened, find_jobs
 from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.networks import load_networks
-from oncoseg.predict2d import Place, Seen
 from oncoseg.prediction_record import RECORD_FILE, add_remarks, read_record
 from oncoseg.prepare import Settings, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.scratch import scratch_array
-from oncoseg.slabs import SlabSource, open_source
+from oncoseg.slabs import Place, Seen, SlabSource, open_source
 from oncoseg.transforms import ZEROS
 from oncoseg.volume import Volume, to_canonical
 
@@ -114,9 +113,11 @@ class Predictor:
             [network] if isinstance(network, nn.Module) else network,
             self.device,
             self.precision,
+            spatial_dims=recipe.preparation.spatial_dims,
             flips=recipe.prediction.flips,
         )
         self.networks = self._network.networks
+        self._windows = predict3d.Windows.of(recipe)
         self.weights_sha256 = weights_sha256
         self.looks = looks
         self.settings = {
@@ -365,15 +366,21 @@ class Predictor:
         self, source: SlabSource, settings: Settings, folder: Path, seen: Seen
     ) -> Iterator[tuple[Place, np.ndarray]]:
         """Each slab's place in `c i j k` and its probabilities, on the source's axes."""
-        classes, chosen = len(self.recipe.classes), self.recipe.prediction
-        return predict2d.predict_slabs(source, settings, self._network, classes, chosen.batch_size, seen)
+        classes = len(self.recipe.classes)
+        if self._windows is not None:
+            return predict3d.predict_slabs(
+                source, settings, self._network, classes, self._windows, folder, seen
+            )
+        size = self.recipe.prediction.batch_size
+        return predict2d.predict_slabs(source, settings, self._network, classes, size, seen)
 
     def _foretell_seconds(self, source: SlabSource, settings: Settings) -> float:
         recipe = self.recipe
-        classes, chosen = len(recipe.classes), recipe.prediction
-        return predict2d.foretell_seconds(
-            source, settings, self._network, recipe.in_channels, classes, chosen.batch_size
-        )
+        channels, classes = recipe.in_channels, len(recipe.classes)
+        if self._windows is not None:
+            return predict3d.foretell_seconds(source, settings, self._network, channels, self._windows)
+        size = recipe.prediction.batch_size
+        return predict2d.foretell_seconds(source, settings, self._network, channels, classes, size)
 
     def _algorithm(self, modality: str) -> Algorithm:
         """What a mask of DICOM says about where it comes from."""

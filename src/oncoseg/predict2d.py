@@ -8,15 +8,9 @@ import torch
 from torch import Tensor
 
 from oncoseg.prepare import SLAB, Settings
-from oncoseg.slabs import SlabSource
+from oncoseg.slabs import Place, Seen, SlabSource
 from oncoseg.transforms import prepare_slices, restore_slices
 from oncoseg.volume import Volume, from_canonical, to_canonical
-
-Place = tuple[slice, ...]
-"""Of a slab, in `c i j k` of the source."""
-
-Seen = Callable[[Place, np.ndarray], None]
-"""Told each slab's place and its voxels `c i j k`."""
 
 Network = Callable[[Tensor], Tensor]
 """Probabilities `n classes h w` of prepared slices `n c h w`."""
