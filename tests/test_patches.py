@@ -85,7 +85,7 @@ def test_windows_lie_within_the_volume_or_it_lies_in_their_middle() -> None:
 
 def test_every_voxel_is_seen() -> None:
     covered = np.zeros(PLAIN.shape, int)
-    for patch in flat(epoch_patches({"ct": [PLAIN]}, 2, 0.0, 400, (0,))):
+    for patch in flat(epoch_patches({"ct": [PLAIN]}, 2, 0.0, 5000, (0,))):
         covered[
             tuple(slice(first, first + side) for first, side in zip(patch.position, PATCH, strict=True))
         ] += 1

@@ -95,7 +95,7 @@ def test_a_step_follows_each_modalitys_own_loss_and_weight(
     # loss = 1 − p/D for D = p + α(1 − p) + 3βp, whose slope in p is −α/D²
     slices = torch.rand(1, 4, 2, 2), torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
     one = {"mri": [SliceId(0, 0)], "ct": [SliceId(0, 0)]}
-    monkeypatch.setattr(loop, "epoch_batches", lambda *_: [one])
+    monkeypatch.setattr(loop, "batches_of", lambda *_: [one])
     monkeypatch.setattr(loop, "read_ahead", lambda *_: iter([{"mri": slices, "ct": slices}]))
     recipe = joint(
         **UNCHANGED,

@@ -226,7 +226,7 @@ def _write(
     recipe: Recipe,
     records: Mapping[str, Any],
     splits: Sequence[drawing.Split],
-    prepared: drawing.Prepared,
+    prepared: drawing.Cases,
 ) -> None:
     """Everything but weights: every fold is a run that was not begun."""
     RunFolder(out).write_recipe(recipe)

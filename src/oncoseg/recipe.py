@@ -356,6 +356,11 @@ class Recipe(_Part):
         return {**self.network.arguments, **volumes}
 
     @property
+    def examples(self) -> str:
+        """What the network is trained on, in a word."""
+        return "slices" if self.preparation.spatial_dims == 2 else "windows"
+
+    @property
     def example_size(self) -> tuple[int, ...]:
         """Pixels or voxels along each axis of what the network is trained on.
 

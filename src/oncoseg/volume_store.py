@@ -116,7 +116,8 @@ class PreparedVolume:
 
     def parts(self, at_once: int) -> Iterator[Iterable[Part]]:
         """The whole volume, each voxel once, in windows with a loss of their own; see `Prepared.parts`."""
-        for corner in product(*self._corners()):
+        for i, j, k in product(*self._corners()):
+            corner = i, j, k
             images, masks = self.example(corner)
             keep = tuple(
                 slice(max(begin, first) - first, min(begin + side, size) - first)

@@ -13,10 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from oncoseg.recipe import Training
-from oncoseg.sampler import Cases, SliceId
-
-Refs = Mapping[str, Sequence[SliceId]]
-"""Modality → the slices of one batch."""
+from oncoseg.sampler import Cases, ExampleId, ExampleIds
 
 MOST_WAITING = 64
 """Steps whose figures may be under way; for the oldest of more, the program waits."""
@@ -42,7 +39,7 @@ class WatchedStep(NamedTuple):
     epoch: int
     step: int
     learning_rate: float
-    batches: Sequence[Refs]
+    batches: Sequence[ExampleIds]
 
 
 class Seen(NamedTuple):
@@ -155,9 +152,10 @@ def report_of(
     }
 
 
-def _slice(cases: Cases, modality: str, ref: SliceId) -> dict[str, Any]:
+def _slice(cases: Cases, modality: str, ref: ExampleId) -> dict[str, Any]:
+    """A slice, or where a window of a volume begins."""
     case = cases[modality][ref.case]
-    images, _ = case.read(ref.position, ref.position + 1)
+    images, _ = case.example(ref.position)
     return {"case": case.id, "slice": ref.position, "finite": bool(images.isfinite().all())}
 
 

@@ -27,21 +27,11 @@ from oncoseg.files import write_bytes
 from oncoseg.logits import Supervised
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.sampler import (
-    Batch,
-    Cases,
-    SliceId,
-    SliceIds,
-    epoch_batches,
-    joined,
-    parts_of,
-    read_ahead,
-    share_of,
-)
+from oncoseg.sampler import Batch, Cases, ExampleIds, joined, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
 from oncoseg.training import checkpoints, optimisers, schedules
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.choices import GROUPS, losses_of, optimiser_of
+from oncoseg.training.choices import batches_of, losses_of, optimiser_of
 from oncoseg.training.divergence import Seen, Watch, WatchedStep, is_finite, report_of
 from oncoseg.training.log import EpochRow, TrainingLog
 from oncoseg.training.meter import Meter
@@ -84,15 +74,14 @@ class Training:
         self.whole = WholeBatch(self.ranks)
         torch.manual_seed(settings.seed)
         network = models.build(
-            recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
+            recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network_arguments
         )
-        self.layout = hardware.training_layout(self.precision, self.device)
+        self.layout = hardware.training_layout(self.precision, self.device, recipe.preparation.spatial_dims)
         self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
         if self.ranks.count > 1:
-            size = recipe.augmentation.crop or recipe.preparation.slice_size
-            slice_ = torch.zeros(1, recipe.in_channels, *size, device=self.device)
+            example = torch.zeros(1, recipe.in_channels, *recipe.example_size, device=self.device)
             self.whole.settle(
-                self.network, slice_.contiguous(memory_format=self.layout), self.fabric.backward
+                self.network, example.contiguous(memory_format=self.layout), self.fabric.backward
             )
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
@@ -157,7 +146,7 @@ class Training:
             if self._stop_if_asked(late):
                 self._save_checkpoint()
 
-    def _train_step(self, group: Sequence[tuple[SliceIds, Batch]]) -> None:
+    def _train_step(self, group: Sequence[tuple[ExampleIds, Batch]]) -> None:
         """One step of the optimiser, by the mean gradient of one or more batches."""
         sums = self._gradients(group)
         norm = optimisers.clip(self.fabric, self.network, self.optimiser, self.recipe.training.clip_norm)
@@ -172,7 +161,7 @@ class Training:
         if self.average is not None:
             self.average.after_step(self.network)
 
-    def _gradients(self, group: Sequence[tuple[SliceIds, Batch]]) -> EpochSums:
+    def _gradients(self, group: Sequence[tuple[ExampleIds, Batch]]) -> EpochSums:
         """The mean gradient of some batches; where the GPU's memory does not hold one, in parts of it."""
         while True:
             try:
@@ -182,7 +171,7 @@ class Training:
                     raise RunError(NOT_OWN_SHARE) from error
             self._halve(group[0][1])  # what the failed try held is free by now
 
-    def _gradients_at_once(self, group: Sequence[tuple[SliceIds, Batch]]) -> EpochSums:
+    def _gradients_at_once(self, group: Sequence[tuple[ExampleIds, Batch]]) -> EpochSums:
         sums = EpochSums()
         pieces = self.pieces if self.ranks.count == 1 else 1
         for number, (refs, batch) in enumerate(group):
@@ -227,6 +216,7 @@ class Training:
         self.pieces *= 2
         text = IN_PARTS.format(
             size=sum(sizes),
+            examples=self.recipe.examples,
             step=self.step + 1,
             stage=self.stages[self.stage].name,
             epoch=self.epoch + 1,
@@ -297,7 +287,7 @@ class Training:
 
     # batches --------------------------------------------------------------------------------
 
-    def _read_ahead(self, batches: Sequence[SliceIds]) -> Iterator[tuple[SliceIds, Batch]]:
+    def _read_ahead(self, batches: Sequence[ExampleIds]) -> Iterator[tuple[ExampleIds, Batch]]:
         """What each whole batch holds, and this process's rows of it."""
         own = [share_of(batch, self.ranks.rows()) for batch in batches]
         if any(sum(map(len, batch.values())) < self.ranks.count for batch in batches):
@@ -308,12 +298,9 @@ class Training:
             )
         yield from zip(batches, read_ahead(self.cases, own), strict=True)
 
-    def _batches(self, stage: Stage, epoch: int) -> list[dict[str, list[SliceId]]]:
-        training = self.recipe.training
+    def _batches(self, stage: Stage, epoch: int) -> Sequence[ExampleIds]:
         cases = {name: self.cases[name] for name in stage.modalities}
-        seed = (training.seed, self.stage, epoch)
-        group = None if training.balance is None else GROUPS[training.balance]
-        return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
+        return batches_of(self.recipe, cases, (self.recipe.training.seed, self.stage, epoch))
 
     def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """One tensor of all modalities, augmented: this process's rows of the whole batch."""
@@ -326,6 +313,7 @@ class Training:
             torch.Generator().manual_seed(seed),
             rows=self.ranks.rows(),
             total=self.whole.total,
+            spacing_mm=self.recipe.preparation.spacing_mm,
         )
         return images.contiguous(memory_format=self.layout), masks
 
