@@ -20,6 +20,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("prepare_speed.py", "1,251 cases"),
         ("train_speed.py", "MONAI"),
         ("predict_speed.py", "matrix product"),
+        ("predict_volume.py", "one layer"),
         ("metrics_speed.py", "MONAI"),
         ("evaluators_speed.py", "overlap alone"),
         ("dicom_speed.py", "oncoseg slabs"),

@@ -197,7 +197,7 @@ def test_windows_see_what_training_sees(tmp_path: Path) -> None:
     inner = tuple(slice(edge, edge + size) for edge, size in zip(edges, prepared.shape, strict=True))
     stored = tuple(slice(0, size) for size in prepared.shape)
     assert torch.equal(window[(..., *inner)], image[(..., *stored)])
-    assert window.sum() == pytest.approx(image.sum(), rel=1e-5)
+    assert window.sum().item() == pytest.approx(image.sum().item(), rel=1e-5)
 
 
 def test_prediction_does_not_depend_on_the_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
