@@ -160,6 +160,49 @@ def test_prediction_does_not_depend_on_the_slab(tmp_path: Path, monkeypatch: pyt
     assert whole[0].read_bytes() == parts[0].read_bytes()
 
 
+class Middle(nn.Module):
+    """Sees a slice between its neighbours: bright where the one below is, in its first channel."""
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.channel = channel
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[1] == 5
+        return 100 * (images[:, self.channel : self.channel + 1] - 0.5)
+
+
+@pytest.mark.parametrize("slab", [1, 3, 32])
+@pytest.mark.parametrize("number", [0, 8, 21, 22, 47])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_neighbouring_slices_are_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, suffix: str, slab: int
+) -> None:
+    """2.5D: a network that looks at the slice two above, or below, gives the marker two slices further."""
+    monkeypatch.setattr(predict2d, "SLAB", slab)
+    source = tmp_path / f"ct{suffix}"
+    affine = oriented(number)
+    block = write_marked(source, affine, shape=(16, 16, 16))
+    up = nib.as_closest_canonical(nib.Nifti1Image(block.astype(np.uint8), affine)).get_fdata()
+    recipe = tiny_recipe(
+        preparation__slice_size=[16, 16],
+        modalities__ct__scaling="window",
+        modalities__ct__window=[AIR, METAL],
+    ).with_only(["ct"])
+    recipe = recipe.with_changes({"modalities.ct.channels": ["CT"], "preparation.neighbours": 2})
+    for channel, steps in ((0, 2), (2, 0), (3, -1), (4, -2)):
+        (written,) = Predictor(recipe, Middle(channel), "weights").predict(
+            [source], tmp_path / f"{channel}", modality="ct"
+        )
+        mask = nib.as_closest_canonical(nib.load(written)).get_fdata()
+        assert np.array_equal(mask, _moved(up, steps))
+
+
+def _moved(mask: np.ndarray, steps: int) -> np.ndarray:
+    """Up by so many axial slices; the first or last repeats."""
+    return mask[..., np.clip(np.arange(mask.shape[2]) - steps, 0, mask.shape[2] - 1)]
+
+
 def test_flips_change_nothing_for_a_network_without_direction(tmp_path: Path) -> None:
     slices = torch.rand(3, 4, 32, 32)
     plain, flipped = bright(), bright(prediction__flips=True)

@@ -1,6 +1,8 @@
 """A volume computed window by window, against the same sums over the whole volume at once."""
 
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def gathered(
     volume: Tensor, patch: tuple[int, int, int], network: windows.Network, classes: int = 1, **more: object
 ) -> Tensor:
     """All slabs joined; checks that they follow each other."""
-    parts = []
+    parts, before = [], volume.clone()
     at = 0
     shape = volume.shape[1:]
     for start, slab in predict_windows(
@@ -40,6 +42,7 @@ def gathered(
         at += slab.shape[-1]
         parts.append(slab)
     assert at == shape[2]
+    assert torch.equal(volume, before), "what is read is not written to"
     return torch.cat(parts, dim=-1)
 
 
@@ -178,3 +181,10 @@ def test_windows_that_are_half_precision_are_summed_in_full() -> None:
     found = gathered(volume, (4, 4, 4), itself)
     assert found.dtype == torch.float32
     assert torch.allclose(found, volume.float(), atol=1e-6)
+
+
+def test_the_documents_example_runs() -> None:
+    page = Path(__file__).parents[1] / "docs" / "volumes.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert "assert torch.allclose" in example
+    exec(compile(example, str(page), "exec"), {})

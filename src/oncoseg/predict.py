@@ -311,10 +311,14 @@ class Predictor:
         settings = self.settings[job.modality]
         with open_source(job.case, settings.channels_of(job.case)) as source:
             seconds = self._foretell_seconds(source, settings) * slices / source.slices
-            voxels = math.prod(source.like.grid)
-        disk = voxels * (1 + (torch.float32.itemsize * len(self.recipe.classes) if probabilities else 0))
+            voxels, classes = math.prod(source.like.grid), len(self.recipe.classes)
+            disk = voxels * (1 + (torch.float32.itemsize * classes if probabilities else 0))
+            layer = 0.0
+            if self._windows is not None:
+                disk += predict3d.scratch_bytes(source)
+                layer = predict3d.layer_bytes(source, settings, classes, self._windows)
         limits.check_disk(disk, out, "The longest image")
-        return limits.in_words((limits.resident_bytes() or 0) + disk, disk, seconds)
+        return limits.in_words((limits.resident_bytes() or 0) + disk + layer, disk, seconds)
 
     def _outputs(self, job: Job, out: Path, formats: Iterable[str], probabilities: bool) -> masks.Outputs:
         """The paths of one case's masks and, if wanted, one path for each class's probability."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from oncoseg.prepare import SLAB, Settings
 from oncoseg.slabs import Place, Seen, SlabSource
+from oncoseg.store import with_neighbours
 from oncoseg.transforms import prepare_slices, restore_slices
 from oncoseg.volume import Volume, from_canonical, to_canonical
 
@@ -25,19 +26,38 @@ def predict_slabs(
         DataError: a channel is constant or the files are damaged.
         RunError: the network's output is not finite.
     """
-    for start in range(0, source.slices, SLAB):
-        stop = min(start + SLAB, source.slices)
-        voxels = source.slab(start, stop)
+    backwards = source.backwards
+    for start, stop, own, voxels in _with_margins(source, settings.neighbours):
         place = source.place(start, stop)
-        seen(place, voxels)
+        seen(place, voxels[source.place(own.start, own.stop)])
         canonical, orientation = to_canonical(Volume(voxels, source.like.affine_ras))
         slices = prepare_slices(
             canonical.array, settings.size, settings.scaling, settings.percentiles, settings.window
         )
-        found = predict_slices(slices, network, classes, batch_size)
-        restored = restore_slices(found, canonical.grid[:2])
+        mine = slice(len(slices) - own.stop, len(slices) - own.start) if backwards else own
+        images = with_neighbours(slices, mine, settings.neighbours)
+        restored = restore_slices(predict_slices(images, network, classes, batch_size), canonical.grid[:2])
         yield place, from_canonical(np.moveaxis(restored.numpy(), 0, -1), orientation)
     source.check_contrast()
+
+
+def _with_margins(source: SlabSource, margin: int) -> Iterator[tuple[int, int, slice, np.ndarray]]:
+    """Slabs with the slices around them, as far as there are any; each slice is read once.
+
+    Yields:
+        The slab's first slice and the one after its last, where these lie in the voxels, and the voxels.
+    """
+    axis = source.axis + 1
+    held, first, end = None, 0, 0
+    for start in range(0, source.slices, SLAB):
+        stop = min(start + SLAB, source.slices)
+        low, high = max(0, start - margin), min(stop + margin, source.slices)
+        parts = [source.slab(end, high)] if high > end else []
+        if margin and held is not None:
+            parts.insert(0, held[source.place(low - first, end - first)])
+        held = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
+        first, end = low, high
+        yield start, stop, slice(start - low, stop - low), held
 
 
 def predict_slices(slices: Tensor, network: Network, classes: int, batch_size: int) -> Tensor:

@@ -25,6 +25,9 @@ from oncoseg.slabs import Place, Seen, SlabSource
 from oncoseg.volume import Volume, from_canonical, to_canonical
 from oncoseg.windows import Network, count_windows, predict_windows
 
+LAYER_COPIES, SLAB_COPIES = 3, 3
+"""How often a layer's probabilities are held at a time (summed, finished, waiting), and a restored slab's."""
+
 
 class Windows(NamedTuple):
     """How a volume is covered.
@@ -102,7 +105,8 @@ def predict_slabs(
     )
     for start, probability in _restored(found, shape, grid):
         stop = start + probability.shape[-1]
-        yield _place(source, copy.orientation, start, stop), from_canonical(probability, copy.orientation)
+        place = source.place(*_other_slices(source, start, stop))
+        yield place, from_canonical(probability, copy.orientation)
 
 
 def foretell_seconds(
@@ -125,6 +129,15 @@ def scratch_bytes(source: SlabSource) -> int:
     return math.prod(source.like.grid) * len(set(source.names)) * source.slab(0, 1).itemsize
 
 
+def layer_bytes(source: SlabSource, settings: Settings, classes: int, windows: Windows) -> float:
+    """What a layer of windows, and a slab that is resampled back, take in memory beside the network."""
+    i, j, _ = _shape(source.like, settings)
+    layer = max(i, windows.patch[0]) * max(j, windows.patch[1]) * windows.patch[2]
+    slab = math.prod(source.like.grid) / source.slices * SLAB
+    values = (classes * LAYER_COPIES + len(source.names)) * layer + classes * SLAB_COPIES * slab
+    return values * torch.float32.itemsize
+
+
 def _copied(source: SlabSource, settings: Settings, folder: Path, seen: Seen) -> _Copy:
     distinct = list(dict.fromkeys(source.names))
     first = [source.names.index(name) for name in distinct]
@@ -139,7 +152,7 @@ def _copied(source: SlabSource, settings: Settings, folder: Path, seen: Seen) ->
         if copy is None:
             copy = scratch_array(folder, (len(distinct), *canonical.grid), slab.dtype)
         intensities.add(slab)
-        copy[..., slice(*_canonical_slices(source, orientation, start, stop))] = slab
+        copy[..., slice(*_other_slices(source, start, stop))] = slab
     source.check_contrast()
     if copy is None:
         raise DataError("The images hold no slice; expected at least one.")
@@ -192,11 +205,6 @@ def _restored(
             held, first = held[..., needless:].copy(), first + needless
 
 
-def _canonical_slices(source: SlabSource, orientation: np.ndarray, start: int, stop: int) -> tuple[int, int]:
-    """Where slices of one numbering lie in the other, the source's or the canonical."""
-    backwards = orientation[source.axis, 1] < 0
-    return (source.slices - stop, source.slices - start) if backwards else (start, stop)
-
-
-def _place(source: SlabSource, orientation: np.ndarray, start: int, stop: int) -> Place:
-    return source.place(*_canonical_slices(source, orientation, start, stop))
+def _other_slices(source: SlabSource, start: int, stop: int) -> tuple[int, int]:
+    """What source slices are called on canonical axes, and the other way round."""
+    return (source.slices - stop, source.slices - start) if source.backwards else (start, stop)

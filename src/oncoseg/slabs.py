@@ -42,6 +42,7 @@ class SlabSource:
         like: the grid, without voxels.
         names: of the channels, in the network's order.
         axis: the source's axis (0, 1 or 2) that runs nearest to head–feet.
+        backwards: whether it runs from head to feet.
         slices: number of slices along it.
         remarks: what is odd in the channels' headers and was settled, each with the channels' names.
     """
@@ -53,6 +54,7 @@ class SlabSource:
         self.like = next(iter(channels.values())).like
         orientation = io_orientation(self.like.affine_ras)
         self.axis = int(np.flatnonzero(orientation[:, 0] == SUPERIOR)[0])
+        self.backwards = bool(orientation[self.axis, 1] < 0)
         self.slices = self.like.grid[self.axis]
         self.remarks = _joined({name: _remarks(channel) for name, channel in channels.items()})
 

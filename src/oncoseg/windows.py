@@ -15,6 +15,9 @@ from torch import Tensor
 SIGMA_SHARE = 1 / 8
 """Standard deviation of the Gaussian, as a share of the window's side (nnU-Net's choice)."""
 
+AT_A_TIME = 32
+"""Finished slices that are given at a time, at most."""
+
 Read = Callable[[int, int], Tensor]
 """Slices start … stop − 1 along k of a prepared volume, axes `c i j k`."""
 
@@ -101,39 +104,60 @@ def predict_windows(
     padded = [max(size, side) for size, side in zip(shape, patch, strict=True)]
     along = [starts(size, side, overlap) for size, side in zip(padded, patch, strict=True)]
     sides = [importance(side) for side in patch]
-    weight = _outer(sides[0], sides[1], sides[2])
-    weights = [_sum(*one) for one in zip(padded, along, sides, strict=True)]
+    norms = [_sum(*one) for one in zip(padded, along, sides, strict=True)]
+    # slice k of the padded volume lies at k modulo the window's height in both
     slab = _padded(read(0, min(patch[2], shape[2])), edges)
     total = torch.zeros(classes, *padded[:2], patch[2])
     for layer, following in pairwise([*along[2], padded[2]]):
-        for place, probability in _computed(slab, along[:2], patch, network, batch_size):
-            total[place] += weight * probability
-        finished = following - layer
-        norm = _outer(weights[0], weights[1], weights[2][layer:following])
-        yield from _cropped(total[..., :finished] / norm, layer, edges, shape)
+        _add_layer(total, slab, layer, along, patch, sides, network, batch_size)
+        for start in range(layer, following, AT_A_TIME):
+            slices = torch.arange(start, min(start + AT_A_TIME, following))
+            yield from _cropped(_taken(total, slices, norms), start, edges, shape)
         if following < padded[2]:
-            total = torch.cat([total[..., finished:], torch.zeros_like(total[..., :finished])], dim=-1)
             more = _padded(read(layer + patch[2], following + patch[2]), edges[:2])
-            slab = torch.cat([slab[..., finished:], more], dim=-1)
+            slab.index_copy_(-1, torch.arange(layer, following) % patch[2], more)
 
 
-def _computed(
-    slab: Tensor, along: Sequence[Sequence[int]], patch: Three, network: Network, batch_size: int
-) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-    """Each window's place in `classes i j k` and its probabilities, but for those that are 0 everywhere."""
-    places = [(slice(None), slice(i, i + patch[0]), slice(j, j + patch[1])) for i, j in product(*along)]
+def _add_layer(
+    total: Tensor,
+    slab: Tensor,
+    layer: int,
+    along: Sequence[Sequence[int]],
+    patch: Three,
+    sides: Sequence[Tensor],
+    network: Network,
+    batch_size: int,
+) -> None:
+    """Add the weighed probabilities of all windows that begin with slice `layer`, but for those of zeros."""
+    weight, turn = _outer(sides[0], sides[1], sides[2]), layer % patch[2]
+    places = [
+        (slice(None), slice(i, i + patch[0]), slice(j, j + patch[1])) for i, j in product(along[0], along[1])
+    ]
     filled = [place for place in places if slab[place].any()]
     for first in range(0, len(filled), batch_size):
         few = filled[first : first + batch_size]
-        probabilities = network(torch.stack([slab[place] for place in few])).float().cpu()
-        yield from zip(few, probabilities, strict=True)
+        probabilities = network(torch.stack([slab[place].roll(-turn, -1) for place in few])).float().cpu()
+        for place, probability in zip(few, probabilities, strict=True):
+            total[place] += (weight * probability).roll(turn, -1)
+
+
+def _taken(total: Tensor, slices: Tensor, norms: Sequence[Tensor]) -> Tensor:
+    """Finished slices; their places are free for others."""
+    places = slices % total.shape[-1]
+    taken = total.index_select(-1, places)
+    total.index_fill_(-1, places, 0)
+    # one axis after the other takes no memory
+    taken /= norms[0][:, None, None]
+    taken /= norms[1][:, None]
+    taken /= norms[2][slices]
+    return taken
 
 
 def _padded(slab: Tensor, edges: Sequence[tuple[int, int]]) -> Tensor:
     """Zeros around the first axes of `i j k`."""
     sides = [*edges, *[(0, 0)] * (3 - len(edges))]
     widths = [width for edge in reversed(sides) for width in edge]
-    return torch.nn.functional.pad(slab.float(), widths) if any(widths) else slab.float()
+    return torch.nn.functional.pad(slab.float(), widths)
 
 
 def _cropped(
@@ -143,10 +167,8 @@ def _cropped(
     (i, _), (j, _), (k, _) = edges
     first, last = max(layer, k), min(layer + finished.shape[-1], k + shape[2])
     if first < last:
-        yield (
-            first - k,
-            finished[:, i : i + shape[0], j : j + shape[1], first - layer : last - layer].contiguous(),
-        )
+        inner = finished[:, i : i + shape[0], j : j + shape[1], first - layer : last - layer]
+        yield first - k, inner.contiguous()
 
 
 def _sum(size: int, begins: Sequence[int], side: Tensor) -> Tensor:
