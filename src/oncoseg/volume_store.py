@@ -184,8 +184,8 @@ class VolumeWriter:
         if whole < images.shape[-1]:
             self._waiting = [(images[..., whole:], masks[..., whole:])]
         with writing(self._folder):
-            self._image[..., self._done : self._done + whole] = images[..., :whole]
-            self._mask[..., self._done : self._done + whole] = masks[..., :whole]
+            for array, parts in ((self._image, images), (self._mask, masks)):
+                array[..., self._done : self._done + whole] = np.ascontiguousarray(parts[..., :whole])
         self._done += whole
 
     def _remember(self, labels: np.ndarray) -> None:
