@@ -1,6 +1,7 @@
 """Which slices make up each batch of an epoch, balanced in several ways; and reading them ahead."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -14,8 +15,8 @@ from oncoseg.store import PreparedCase
 Cases = Mapping[str, Sequence[PreparedCase]]
 """Modality → cases."""
 
-Batch = dict[str, tuple[Tensor, Tensor]]
-"""Modality → images `n c h w` in [0, 1] and masks `n h w`."""
+Batch = tuple[Tensor, Tensor]
+"""Images `n c h w` in [0, 1] and masks `n h w`; those of all modalities, one after the other."""
 
 
 class SliceId(NamedTuple):
@@ -57,20 +58,29 @@ def epoch_batches(
     return [{name: parts[number] for name, parts in drawn.items()} for number in range(count)]
 
 
-def read_ahead(cases: Cases, batches: Sequence[SliceIds]) -> Iterator[Batch]:
-    """Read the batches in order, each while the one before it is being computed."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = [reader.submit(_read, cases, batch) for batch in batches[:1]]
-        for number in range(len(batches)):
-            batch = waiting.pop().result()
-            waiting += [reader.submit(_read, cases, later) for later in batches[number + 1 : number + 2]]
+def read_ahead(
+    cases: Cases, batches: Sequence[SliceIds], *, readers: int = 1, pinned: bool = False
+) -> Iterator[Batch]:
+    """Read the batches in order, each while the ones before it are being computed.
+
+    Args:
+        cases: modality → cases.
+        batches: which slices each of them holds.
+        readers: threads, and batches that are read ahead.
+        pinned: into memory from which a GPU copies by itself.
+    """
+    pool = ThreadPoolExecutor(readers)
+    try:
+        ahead = deque(pool.submit(_read, cases, batch, pinned) for batch in batches[:readers])
+        for later in (*batches[readers:], *[None] * readers):
+            if not ahead:
+                return
+            batch = ahead.popleft().result()
+            if later is not None:
+                ahead.append(pool.submit(_read, cases, later, pinned))
             yield batch
-
-
-def joined(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Images and masks of all modalities as one batch."""
-    images, masks = (torch.cat(tensors) for tensors in zip(*batch.values(), strict=True))
-    return images, masks
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def parts_of(batch: SliceIds) -> dict[str, slice]:
@@ -91,13 +101,14 @@ def share_of(batch: SliceIds, rows: slice) -> dict[str, Sequence[SliceId]]:
     return dict(share)
 
 
-def _read(cases: Cases, batch: SliceIds) -> Batch:
-    read = {}
-    for name, refs in batch.items():
-        slices = [cases[name][ref.case].read(ref.position, ref.position + 1) for ref in refs]
-        images, masks = zip(*slices, strict=True)
-        read[name] = torch.cat(images), torch.cat(masks)
-    return read
+def _read(cases: Cases, batch: SliceIds, pinned: bool) -> Batch:
+    slices = [
+        cases[name][ref.case].read(ref.position, ref.position + 1)
+        for name, refs in batch.items()
+        for ref in refs
+    ]
+    images, masks = (torch.cat(parts) for parts in zip(*slices, strict=True))
+    return (images.pin_memory(), masks.pin_memory()) if pinned else (images, masks)
 
 
 def _draw(

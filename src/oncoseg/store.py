@@ -32,6 +32,9 @@ SLICES_FILE, DESCRIPTION_FILE, HASHES_FILE = "slices.b2nd", "case.json", "hashes
 COMPRESSION = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
 """Bit shuffling suits float16; level 1 is within a few per cent of the higher levels' size."""
 
+READING = {"nthreads": 1}
+"""Starting threads for one slice takes longer than decompressing it; several slices have several readers."""
+
 PLACE = re.compile("[0-9a-f]{64}")
 """A remembered path; the first versions kept paths themselves, which are dropped."""
 
@@ -81,7 +84,7 @@ class PreparedCase:
             RunError: the file of slices is gone or damaged.
         """
         try:
-            array = blosc2.open(str(self.folder / SLICES_FILE), mode="r", mmap_mode="r")
+            array = blosc2.open(str(self.folder / SLICES_FILE), mode="r", mmap_mode="r", dparams=READING)
             stored = array[start:stop]
         except (OSError, RuntimeError, ValueError) as error:
             raise RunError(
