@@ -7,11 +7,13 @@ on a GPU a few steps later.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from oncoseg.errors import RunError
 from oncoseg.recipe import Training
 from oncoseg.sampler import Cases, ExampleId, ExampleIds
 
@@ -150,6 +152,15 @@ def report_of(
         "batches": batches,
         "suggestion": _suggestion(bad_slices, training, precision),
     }
+
+
+def error_of(report: Mapping[str, Any], folder: Path) -> RunError:
+    """What is said of a step of which `report_of` tells, and that is kept in a run folder."""
+    return RunError(
+        f"The loss or the weights became NaN or infinite at step {report['step']} of {report['stage']} epoch "
+        f"{report['epoch']}; expected finite numbers. {report['suggestion']}; what was kept before stays in "
+        f"{folder}, and nan.json there names the slices."
+    )
 
 
 def _slice(cases: Cases, modality: str, ref: ExampleId) -> dict[str, Any]:
