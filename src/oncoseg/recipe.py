@@ -262,9 +262,13 @@ class Prediction(_Part):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Probability from which a voxel is tumour; stated with every result."""
     flips: bool = False
-    """Average over the four mirror images of each slice (test-time augmentation)."""
+    """Average over a slice's four mirror images, in 3D a window's eight (test-time augmentation)."""
     batch_size: Positive = 16
-    """Slices computed at a time; bounds the memory."""
+    """2D: slices computed at a time; bounds the memory."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """3D: share of a window of the patch's size that the next one covers at least."""
+    window_batch_size: Positive = 1
+    """3D: windows computed at a time; bounds the memory."""
 
 
 class Published(_Part):
