@@ -177,7 +177,8 @@ def _figure(value: float) -> float | str:
 def _suggestion(bad_slices: Sequence[Mapping[str, Any]], training: Training, precision: str) -> str:
     if bad_slices:
         case, number = bad_slices[0]["case"], bad_slices[0]["slice"]
-        return f"Slice {number} of the prepared case {case} is not finite: mend its images, or leave it out"
+        what = f"The window at {number}" if isinstance(number, tuple) else f"Slice {number}"
+        return f"{what} of the prepared case {case} is not finite: mend its images, or leave it out"
     lower = f"a lower training.learning_rate than {training.learning_rate:g}"
     others = ["training.clip_norm 1"] if training.clip_norm is None else []
     others += ["training.precision 32-true"] if precision == "bf16-mixed" else []
