@@ -101,8 +101,8 @@ def train_with_oncoseg(setup: Setup, clock: Clock) -> None:
     split_file.write_text(json.dumps({"modalities": {"mri": split}}))
     augment = loop.augment
 
-    def timed(*arguments: Any) -> tuple[Tensor, Tensor]:
-        augmented = augment(*arguments)
+    def timed(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
+        augmented = augment(*arguments, **named)
         clock.batch_is_ready()
         return augmented
 

@@ -18,6 +18,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
     [
         ("startup.py", "oncoseg --help"),
         ("prepare_speed.py", "1,251 cases"),
+        ("train.py", "small"),
         ("train_speed.py", "MONAI"),
         ("predict_speed.py", "matrix product"),
         ("predict_volume.py", "one layer"),

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from oncoseg.errors import DataError
 from oncoseg.resampling import (
     needed_slices,
     resample_labels,
@@ -28,6 +29,13 @@ def test_the_number_of_voxels_follows_the_spacing() -> None:
     assert target_shape((10, 10, 10), (1.009, 0.991, 1.02), (1, 1, 1)) == (10, 10, 10)
     assert target_shape((100, 100, 100), (1.009, 0.991, 1.02), (1, 1, 1)) == (100, 100, 102)
     assert target_shape((3, 3, 1), (1, 1, 1), (10, 10, 10)) == (1, 1, 1)
+
+
+def test_a_mistaken_spacing_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"512×512×300 voxels of 0\.8×0\.8×1 mm would become 4096×4096×300 of 0\.1"
+    ):
+        target_shape((512, 512, 300), (0.8, 0.8, 1.0), (0.1, 0.1, 1.0))
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 21), (11, 6, 7), (11, 9, 16)])

@@ -1,6 +1,7 @@
 """Batches: equal shares, every slice of the largest modality, as many with tumour as asked for."""
 
 import dataclasses
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from oncoseg.sampler import SliceId, epoch_batches, joined, parts_of
+from oncoseg.errors import RunError
+from oncoseg.sampler import SliceId, epoch_batches, parts_of, read_ahead
 from oncoseg.store import PreparedCase
 
 
@@ -99,14 +101,46 @@ def test_order_is_no_privilege() -> None:
     assert np.bincount(firsts, minlength=5).min() > 20
 
 
-def test_a_joined_batch_knows_whose_rows_are_whose() -> None:
-    mri = torch.full((2, 4, 3, 3), 0.5), torch.ones(2, 3, 3)
-    ct = torch.zeros(1, 4, 3, 3), torch.zeros(1, 3, 3)
-    images, masks = joined({"mri": mri, "ct": ct})
-    refs = {"mri": [SliceId(0, 0), SliceId(0, 1)], "ct": [SliceId(3, 0)]}
+class Numbered:
+    """Stands for a prepared case: each slice holds its case's number and its own."""
+
+    def __init__(self, number: int, longest_wait: float = 0.0) -> None:
+        self.number, self.longest_wait = number, longest_wait
+
+    def example(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if position == FAILS:
+            raise RunError("damaged")
+        time.sleep(self.longest_wait / (1 + position))  # later ones are ready sooner
+        image = torch.full((1, 1, 2, 2), float(self.number))
+        return image, torch.full((1, 2, 2), position, dtype=torch.uint8)
+
+
+FAILS = 99
+
+
+def test_a_batch_holds_all_modalities_rows_and_knows_whose_they_are() -> None:
+    cases = {"mri": [Numbered(0), Numbered(1)], "ct": [Numbered(2)]}
+    refs = {"mri": [SliceId(1, 5), SliceId(0, 7)], "ct": [SliceId(0, 3)]}
+    ((images, masks),) = read_ahead(cases, [refs])
     assert parts_of(refs) == {"mri": slice(0, 2), "ct": slice(2, 3)}
-    assert images[:, 0, 0, 0].tolist() == [0.5, 0.5, 0.0]
-    assert masks[:, 0, 0].tolist() == [1, 1, 0]
+    assert images[:, 0, 0, 0].tolist() == [1, 0, 2]
+    assert masks[:, 0, 0].tolist() == [5, 7, 3]
+
+
+@pytest.mark.parametrize("readers", [1, 3, 10])
+def test_batches_come_in_order_however_many_read(readers: int) -> None:
+    cases = {"ct": [Numbered(0, longest_wait=0.02)]}
+    batches = [{"ct": [SliceId(0, k)]} for k in range(7)]
+    read = read_ahead(cases, batches, readers=readers)
+    assert [masks[0, 0, 0].item() for _, masks in read] == list(range(7))
+
+
+def test_reading_fails_at_the_batch_that_cannot_be_read() -> None:
+    batches = [{"ct": [SliceId(0, k)]} for k in (0, 1, FAILS, 3)]
+    read = read_ahead({"ct": [Numbered(0)]}, batches, readers=2)
+    assert [next(read)[1][0, 0, 0].item() for _ in range(2)] == [0, 1]
+    with pytest.raises(RunError, match="damaged"):
+        next(read)
 
 
 def test_groups_are_drawn_equally_often_whatever_their_size() -> None:

@@ -183,3 +183,20 @@ def test_energy_that_cannot_be_measured_is_null_with_the_reason(tmp_path: Path) 
     assert found["energy_joules"] is None
     assert "may not be read" in found["energy_note"]
     json.dumps(found)
+
+
+def test_waiting_for_slices_is_told_where_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(meter.time, "monotonic", lambda: clock.now)
+    counted = Meter()
+    for _ in range(2):
+        clock.now += 100
+        with counted.waiting():
+            clock.now += 20
+    assert counted.read()["waiting_seconds"] == 40
+    assert "17% of the time went by waiting" in str(counted.waited_in_words(240))
+    assert counted.waited_in_words(401) is None  # less than a tenth
+    short = Meter()
+    with short.waiting():
+        clock.now += 29
+    assert short.waited_in_words(30) is None

@@ -1,10 +1,12 @@
 """What a recipe says about training is what is done: its losses, weights, optimiser, batches, precision."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -14,7 +16,7 @@ from oncoseg.augment import Strengths
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import SliceId
-from oncoseg.training import loop
+from oncoseg.training import choices, loop
 from test_train import log_of
 from tiny import tiny_data, tiny_recipe
 
@@ -58,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def network(monkeypatch: pytest.MonkeyPatch) -> Level:
     """Stands for the recipe's network."""
     level = Level()
-    monkeypatch.setattr(loop.models, "build", lambda *_: level)
+    monkeypatch.setattr(choices.models, "build", lambda *_: level)
     monkeypatch.setattr(training.models, "describe", lambda *_: None)
     return level
 
@@ -94,9 +96,10 @@ def test_a_step_follows_each_modalitys_own_loss_and_weight(
     # four pixels with tumour in one of them, at p = 1/2: TP = p, FN = 1 − p, FP = 3p, and with γ = 1
     # loss = 1 − p/D for D = p + α(1 − p) + 3βp, whose slope in p is −α/D²
     slices = torch.rand(1, 4, 2, 2), torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
+    both = tuple(torch.cat([part, part]) for part in slices)
     one = {"mri": [SliceId(0, 0)], "ct": [SliceId(0, 0)]}
     monkeypatch.setattr(loop, "batches_of", lambda *_: [one])
-    monkeypatch.setattr(loop, "read_ahead", lambda *_: iter([{"mri": slices, "ct": slices}]))
+    monkeypatch.setattr(loop, "read_ahead", lambda *_, **__: iter([both]))
     recipe = joint(
         **UNCHANGED,
         modalities__mri__loss={
@@ -179,3 +182,18 @@ def test_the_allocator_is_tuned_for_training(
     monkeypatch.setattr(loop.hardware, "tune_allocator", lambda: tuned.append(True))
     run(joint(), data, store, tmp_path / "run")
     assert tuned == [True]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # PyTorch's own compiler still uses it
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_learns_the_same_under_the_same_names(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    changes = {"training__optimiser__name": "sgd", "network__arguments__dropout": 0.0}
+    plain = run(joint(**changes), data, store, tmp_path / "plain")
+    compiled = run(joint(training__compiled=True, **changes), data, store, tmp_path / "compiled")
+    weights, others = (safetensors.torch.load_file(one.model) for one in (plain, compiled))
+    assert list(weights) == list(others)
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-3, atol=1e-4)

@@ -1,6 +1,7 @@
 """What this machine is best used with: device, number format, memory layout, allocator."""
 
 import contextlib
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,17 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags() else "32-true"
+
+
+def tune_gpu(deterministic: bool) -> None:
+    """Let a GPU try which convolutions are fastest, or keep it to those that give the same bits each time.
+
+    Where PyTorch knows no such way of computing something, it warns and computes it all the same.
+    """
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as CUDA's documentation asks
 
 
 def training_layout(precision: str, device: torch.device, spatial_dims: int = 2) -> torch.memory_format:

@@ -225,6 +225,10 @@ class Training(_Part):
     """`auto` takes bf16 where the processor computes in it."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
+    deterministic: bool = False
+    """Compute on a GPU only in ways that give the same bits each time, which is slower."""
+    compiled: bool = False
+    """Have torch.compile fuse small operations; needs a C++ compiler, and takes a minute at first."""
 
     @model_validator(mode="before")
     @classmethod

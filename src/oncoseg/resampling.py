@@ -9,13 +9,20 @@ Axial slices are computed one after the other and then mixed along k, always in 
 the result therefore has the very same numbers as the whole, and no more than a slab is ever held.
 """
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
 
+from oncoseg.errors import DataError
+
 SPACING_TOLERANCE = 0.01
 """An axis whose voxel size differs from the wanted one by no more than this share is left as it is."""
+
+MOST_VOXELS = 2_000_000_000
+"""Of a resampled volume; more are a mistake in the spacing."""
 
 ROUNDING = 1e-5
 """Shares that differ by less are a tie."""
@@ -28,11 +35,21 @@ Spacing = tuple[float, float, float]
 
 
 def target_shape(grid: Grid, spacing_mm: Spacing, target_spacing_mm: Spacing) -> Grid:
-    """How many voxels a grid has after resampling to voxels of about `target_spacing_mm`; at least one."""
+    """How many voxels a grid has after resampling to voxels of about `target_spacing_mm`; at least one.
+
+    Raises:
+        DataError: more than `MOST_VOXELS`.
+    """
     i, j, k = (
         size if abs(is_mm / wanted_mm - 1) <= SPACING_TOLERANCE else max(1, round(size * is_mm / wanted_mm))
         for size, is_mm, wanted_mm in zip(grid, spacing_mm, target_spacing_mm, strict=True)
     )
+    if i * j * k > max(MOST_VOXELS, math.prod(grid)):
+        raise DataError(
+            f"{_shown(grid)} voxels of {_shown(spacing_mm)} mm would become {i}×{j}×{k} of "
+            f"{_shown(target_spacing_mm)} mm; expected at most {MOST_VOXELS:.0e} in all. Choose larger voxels "
+            "in preparation.spacing_mm."
+        )
     return i, j, k
 
 
@@ -153,3 +170,7 @@ def _shares(source: int, target: int) -> sparse.csr_array:
 
 def _normalised(weights: np.ndarray) -> sparse.csr_array:
     return sparse.csr_array((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+def _shown(numbers: Sequence[float]) -> str:
+    return "×".join(f"{number:.3g}" if number < 1000 else f"{number:.0f}" for number in numbers)

@@ -1,6 +1,7 @@
 """Which slices make up each batch of an epoch, balanced in several ways; and reading them ahead."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -14,8 +15,8 @@ from oncoseg.store import Prepared
 Cases = Mapping[str, Sequence[Prepared]]
 """Modality → cases."""
 
-Batch = dict[str, tuple[Tensor, Tensor]]
-"""Modality → images `n c …` in [0, 1] and masks `n …`."""
+Batch = tuple[Tensor, Tensor]
+"""Images `n c …` in [0, 1] and masks `n …`; those of all modalities, one after the other."""
 
 
 Item = TypeVar("Item")
@@ -72,20 +73,29 @@ def epoch_batches(
     return [{name: parts[number] for name, parts in drawn.items()} for number in range(count)]
 
 
-def read_ahead(cases: Cases, batches: Sequence[ExampleIds]) -> Iterator[Batch]:
-    """Read the batches in order, each while the one before it is being computed."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = [reader.submit(_read, cases, batch) for batch in batches[:1]]
-        for number in range(len(batches)):
-            batch = waiting.pop().result()
-            waiting += [reader.submit(_read, cases, later) for later in batches[number + 1 : number + 2]]
+def read_ahead(
+    cases: Cases, batches: Sequence[ExampleIds], *, readers: int = 1, pinned: bool = False
+) -> Iterator[Batch]:
+    """Read the batches in order, each while the ones before it are being computed.
+
+    Args:
+        cases: modality → cases.
+        batches: which examples each of them holds.
+        readers: threads, and batches that are read ahead.
+        pinned: into memory from which a GPU copies by itself.
+    """
+    pool = ThreadPoolExecutor(readers)
+    try:
+        ahead = deque(pool.submit(_read, cases, batch, pinned) for batch in batches[:readers])
+        for later in (*batches[readers:], *[None] * readers):
+            if not ahead:
+                return
+            batch = ahead.popleft().result()
+            if later is not None:
+                ahead.append(pool.submit(_read, cases, later, pinned))
             yield batch
-
-
-def joined(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Images and masks of all modalities as one batch."""
-    images, masks = (torch.cat(tensors) for tensors in zip(*batch.values(), strict=True))
-    return images, masks
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def parts_of(batch: ExampleIds) -> dict[str, slice]:
@@ -106,13 +116,10 @@ def share_of(batch: ExampleIds, rows: slice) -> dict[str, Sequence[ExampleId]]:
     return dict(share)
 
 
-def _read(cases: Cases, batch: ExampleIds) -> Batch:
-    read = {}
-    for name, refs in batch.items():
-        examples = [cases[name][ref.case].example(ref.position) for ref in refs]
-        images, masks = zip(*examples, strict=True)
-        read[name] = torch.cat(images), torch.cat(masks)
-    return read
+def _read(cases: Cases, batch: ExampleIds, pinned: bool) -> Batch:
+    examples = [cases[name][ref.case].example(ref.position) for name, refs in batch.items() for ref in refs]
+    images, masks = (torch.cat(parts) for parts in zip(*examples, strict=True))
+    return (images.pin_memory(), masks.pin_memory()) if pinned else (images, masks)
 
 
 def _draw(

@@ -32,6 +32,9 @@ SLICES_FILE, DESCRIPTION_FILE, HASHES_FILE = "slices.b2nd", "case.json", "hashes
 COMPRESSION = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
 """Bit shuffling suits float16; level 1 is within a few per cent of the higher levels' size."""
 
+READING = {"nthreads": 1}
+"""Starting threads for one slice takes longer than decompressing it; several slices have several readers."""
+
 PLACE = re.compile("[0-9a-f]{64}")
 """A remembered path; the first versions kept paths themselves, which are dropped."""
 
@@ -146,7 +149,7 @@ class PreparedCase:
         """
         first, last = max(0, start - self.neighbours), min(len(self), stop + self.neighbours)
         with reading(self.folder):
-            array = blosc2.open(str(self.folder / SLICES_FILE), mode="r", mmap_mode="r")
+            array = blosc2.open(str(self.folder / SLICES_FILE), mode="r", mmap_mode="r", dparams=READING)
             stored = array[first:last]
         own = slice(start - first, min(stop, len(self)) - first)
         images = torch.from_numpy(stored[:, list(self.order)]).float()

@@ -25,7 +25,7 @@ from torch import Tensor
 from oncoseg.errors import DataError
 from oncoseg.files import write_json
 from oncoseg.plausibility import Look
-from oncoseg.store import COMPRESSION, DESCRIPTION_FILE, Part, reading, writing
+from oncoseg.store import COMPRESSION, DESCRIPTION_FILE, READING, Part, reading, writing
 
 VOLUME_FILE, MASK_FILE, PLACES_FILE = "volume.b2nd", "mask.b2nd", "places.npy"
 
@@ -109,10 +109,13 @@ class PreparedVolume:
             slice(part.start - first, part.stop - first) for part, first in zip(inside, corner, strict=True)
         )
         with reading(self.folder):
-            stored = blosc2.open(str(self.folder / VOLUME_FILE), mode="r", mmap_mode="r")[:, *inside]
-            mask[place] = blosc2.open(str(self.folder / MASK_FILE), mode="r", mmap_mode="r")[*inside]
+            stored = self._array(VOLUME_FILE)[:, *inside]
+            mask[place] = self._array(MASK_FILE)[*inside]
         image[:, *place] = stored[list(self.order)]
         return torch.from_numpy(image)[None], torch.from_numpy(mask)[None]
+
+    def _array(self, name: str) -> blosc2.NDArray:
+        return blosc2.open(str(self.folder / name), mode="r", mmap_mode="r", dparams=READING)
 
     def parts(self, at_once: int) -> Iterator[Iterable[Part]]:
         """The whole volume, each voxel once, in windows with a loss of their own; see `Prepared.parts`."""

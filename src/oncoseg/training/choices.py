@@ -1,12 +1,13 @@
-"""What a recipe chooses: losses, optimiser, and what makes up batches."""
+"""What a recipe chooses: network, losses, optimiser, and what makes up batches."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from oncoseg import losses
+from oncoseg import losses, models
+from oncoseg.errors import RecipeError
 from oncoseg.patches import epoch_patches
 from oncoseg.recipe import Recipe
 from oncoseg.sampler import Cases, ExampleIds, epoch_batches
@@ -51,3 +52,23 @@ def batches_of(recipe: Recipe, cases: Cases, seed: Sequence[int]) -> Sequence[Ex
         return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
     shares = training.foreground_share, training.patches_per_case
     return epoch_patches(cast(Any, cases), training.batch_size, *shares, seed, group)
+
+
+def check_shared(batches: Sequence[ExampleIds], processes: int, recipe: Recipe) -> None:
+    """Check that each of several processes gets an example of every batch.
+
+    Raises:
+        RecipeError: the batches are smaller than that.
+    """
+    if any(sum(map(len, batch.values())) < processes for batch in batches):
+        raise RecipeError(
+            f"training.batch_size {recipe.training.batch_size} is shared by {processes} processes; expected "
+            f"at least one of the {recipe.examples} for each. Start fewer processes, or train a new run with "
+            "larger batches."
+        )
+
+
+def network_of(recipe: Recipe) -> nn.Module:
+    """The recipe's network with new weights."""
+    makings = recipe.in_channels, len(recipe.classes), recipe.network_arguments
+    return models.build(recipe.network.name, *makings)

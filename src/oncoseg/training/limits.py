@@ -153,7 +153,8 @@ class _Beginning:
 
 def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int) -> _Tried:
     """Make some steps of a batch size, validate a few slices, and make up a checkpoint."""
-    smaller = recipe.with_changes({"training.batch_size": batch, "training.accumulate": 1})
+    changes = {"training.batch_size": batch, "training.accumulate": 1, "training.compiled": False}
+    smaller = recipe.with_changes(changes)
     longest = {name: [max(of_one, key=len)] for name, of_one in validation.items()}
     parts = {name: [_Beginning(of_one[0])] for name, of_one in longest.items()}
     with tempfile.TemporaryDirectory(prefix="oncoseg-") as folder:

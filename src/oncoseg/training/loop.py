@@ -15,24 +15,24 @@ from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
-import safetensors.torch
 import torch
 from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 
-from oncoseg import hardware, models
+from oncoseg import hardware
 from oncoseg.augment import Strengths, augment
-from oncoseg.errors import RecipeError, RunError
+from oncoseg.errors import RunError
 from oncoseg.files import write_bytes
 from oncoseg.logits import Supervised
+from oncoseg.processes import available_processors
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.sampler import Batch, Cases, ExampleIds, joined, parts_of, read_ahead, share_of
+from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
 from oncoseg.training import checkpoints, optimisers, schedules
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.choices import batches_of, losses_of, optimiser_of
-from oncoseg.training.divergence import Seen, Watch, WatchedStep, is_finite, report_of
+from oncoseg.training.choices import batches_of, check_shared, losses_of, network_of, optimiser_of
+from oncoseg.training.divergence import Seen, Watch, WatchedStep, error_of, is_finite, report_of
 from oncoseg.training.log import EpochRow, TrainingLog
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
@@ -42,6 +42,12 @@ from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.status import Outcome, Status
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
 from oncoseg.training.whole_batch import WholeBatch
+
+GPU_READERS = 4
+"""Threads that read slices for a GPU; beside a processor's own computing, one is fast enough."""
+
+GPU_LOOK_SECONDS = 0.5
+"""Between two looks at the loss of a training on a GPU: each makes the processor wait for it."""
 
 CHECKPOINT_MINUTES = 5.0
 """A kill -9 costs at most this much training."""
@@ -68,15 +74,17 @@ class Training:
         hardware.tune_allocator()
         settings = recipe.training
         self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
-        self.monitor, self.entered = monitor, meter.entered
+        self.monitor, self.meter = monitor, meter
         self.ranks = Ranks(settings.device, settings.precision) if ranks is None else ranks
         self.device, self.precision, self.fabric = self.ranks.device, self.ranks.precision, self.ranks.fabric
+        if self.device.type == "cuda":
+            hardware.tune_gpu(settings.deterministic)
         self.whole = WholeBatch(self.ranks)
         torch.manual_seed(settings.seed)
-        network = models.build(
-            recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network_arguments
-        )
+        network = network_of(recipe)
         self.layout = hardware.training_layout(self.precision, self.device, recipe.preparation.spatial_dims)
+        if settings.compiled and self.ranks.count == 1:
+            network.compile()
         self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
         if self.ranks.count > 1:
             example = torch.zeros(1, recipe.in_channels, *recipe.example_size, device=self.device)
@@ -98,6 +106,7 @@ class Training:
         self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter)
         self.watch = Watch()
+        self.loss, self.looked = math.nan, -math.inf
         self.warn = warn
         self.pieces = 1
 
@@ -121,6 +130,8 @@ class Training:
             self._save_checkpoint()
             self._save_metrics(finished)
             self.ranks.from_first(lambda: self.record.keep(self._place(), reason))
+        if (waited := self.meter.waited_in_words(time.monotonic() - self.started)) is not None:
+            self.warn(waited)
         return Outcome(self.run.path, finished, reason)
 
     def _train_stages(self) -> None:
@@ -137,7 +148,7 @@ class Training:
         steps = math.ceil(len(batches) / each)
         self.network.train()
         ahead = self._read_ahead(batches[self.step * each :])
-        while group := list(itertools.islice(ahead, each)):
+        while group := self._next_group(ahead, each):
             self._train_step(group)
             self.step += 1
             self.steps_done += 1
@@ -145,6 +156,12 @@ class Training:
             late = time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60
             if self._stop_if_asked(late):
                 self._save_checkpoint()
+
+    def _next_group(
+        self, ahead: Iterator[tuple[ExampleIds, Batch]], count: int
+    ) -> list[tuple[ExampleIds, Batch]]:
+        with self.meter.waiting():
+            return list(itertools.islice(ahead, count))
 
     def _train_step(self, group: Sequence[tuple[ExampleIds, Batch]]) -> None:
         """One step of the optimiser, by the mean gradient of one or more batches."""
@@ -169,7 +186,7 @@ class Training:
             except torch.OutOfMemoryError as error:
                 if self.ranks.count > 1:  # the others wait for this one's gradients
                     raise RunError(NOT_OWN_SHARE) from error
-            self._halve(group[0][1])  # what the failed try held is free by now
+            self._halve(group[0][0])  # what the failed try held is free by now
 
     def _gradients_at_once(self, group: Sequence[tuple[ExampleIds, Batch]]) -> EpochSums:
         sums = EpochSums()
@@ -202,7 +219,7 @@ class Training:
         # several processes' gradients are averaged, but the loss is the sum of their rows'
         self.fabric.backward(loss * self.ranks.count / batches)
 
-    def _halve(self, batch: Batch) -> None:
+    def _halve(self, batch: ExampleIds) -> None:
         """From now on compute batches in parts of half the size; the optimiser's steps stay where they were.
 
         Raises:
@@ -210,7 +227,7 @@ class Training:
         """
         self.optimiser.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        sizes = [len(images) for images, _ in batch.values()]
+        sizes = [len(refs) for refs in batch.values()]
         if self.pieces >= max(sizes):
             raise RunError(NOT_ONE_SLICE)
         self.pieces *= 2
@@ -290,24 +307,21 @@ class Training:
     def _read_ahead(self, batches: Sequence[ExampleIds]) -> Iterator[tuple[ExampleIds, Batch]]:
         """What each whole batch holds, and this process's rows of it."""
         own = [share_of(batch, self.ranks.rows()) for batch in batches]
-        if any(sum(map(len, batch.values())) < self.ranks.count for batch in batches):
-            raise RecipeError(
-                f"training.batch_size {self.recipe.training.batch_size} is shared by {self.ranks.count} "
-                "processes; expected at least one slice for each. Start fewer processes, or train a new run "
-                "with larger batches."
-            )
-        yield from zip(batches, read_ahead(self.cases, own), strict=True)
+        check_shared(batches, self.ranks.count, self.recipe)
+        on_gpu = self.device.type == "cuda"
+        readers = min(GPU_READERS, available_processors()) if on_gpu else 1
+        yield from zip(batches, read_ahead(self.cases, own, readers=readers, pinned=on_gpu), strict=True)
 
     def _batches(self, stage: Stage, epoch: int) -> Sequence[ExampleIds]:
         cases = {name: self.cases[name] for name in stage.modalities}
         return batches_of(self.recipe, cases, (self.recipe.training.seed, self.stage, epoch))
 
     def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
-        """One tensor of all modalities, augmented: this process's rows of the whole batch."""
-        images, masks = joined(batch)
+        """This process's rows of the whole batch, on the device and augmented."""
+        images, masks = (part.to(self.device, non_blocking=True) for part in batch)
         images, masks = augment(
-            images.to(self.device),
-            masks.to(self.device),
+            images,
+            masks,
             len(self.recipe.classes),
             self.strengths,
             torch.Generator().manual_seed(seed),
@@ -405,12 +419,8 @@ class Training:
 
     def _save_model(self) -> None:
         with self._kept_weights():
-            weights = {
-                name: value.contiguous().to("cpu", copy=True)
-                for name, value in self.network.state_dict().items()
-            }
-        # save_file would make a file that only its owner may read
-        self.ranks.from_first(lambda: write_bytes(self.run.model, safetensors.torch.save(weights)))
+            weights = checkpoints.weights(self.network)
+        self.ranks.from_first(lambda: write_bytes(self.run.model, weights))
 
     def _save_metrics(self, finished: bool) -> None:
         metrics = {"best": self.best, "finished": finished, "minutes": round(self._minutes(), 2)}
@@ -426,7 +436,9 @@ class Training:
         """Stop after the same step in all processes; whether a checkpoint is `late` in any of them."""
         budget = self.recipe.training.max_minutes
         # every call gets at least one step or one validation done, so that calls with a short budget end
-        over = budget is not None and time.monotonic() - self.entered > budget * 60 and self.steps_done > 0
+        over = (
+            budget is not None and time.monotonic() - self.meter.entered > budget * 60 and self.steps_done > 0
+        )
         received, spent, any_late = self.ranks.most(self.stop.signal, over, late)
         if received:
             raise _Stopped(f"{signal.Signals(received).name} was received")
@@ -446,11 +458,18 @@ class Training:
             return
         per_step = (time.monotonic() - self.started) / max(1, self.steps_done)
         left = per_step * (self.steps_in_all - self.steps_done)
-        loss = self.partial.latest_loss()  # waits for the GPU, so only where someone looks
+        loss = self._latest_loss()
         if not math.isfinite(loss):
             self._check_finite()
         place = (stage.name, self.epoch + 1, stage.epochs, self.step, steps)
         self.monitor(Status(*place, loss, left, dict(self.scores), validated))
+
+    def _latest_loss(self) -> float:
+        """The last step's; of a GPU, which has to be waited for, now and then only."""
+        now = time.monotonic()
+        if self.device.type != "cuda" or now - self.looked > GPU_LOOK_SECONDS:
+            self.loss, self.looked = self.partial.latest_loss(), now
+        return self.loss
 
     def _check_finite(self) -> None:
         """Raise RunError where a loss, a gradient or the weights are not finite: no checkpoint is spoilt."""
@@ -478,8 +497,4 @@ class Training:
         report = report_of(seen, self.cases, self.network, self.recipe.training, self.precision)
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
-        raise RunError(
-            f"The loss or the weights became NaN or infinite at step {seen.step.step} of {seen.step.stage} "
-            f"epoch {seen.step.epoch}; expected finite numbers. {report['suggestion']}; what was kept before "
-            f"stays in {self.run.path}, and nan.json there names the slices."
-        )
+        raise error_of(report, self.run.path)

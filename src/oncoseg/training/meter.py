@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ NOT_THERE = "this system shows no energy counter of its processor (RAPL under /s
 NOT_READABLE = "the processor's energy counter may not be read by this user"
 SCOPE = "processor packages of the whole machine, whatever else ran on it; no GPU, memory or cooling"
 """What the counters measure and why there may be none."""
+
+WORTH_TELLING_SHARE, WORTH_TELLING_SECONDS = 0.1, 30.0
+"""From when on waiting for slices is told: this share of a training's time, and so long."""
 
 
 class Meter:
@@ -26,14 +31,34 @@ class Meter:
         self._began = time.monotonic()
         self.entered = self._began if entered is None else entered
         self._processor = _processor_seconds()
-        self._joules = 0.0
+        self._joules = self._waited = 0.0
         self._missing = ""
         # intel-rapl:0 is a package; intel-rapl:0:1 is a part of it and would count twice
         self._counters = sorted(zone for zone in rapl.glob("intel-rapl:*") if zone.name.count(":") == 1)
         self._before = self._energies()
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within, training waits for its slices."""
+        began = time.monotonic()
+        yield
+        self._waited += time.monotonic() - began
+
+    def waited_in_words(self, seconds: float) -> str | None:
+        """What to tell of the waiting within so many seconds of training; None where it is not worth it."""
+        if self._waited < max(WORTH_TELLING_SECONDS, WORTH_TELLING_SHARE * seconds):
+            return None
+        return (
+            f"{self._waited / seconds:.0%} of the time went by waiting for slices to be read; a prepared "
+            "store on a faster disk (--store) would save most of it."
+        )
+
     def read(self) -> dict[str, Any]:
-        """Minutes, processor seconds of this process and its finished children, and energy with its scope."""
+        """Figures for the record.
+
+        Minutes, seconds of waiting for slices, processor seconds of this process and its finished children,
+        and energy with its scope.
+        """
         now = self._energies()
         for zone, before in self._before.items():
             change = now.get(zone, before) - before
@@ -43,6 +68,7 @@ class Meter:
         self._before = now
         return {
             "minutes": round((time.monotonic() - self._began) / 60, 3),
+            "waiting_seconds": round(self._waited, 2),
             "processor_seconds": round(_processor_seconds() - self._processor, 2),
             "energy_joules": None if self._missing else round(self._joules, 1),
             "energy_note": self._missing or SCOPE,

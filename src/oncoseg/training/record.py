@@ -29,7 +29,7 @@ PACKAGES = (
 GIT_SECONDS = 10.0
 """How long git may take to answer."""
 
-SUMS = ("minutes", "processor_seconds", "energy_joules")
+SUMS = ("minutes", "waiting_seconds", "processor_seconds", "energy_joules")
 """Figures of the calls that are also given in all."""
 
 
