@@ -3,20 +3,22 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from oncoseg import plausibility
 from oncoseg import split as splitting
+from oncoseg.augment import Strengths
+from oncoseg.augment.volumes import margin_of
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
-from oncoseg.recipe import Recipe
+from oncoseg.recipe import Modality, Recipe
 from oncoseg.store import Prepared
 
 Remark = Callable[[str, Sequence[Problem]], None]
@@ -105,7 +107,7 @@ def load(
             remark(name, [Problem("no-test-patient", None, NO_TEST_PATIENT)])
     for name, modality in recipe.modalities.items():
         parts = sides[name]
-        settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+        settings = _settings(recipe, modality, accept_implausible)
         with _naming(name):
             substituted = _substituted(parts, settings)
             used = [*parts["train"], *parts["validation"]]
@@ -163,7 +165,7 @@ def load_all(
     records: dict[str, Any] = {}
     for name, modality in recipe.modalities.items():
         cases = [case for case in scans[name].cases if case.masks]
-        settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+        settings = _settings(recipe, modality, accept_implausible)
         with _naming(name):
             substituted = _substituted({"all": cases}, settings)
             prepared[name] = prepare(cases, settings, store, workers=workers, progress=progress)
@@ -171,6 +173,14 @@ def load_all(
         records[name]["channels"] = dict(channels.get(name, {}))
         _tell_doubts(remark, name, records[name])
     return prepared, records
+
+
+def _settings(recipe: Recipe, modality: Modality, accept_implausible: bool) -> Settings:
+    settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+    if settings.patch is None or settings.spacing_mm is None:
+        return settings
+    strengths = Strengths(**recipe.augmentation.model_dump())
+    return replace(settings, margin=margin_of(settings.patch, settings.spacing_mm, strengths))
 
 
 def record_of_part(record: Mapping[str, Any], cases: Sequence[Prepared]) -> dict[str, Any]:

@@ -88,9 +88,8 @@ class Training:
         self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
         if self.ranks.count > 1:
             example = torch.zeros(1, recipe.in_channels, *recipe.example_size, device=self.device)
-            self.whole.settle(
-                self.network, example.contiguous(memory_format=self.layout), self.fabric.backward
-            )
+            example = example.contiguous(memory_format=self.layout)
+            self.whole.settle(self.network, example, self.fabric.backward)
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
         self.stages = stages_of(recipe)
@@ -328,6 +327,7 @@ class Training:
             rows=self.ranks.rows(),
             total=self.whole.total,
             spacing_mm=self.recipe.preparation.spacing_mm,
+            window=self.recipe.preparation.patch,
         )
         return images.contiguous(memory_format=self.layout), masks
 
