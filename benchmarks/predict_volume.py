@@ -19,7 +19,7 @@ import numpy as np
 from _common import print_hardware, print_table, run_python, scratch_folder
 
 SPACING_MM = (0.8, 0.8, 1.0)
-FEATURES = (16, 32, 64, 128)
+FEATURES = (8, 16, 32, 64)
 """Of the attention U-Net."""
 
 
