@@ -416,8 +416,15 @@ def test_changed_images_are_another_evaluation(run, tmp_path):
 
 def test_how_many_slices_are_computed_at_a_time_is_no_other_evaluation(run):
     folder, _, _ = run
-    evaluate_run(folder.path)
-    evaluate_run(folder.path, changes={"prediction.batch_size": 3})
+    written = evaluate_run(folder.path)
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+    assert evaluate_run(folder.path, changes={"prediction.batch_size": 3}) == written
+    after = {path.name: path.read_bytes() for path in written.iterdir()}
+    first, again = (json.loads(files.pop("summary.json")) for files in (before, after))
+    assert after == before
+    # the summary says it all the same
+    assert [summary["prediction"].pop("batch_size") for summary in (first, again)] == [16, 3]
+    assert again == first
 
 
 def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
