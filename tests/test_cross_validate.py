@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
-from oncoseg import cross_validate
+from oncoseg import cross_validate, folds
 from oncoseg.cross_validate import resume_folds, train_folds
 from oncoseg.errors import DataError, RunError
 from oncoseg.folds_folder import FoldsFolder, split_of_model
@@ -272,6 +274,37 @@ def test_what_cannot_be_divided_leaves_nothing(store: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match="as there are patients with a mask, 4; got 5"):
         train_folds(tiny_recipe(**CHANGES), data, out, 5, store=store, workers=0)
     assert not out.exists()
+
+
+def add_core(folder: Path) -> None:
+    """Give a case a slice of necrotic core beside its tumour, which is all enhancing."""
+    (path,) = folder.glob("*_seg.nii.gz")
+    mask = np.asarray(nib.load(path).dataobj).copy()
+    mask[:8, :8, 1] = 1
+    nib.Nifti1Image(mask, np.eye(4)).to_filename(path)
+
+
+def test_a_class_that_a_fold_would_not_learn_is_refused_before_the_first_one(
+    store: Path, tmp_path: Path
+) -> None:
+    """The core of one patient is not learned where this one is tested, or validates."""
+    data, out = {"mri": tiny_data(tmp_path / "data", 3, 0)["mri"]}, tmp_path / "cv"
+    classes = {"other": ["*"], "core": ["necrotic core"]}
+    recipe = tiny_recipe(**CHANGES).with_only(["mri"]).with_changes({"classes": classes})
+    marked, *others = sorted(data["mri"].iterdir())
+    add_core(marked)
+    prepared, _ = training_data.load_all(recipe, data, store, workers=0)
+    splits = folds.draw(prepared, None, recipe.split.validation, recipe.training.seed)
+    lacking = [str(n) for n, split in enumerate(splits, 1) if marked.name not in split["mri"]["train"]]
+    assert lacking
+    with pytest.raises(
+        DataError, match=rf"of core in folds? {', '.join(lacking)} of 3; .*\. Add patients who have it"
+    ):
+        train_folds(recipe, data, out, None, store=store, workers=0)
+    assert not out.exists()
+    for one in others:
+        add_core(one)
+    assert train_folds(recipe, data, out, None, fold=1, store=store, workers=0).finished
 
 
 def test_a_folder_with_something_else_is_left_alone(

@@ -17,6 +17,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.stopping import Terminated
 from oncoseg.store import PreparedCase
 from oncoseg.train import check_recipe, check_stated, resume, stated
+from oncoseg.training import class_presence
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
 from oncoseg.training.status import Outcome, Status
@@ -76,7 +77,8 @@ def train_folds(
     Raises:
         RunError: `out` holds something else or cannot be written, there is no such fold, another process
             trains it, or a loss is not finite any more.
-        DataError: data that cannot be used, or too few patients or tumours for so many folds.
+        DataError: data that cannot be used, too few patients or tumours for so many folds, or a fold that
+            would train without any pixel of some class.
         RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
     entered = time.monotonic()
@@ -100,6 +102,7 @@ def train_folds(
         )
         splits = drawing.draw(prepared, folds, recipe.split.validation, recipe.training.seed)
         _chosen(fold, len(splits))
+        class_presence.check_folds(prepared, splits, recipe.classes)
         if not is_cross_validation(out):
             with atomic_folder(out) as unfinished:
                 _write(unfinished, recipe, records, splits, prepared)

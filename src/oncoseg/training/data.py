@@ -1,7 +1,7 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
 from oncoseg.store import PreparedCase
+from oncoseg.training import class_presence
 
 Remark = Callable[[str, Sequence[Problem]], None]
 """Called with a modality and what is doubtful about its images."""
@@ -118,10 +119,12 @@ def load(
         records[name] = _record(data[name], scans[name], prepared, settings, substituted)
         records[name]["channels"] = dict(channels.get(name, {}))
         _tell_doubts(remark, name, records[name])
-    _check_classes(train, recipe.classes)
-    unseen = _classes_without(validation, recipe.classes)
+    seen = class_presence.Seen(recipe.classes)
+    class_presence.check(train, seen)
+    unseen = seen.missing(validation)
     if remark is not None and unseen:
-        remark("validation", [Problem("empty-class", None, _without(unseen, "validation") + NOT_CHOSEN_BY)])
+        text = class_presence.without(unseen, "validation") + NOT_CHOSEN_BY
+        remark("validation", [Problem("empty-class", None, text)])
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
     )
@@ -330,36 +333,6 @@ def _check_tumour(cases: list[PreparedCase], part: str) -> None:
             "some, to learn from and to choose the weights by. Choose another training.seed, or the sides "
             "yourself with --split FILE."
         )
-
-
-def _check_classes(train: Mapping[str, Sequence[PreparedCase]], classes: Iterable[str]) -> None:
-    unseen = _classes_without(train, classes)
-    if unseen:
-        raise DataError(
-            f"{_without(unseen, 'train')}; expected some of every class of the recipe, to learn from. Choose "
-            "another training.seed, or the sides yourself with --split FILE, or leave the class out of the "
-            "recipe's classes (where a label is in two of them, the later one gets it)."
-        )
-
-
-def _without(unseen: Sequence[str], part: str) -> str:
-    return f"No case under {part}, of any modality, has a pixel of {' or '.join(unseen)} after preparation"
-
-
-def _classes_without(sides: Mapping[str, Sequence[PreparedCase]], classes: Iterable[str]) -> list[str]:
-    """Classes without a pixel; reads masks only as far as it takes to find one of each."""
-    missing = dict(enumerate(classes, 1))
-    if len(missing) == 1:  # `_check_tumour` knows
-        return []
-    for cases in sides.values():
-        for case in cases:
-            for position in case.tumour_pixels.nonzero()[0]:
-                if not missing:
-                    return []
-                _, mask = case.read(int(position), int(position) + 1)
-                for index in mask.unique().tolist():
-                    missing.pop(index, None)
-    return list(missing.values())
 
 
 def _check_groups(cases: list[PreparedCase], balance: str | None) -> None:
