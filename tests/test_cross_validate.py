@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from oncoseg.errors import DataError, RunError
 from oncoseg.folds_folder import FoldsFolder, split_of_model
 from oncoseg.locks import Locked, locked
 from oncoseg.run_folder import RunFolder
-from oncoseg.stopping import Terminated
 from oncoseg.train import train
 from oncoseg.training import data as training_data
 from oncoseg.training import loop
@@ -153,28 +153,71 @@ def test_the_budget_is_of_the_whole_and_a_new_one_goes_on(
     assert RunFolder(out).recipe() == FoldsFolder(out).run(3).recipe() == recipe
 
 
-@pytest.mark.parametrize(("asked", "name"), [(KeyboardInterrupt, "SIGINT"), (Terminated, "SIGTERM")])
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_stop_between_two_folds_is_one_of_the_whole(
     whole: FoldsFolder,
     data: Mapping[str, Path],
     store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    asked: type[BaseException],
-    name: str,
+    asked: signal.Signals,
 ) -> None:
     out, calls, real = tmp_path / "cv", [], training_data.load
 
     def load(*given: Any, **named: Any) -> Any:
         calls.append(given)
         if len(calls) == 2:
-            raise asked
+            signal.raise_signal(asked)
         return real(*given, **named)
 
     monkeypatch.setattr(training_data, "load", load)
-    assert begin(data, store, out) == Outcome(out, False, f"{name} was received")
+    assert begin(data, store, out) == Outcome(out, False, f"{asked.name} was received")
     assert [run.is_finished() for run in FoldsFolder(out).runs()] == [True, False, False]
     assert not FoldsFolder(out).run(2).lock.exists()
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_that_comes_after_a_folds_last_step_is_not_lost(
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: signal.Signals,
+) -> None:
+    """While the finished fold is written down, nothing of it is left to be stopped."""
+    out, real = tmp_path / "cv", loop.Training._save_metrics
+
+    def save(self: loop.Training, finished: bool) -> None:
+        if finished:
+            signal.raise_signal(asked)
+        real(self, finished)
+
+    monkeypatch.setattr(loop.Training, "_save_metrics", save)
+    assert begin(data, store, out) == Outcome(out, False, f"{asked.name} was received")
+    assert [run.is_finished() for run in FoldsFolder(out).runs()] == [True, False, False]
+    assert not FoldsFolder(out).run(2).checkpoint.exists()
+    assert go_on(out, store, fold=2) == Outcome(out, True, "fold 2 of 3 done"), (
+        "nothing is left to be stopped"
+    )
+
+
+def test_a_budget_that_a_fold_has_used_up_begins_no_other(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, clock, said, real = tmp_path / "cv", [0.0], list[str](), loop.Training._save_metrics
+
+    def save(self: loop.Training, finished: bool) -> None:
+        clock[0] += 3600 * finished
+        real(self, finished)
+
+    monkeypatch.setattr(loop.Training, "_save_metrics", save)
+    monkeypatch.setattr(cross_validate.time, "monotonic", lambda: clock[0])
+    recipe = tiny_recipe(**CHANGES, training__max_minutes=30)
+    outcome = train_folds(recipe, data, out, 3, store=store, workers=0, tell=said.append)
+    assert outcome == Outcome(out, False, "the time budget of 30 minutes is spent")
+    assert said == [f"fold 1 of 3: {out}/fold-1"]
+    assert [run.is_finished() for run in FoldsFolder(out).runs()] == [True, False, False]
+    assert train_folds(recipe, data, out, 3, store=store, workers=0, fold=1).finished
 
 
 def test_one_fold_alone(whole: FoldsFolder, data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from oncoseg.locks import Locked
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.stopping import Terminated
+from oncoseg.stopping import name_of, orderly_termination
 from oncoseg.store import PreparedCase
 from oncoseg.train import check_recipe, check_stated, resume, stated
 from oncoseg.training import class_presence
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
-from oncoseg.training.status import Outcome, Status
+from oncoseg.training.status import Outcome, Status, received, spent
 
 TOGETHER = "A cross-validation"
 """Begins the sentence where several processes would share the batches of its folds."""
@@ -170,37 +170,52 @@ def resume_folds(
     runs = folder.runs()
     chosen = _chosen(fold, len(runs))
     _state(out, runs, licences, origins)
-    for number in chosen:
-        run = runs[number - 1]
-        if run.is_finished():
-            continue
-        tell(f"fold {number} of {len(runs)}: {run.path}")
-        try:
-            outcome = resume(
-                run.path,
-                store=store,
-                max_minutes=max_minutes,
-                workers=workers,
-                prepare_progress=prepare_progress,
-                monitor=monitor,
-                warn=tell,
-                foretell=foretell,
-                entered=entered,
-            )
-        except Locked as busy:
-            if fold is not None:
-                raise
-            tell(str(busy))
-            continue
-        except KeyboardInterrupt as asked:  # not within training, which stops by itself
-            name = "SIGTERM" if isinstance(asked, Terminated) else "SIGINT"
-            return Outcome(out, False, f"{name} was received")
-        if not outcome.finished:
-            return outcome._replace(run=out)
+    minutes = RunFolder(out).recipe().training.max_minutes if max_minutes == "recipe" else max_minutes
+    stop = ""
+    try:
+        with orderly_termination():
+            for number in chosen:
+                run = runs[number - 1]
+                if run.is_finished():
+                    continue
+                if stop:
+                    return Outcome(out, False, stop)
+                tell(f"fold {number} of {len(runs)}: {run.path}")
+                try:
+                    outcome = resume(
+                        run.path,
+                        store=store,
+                        max_minutes=minutes,
+                        workers=workers,
+                        prepare_progress=prepare_progress,
+                        monitor=monitor,
+                        warn=tell,
+                        foretell=foretell,
+                        entered=entered,
+                    )
+                except Locked as busy:
+                    if fold is not None:
+                        raise
+                    tell(str(busy))
+                    continue
+                if not outcome.finished:
+                    return outcome._replace(run=out)
+                stop = _before_next(outcome, entered, minutes)
+    except KeyboardInterrupt as asked:  # not within training, which stops by itself
+        return Outcome(out, False, received(name_of(asked)))
     left = [str(number) for number in chosen if not runs[number - 1].is_finished()]
     if left:
         return Outcome(out, False, f"other processes are training {_folds(left)}")
     return Outcome(out, True, f"{_folds([str(number) for number in chosen])} of {len(runs)} done")
+
+
+def _before_next(outcome: Outcome, entered: float, minutes: float | None) -> str:
+    """Why no other fold is to be begun after this one; empty for going on."""
+    if outcome.too_late:
+        return received(outcome.too_late)
+    if minutes is not None and time.monotonic() - entered > minutes * 60:
+        return spent(minutes)
+    return ""
 
 
 def _state(
