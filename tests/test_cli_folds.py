@@ -62,7 +62,7 @@ def test_train_passes_on_the_folds(
     assert main([*START, "--out", str(begun), "--training.seed", "4", *flags]) == 0
     ((recipe, data, out, count), named) = calls[0]
     assert recipe == get_recipe(NAME).with_changes({"training.seed": 4})
-    assert data == {"mri": Path("some/mri"), "ct": Path("some/ct")}
+    assert data.folders == {"mri": Path("some/mri"), "ct": Path("some/ct")}
     assert (out, count, named["fold"]) == (begun, folds, fold)
 
 
@@ -70,8 +70,9 @@ def test_what_is_stated_of_the_data_is_passed_on(calls: Calls, begun: Path) -> N
     stated = ["--licence", "mri=CC BY 4.0", "--origin", "ct=doi:10.7937/x"]
     assert main([*START, "--out", str(begun), "--folds", "5", *stated]) == 0
     assert main(["train", "--resume", "--out", str(begun), *stated]) == 0
-    for _, named in calls:
-        assert (named["licences"], named["origins"]) == ({"mri": "CC BY 4.0"}, {"ct": "doi:10.7937/x"})
+    ((_, sources, *_), _), (_, named) = calls
+    assert (sources.licences, sources.origins) == ({"mri": "CC BY 4.0"}, {"ct": "doi:10.7937/x"})
+    assert (named["licences"], named["origins"]) == (sources.licences, sources.origins)
 
 
 def test_resuming_a_cross_validation_goes_on_with_its_folds(

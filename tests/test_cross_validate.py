@@ -22,6 +22,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.train import train
 from oncoseg.training import data as training_data
 from oncoseg.training import loop
+from oncoseg.training.sources import Data, Sources
 from oncoseg.training.status import Outcome
 from runs import assert_same, checkpoint_of, stopping_at
 from tiny import brats_case, tiny_data, tiny_recipe
@@ -38,7 +39,7 @@ def whole(data: Mapping[str, Path], store: Path, tmp_path_factory: pytest.TempPa
     return FoldsFolder(out)
 
 
-def begin(data: Mapping[str, Path], store: Path, out: Path, **more: Any) -> Outcome:
+def begin(data: Data, store: Path, out: Path, **more: Any) -> Outcome:
     return train_folds(tiny_recipe(**CHANGES), data, out, 3, store=store, workers=0, **more)
 
 
@@ -240,7 +241,7 @@ def test_what_is_stated_of_the_data_is_kept_with_every_fold(
     data: Mapping[str, Path], store: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "cv"
-    begin(data, store, out, fold=1, licences={"mri": "CC BY 4.0"})
+    begin(Sources(data, licences={"mri": "CC BY 4.0"}), store, out, fold=1)
     for run in (RunFolder(out), *FoldsFolder(out).runs()):
         assert run.data()["mri"]["licence"] == "CC BY 4.0"
         assert run.data()["ct"]["licence"] == "not stated"
@@ -251,7 +252,7 @@ def test_what_is_stated_of_the_data_is_kept_with_every_fold(
     with pytest.raises(DataError, match="The licence is stated for 'pet', which is no modality"):
         go_on(out, store, licences={"pet": "CC0"})
     with pytest.raises(DataError, match="The origin is stated for 'pet', which is no modality"):
-        begin(data, store, tmp_path / "other", origins={"pet": "a ward"})
+        begin(Sources(data, origins={"pet": "a ward"}), store, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

@@ -14,6 +14,7 @@ from oncoseg.report import write_report
 from oncoseg.report.origin import NOT_SHOWN, read_origin
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import train
+from oncoseg.training.sources import Sources
 from test_report import Page, make_run
 from tiny import tiny_recipe
 
@@ -154,7 +155,7 @@ def test_the_record_that_training_writes_is_shown(
     data: Mapping[str, Path], store: Path, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=1)
-    train(recipe, data, tmp_path / "run", store=store, workers=0, licences={"mri": "CC0"})
+    train(recipe, Sources(data, licences={"mri": "CC0"}), tmp_path / "run", store=store, workers=0)
     page = write_report(tmp_path / "run").read_text("utf-8")
     folded = Folded(page)
     assert "the end all epochs are done" in folded.plain

@@ -136,16 +136,17 @@ def prepare(
     from oncoseg.datasets import open_dataset
     from oncoseg.prepare import Settings
     from oncoseg.prepare import prepare as prepare_cases
-    from oncoseg.training import data as training_data
+    from oncoseg.training import sources
+    from oncoseg.training.data import default_store
 
     chosen = changed(open_recipe(recipe), fields, PREPARE_FLAGS, only)
     folders = parse_data(data)
-    channels = training_data.channels_by_modality(chosen, parse_channels(channel))
-    store = store or training_data.default_store()
+    channels = sources.channels_by_modality(chosen, parse_channels(channel))
+    store = store or default_store()
     rows = []
     for name, folder in folders.items():
         if name not in chosen.modalities:
-            training_data.check_modalities(chosen, folders)
+            sources.check_modalities(chosen, folders)
         modality = chosen.modalities[name]
         settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
         with terminal.progress(f"looking through {name}") as scanning:
