@@ -149,9 +149,9 @@ SIDES: dict[str, Callable[[Setup, Clock], None]] = {
 
 
 def _s1_network(setup: Setup) -> nn.Module:
-    from oncoseg.models import AttentionUNet
+    from oncoseg.models.attention_unet import attention_unet
 
-    return AttentionUNet(len(SEQUENCES), 1, features=setup.features)
+    return attention_unet(len(SEQUENCES), 1, features=setup.features)
 
 
 def _train(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], clock: Clock) -> None:

@@ -144,9 +144,9 @@ def fastest_in_turn(functions: Sequence[Callable[[], object]], repetitions: int)
 def _plain_network(run: Path) -> Callable[..., object]:
     import safetensors.torch
 
-    from oncoseg.models import AttentionUNet
+    from oncoseg.models.attention_unet import attention_unet
 
-    network = AttentionUNet(len(SEQUENCES), 1).eval()
+    network = attention_unet(len(SEQUENCES), 1).eval()
     network.load_state_dict(safetensors.torch.load_file(run / "model.safetensors"))
     return network
 

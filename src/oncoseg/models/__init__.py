@@ -7,10 +7,18 @@ import torch
 from torch import nn
 
 from oncoseg.errors import RecipeError, check_arguments, nearest
-from oncoseg.models.attention_unet import AttentionUNet
+from oncoseg.models.attention_unet import attention_unet
+from oncoseg.models.comparators import dynunet, monai_unet, segresnet, swin_unetr, unetr
+from oncoseg.models.residual_attention_unet import residual_attention_unet
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    "attention-unet": AttentionUNet,
+    "attention-unet": attention_unet,
+    "dynunet": dynunet,
+    "monai-unet": monai_unet,
+    "residual-attention-unet": residual_attention_unet,
+    "segresnet": segresnet,
+    "swin-unetr": swin_unetr,
+    "unetr": unetr,
 }
 """Name in a recipe → network. A new architecture is one file beside this one and a line here."""
 

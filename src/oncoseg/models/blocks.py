@@ -1,11 +1,14 @@
 """Building blocks shared by the networks, in 2D and 3D."""
 
+from collections.abc import Callable, Sequence
+from math import prod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+TRANSPOSED: dict[int, Callable[..., nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 INTERPOLATION = {2: "bilinear", 3: "trilinear"}
@@ -24,6 +27,30 @@ def double_convolution(spatial_dims: int, inputs: int, outputs: int) -> nn.Seque
             nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
         ]
     return nn.Sequential(*layers)
+
+
+class ResidualBlock(nn.Module):
+    """y = x + F(x), where F is `double_convolution`.
+
+    Where the channels change, the shortcut x is a 1×1 convolution of it. Source: He et al. 2016, eq. 1–2;
+    nothing follows the sum, as in their later identity mappings.
+
+    Args:
+        spatial_dims: 2 or 3.
+        inputs: channels of x.
+        outputs: channels of y.
+    """
+
+    def __init__(self, spatial_dims: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = double_convolution(spatial_dims, inputs, outputs)
+        same = inputs == outputs
+        self.shortcut = nn.Identity() if same else CONVOLUTION[spatial_dims](inputs, outputs, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`n inputs …` to `n outputs …` of the same size."""
+        summed: Tensor = self.shortcut(features) + self.body(features)
+        return summed
 
 
 class AttentionGate(nn.Module):
@@ -60,11 +87,52 @@ class AttentionGate(nn.Module):
         return skip * self.weight(skip, gate)
 
 
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Repeat the border at the end of each spatial axis until its size divides by `multiple`."""
+def pooling_factors(
+    spatial_dims: int, steps: int, strides: Sequence[int | Sequence[int]] | None
+) -> list[tuple[int, ...]]:
+    """By how much each pooling step shrinks each axis.
+
+    Args:
+        spatial_dims: 2 or 3.
+        steps: how many there are.
+        strides: one per step, a number for all axes or one for each axis; None for 2 everywhere. Thick
+            slices want (2, 2, 1) until their voxels are about cubes.
+
+    Raises:
+        ValueError: another number of steps or axes, or factors below 1.
+    """
+    factors = [
+        (step,) * spatial_dims if isinstance(step, int) else tuple(step) for step in strides or [2] * steps
+    ]
+    if len(factors) != steps or any(len(step) != spatial_dims or min(step) < 1 for step in factors):
+        raise ValueError(
+            f"expected strides for {steps} steps, each a number or {spatial_dims} numbers of at least 1, "
+            f"got {strides}"
+        )
+    return factors
+
+
+def joined_factors(factors: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """By how much all steps together shrink each axis."""
+    return tuple(prod(axis) for axis in zip(*factors, strict=True))
+
+
+def pad_to_multiple(
+    images: Tensor, multiple: int | Sequence[int], smallest: int | Sequence[int] = 1
+) -> Tensor:
+    """Repeat the border at the end of each spatial axis until its size divides by `multiple`.
+
+    Args:
+        images: `n c …`.
+        multiple: of all axes, or of each.
+        smallest: size that an axis gets at least, of all or of each; a multiple itself.
+    """
+    axes = images.ndim - 2
+    multiples = (multiple,) * axes if isinstance(multiple, int) else multiple
+    least = (smallest,) * axes if isinstance(smallest, int) else smallest
     padding: list[int] = []
-    for size in reversed(images.shape[2:]):
-        padding += [0, -size % multiple]
+    for size, divisor, minimum in reversed(list(zip(images.shape[2:], multiples, least, strict=True))):
+        padding += [0, max(minimum - size, -size % divisor)]
     return functional.pad(images, padding, mode="replicate") if any(padding) else images
 
 
