@@ -138,6 +138,7 @@ def prepare(
     from oncoseg.prepare import prepare as prepare_cases
     from oncoseg.training import sources
     from oncoseg.training.data import default_store
+    from oncoseg.training.left_out import without_large
 
     chosen = changed(open_recipe(recipe), fields, PREPARE_FLAGS, only)
     folders = parse_data(data)
@@ -151,6 +152,7 @@ def prepare(
         settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
         with terminal.progress(f"looking through {name}") as scanning:
             scan = open_dataset(folder, channels=channels.get(name), progress=scanning)
+            scan = without_large(scan, modality.max_slices)
         terminal.note_found(name, scan)
         cases = [case for case in scan.cases if case.masks]
         if without := len(scan.cases) - len(cases):

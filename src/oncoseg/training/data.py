@@ -17,6 +17,7 @@ from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
 from oncoseg.store import PreparedCase
 from oncoseg.training import class_presence
+from oncoseg.training.left_out import left_out, without_large
 from oncoseg.training.sources import Data, Remark, Sources, check_modalities
 
 
@@ -172,8 +173,11 @@ def _open(recipe: Recipe, sources: Sources, progress: Progress | None) -> dict[s
     """Modality → what its data set holds, of which the callers are told."""
     check_modalities(recipe, sources.folders)
     scans = {
-        name: open_dataset(sources.folders[name], channels=sources.channels.get(name), progress=progress)
-        for name in recipe.modalities
+        name: without_large(
+            open_dataset(sources.folders[name], channels=sources.channels.get(name), progress=progress),
+            modality.max_slices,
+        )
+        for name, modality in recipe.modalities.items()
     }
     for name, scan in scans.items():
         if sources.opened is not None:
@@ -231,7 +235,7 @@ def _drawn(recipe: Recipe, scan: Scan, known: Mapping[str, str]) -> dict[str, li
 
 
 def _given(listed: Mapping[str, Any] | None, scan: Scan) -> dict[str, list[Case]]:
-    parts = splitting.from_json(listed or {}, scan.cases)
+    parts = splitting.from_json(listed or {}, scan.cases, left_out(scan))
     for part in ("train", "validation"):
         if not parts[part]:
             raise DataError(
