@@ -3,8 +3,9 @@
     python benchmarks/networks.py [--quick] [--rounds N] [--group NAME] [--attention]
 
 Plain fp32 and one image for inference, two for a training step (forwards, backwards, Adam), each network in a
-process of its own; networks of a group take turns. Ratios are to MONAI's U-Net of the same widths in the same
-round. Memory is the process's peak beyond what it holds before the network is made.
+process of its own; networks of a group take turns. Times are the processor's, of all threads. Ratios are to
+MONAI's U-Net of the same widths in the same round. Memory is the process's peak beyond what it holds before the
+network is made.
 """
 
 import argparse
@@ -161,8 +162,16 @@ def report_group(name: str, rounds: int, quick: bool) -> None:
             found[label].append(run_python(__file__, "--one", json.dumps(asked)).result())
     rows = [_row(label, of_one, found[REFERENCE]) for label, of_one in found.items()]
     shape = "×".join(map(str, (group.in_channels, *size)))
-    header = [f"{name}: {shape}, {rounds} each", "parameters", "multiply–adds, G", "inference, s", "/ UNet's"]
-    print_table([*header, f"step of {BATCH}, s", "/ UNet's", "MiB", "MiB in a step", "/ UNet's"], rows)
+    header = [
+        f"{name}: {shape}, {rounds} each",
+        "parameters",
+        "multiply–adds, G",
+        "inference, processor s",
+        "/ UNet's",
+    ]
+    print_table(
+        [*header, f"step of {BATCH}, processor s", "/ UNet's", "MiB", "MiB in a step", "/ UNet's"], rows
+    )
 
 
 def _row(
@@ -239,12 +248,12 @@ def stepping(network: nn.Module, images: Tensor, target: Tensor) -> Callable[[],
 
 
 def shortest(function: Callable[[], object], repetitions: int = 2) -> float:
-    """The shortest time in seconds, after a turn that warms up."""
+    """The shortest processor time in seconds, after a turn that warms up."""
     times = []
     for _ in range(1 + repetitions):
-        started = time.perf_counter()
+        started = time.process_time()
         function()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times[1:])
 
 
@@ -274,7 +283,12 @@ def report_attention(sides: Sequence[int], rounds: int) -> None:
                     f"{median(one['mib'] for one in found) * 2**20 / pixels:.0f}",
                 ]
             )
-    header = [f"gate on {GATE_CHANNELS} channels, {rounds} each", "map", "forwards, ms", "and back, ms"]
+    header = [
+        f"gate on {GATE_CHANNELS} channels, {rounds} each",
+        "map",
+        "forwards, processor ms",
+        "and back, processor ms",
+    ]
     print_table([*header, "and back, ns per pixel", "memory, MiB", "bytes per pixel"], rows)
 
 
