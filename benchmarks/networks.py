@@ -4,8 +4,8 @@
 
 Plain fp32 and one image for inference, two for a training step (forwards, backwards, Adam), each network in a
 process of its own; networks of a group take turns. Times are the processor's, of all threads. Ratios are to
-MONAI's U-Net of the same widths in the same round. Memory is the process's peak beyond what it holds before the
-network is made.
+MONAI's U-Net of the same widths in the same round. Memory is the process's peak beyond what it holds before
+the network is made.
 """
 
 import argparse

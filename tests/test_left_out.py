@@ -10,10 +10,10 @@ import pytest
 
 from oncoseg import cli, io
 from oncoseg.datasets import open_dataset
+from oncoseg.datasets.left_out import TOO_MANY_SLICES, left_out, without_large
 from oncoseg.errors import DataError
 from oncoseg.recipe import Recipe
 from oncoseg.training import data as training_data
-from oncoseg.training.left_out import TOO_MANY_SLICES, left_out, without_large
 from tiny import brats_case, tiny_recipe
 
 SMALL, LARGE, MOST = 4, 7, 5
@@ -120,3 +120,14 @@ def test_prepare_tells_it(data: dict[str, Path], tmp_path: Path, capsys: pytest.
     assert cli.main([*asked, "--workers", "0"]) == 0
     shown = capsys.readouterr()
     assert f"{LARGE_CASE}: it has 7 axial slices" in " ".join(shown.err.split())
+
+
+def test_inspect_lists_each(data: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    brats_case(data["mri"], 5, grid=(20, 20, LARGE))
+    assert cli.main(["inspect", str(data["mri"]), "--max-slices", str(MOST)]) == 0
+    shown = capsys.readouterr().out
+    assert "4 cases of 4 patients" in shown
+    assert [shown.count(f"[{TOO_MANY_SLICES}] BraTS2021_{number:05d}") for number in range(6)] == [
+        *(0, 0, 0, 0),
+        *(1, 1),
+    ]

@@ -11,13 +11,13 @@ from oncoseg import plausibility
 from oncoseg import split as splitting
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
+from oncoseg.datasets.left_out import left_out, without_large
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
 from oncoseg.store import PreparedCase
 from oncoseg.training import class_presence
-from oncoseg.training.left_out import left_out, without_large
 from oncoseg.training.sources import Data, Remark, Sources, check_modalities
 
 

@@ -28,8 +28,8 @@ def without_large(scan: Scan, most_slices: int | None) -> Scan:
         Problem(
             TOO_MANY_SLICES,
             name,
-            f"{name}: it has {count} axial slices, and the recipe takes at most {most_slices} "
-            "(max_slices); it is left out.",
+            f"{name}: it has {count} axial slices, and the recipe takes at most {most_slices} (max_slices); "
+            f"it is left out, as it is by `oncoseg inspect --max-slices {most_slices}`.",
         )
         for name, count in large.items()
     ]
