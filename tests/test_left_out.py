@@ -14,6 +14,7 @@ from oncoseg.datasets.left_out import TOO_MANY_SLICES, left_out, without_large
 from oncoseg.errors import DataError
 from oncoseg.recipe import Recipe
 from oncoseg.training import data as training_data
+from oncoseg.training.sources import Sources
 from tiny import brats_case, tiny_recipe
 
 SMALL, LARGE, MOST = 4, 7, 5
@@ -79,13 +80,8 @@ def test_a_case_that_cannot_be_read_stays_for_preparing_to_say_why(data: dict[st
 
 def test_the_run_tells_it_and_keeps_it_in_its_record(data: dict[str, Path], tmp_path: Path) -> None:
     said: list[str | None] = []
-    loaded = training_data.load(
-        recipe(),
-        data,
-        tmp_path / "store",
-        workers=0,
-        opened=lambda name, scan: said.extend(problem.case for problem in scan.problems),
-    )
+    sources = Sources(data, opened=lambda _, scan: said.extend(problem.case for problem in scan.problems))
+    loaded = training_data.load(recipe(), sources, tmp_path / "store", workers=0)
     listed = [case for part in loaded.split["mri"].values() for cases in part.values() for case in cases]
     assert len(listed) == 4
     assert LARGE_CASE not in listed
