@@ -6,20 +6,18 @@
 As `fuzz_nifti.py`, whose ways of damage it takes, for CT slices, multi-frame images, RTSTRUCT, SEG and XML.
 """
 
-import contextlib
 import functools
-import resource
 import sys
-import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+import fuzz_loop
 from dicom_files import multi_frame, numbered, slices, write
-from fuzz_nifti import LARGEST_MEMORY, LONGEST_SECONDS, cut, flip_bits, insert, options, overwrite, seeds
+from fuzz_loop import LONGEST_SECONDS, Check, Make
+from fuzz_nifti import cut, flip_bits, insert, overwrite
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.io.annotations import open_structures
 from oncoseg.io.dicom.series import Series
@@ -127,28 +125,11 @@ def _read(path: Path, ct: Series) -> None:
             assert np.isfinite(read_series(each).array).all(), "voxels"
 
 
-def main() -> int:
-    given = options(__doc__)
-    warnings.simplefilter("error")  # they would repeat values, such as a patient's name
-    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (LARGEST_MEMORY, LARGEST_MEMORY))
-    counts = {"read": 0, "refused": 0, "FOUND": 0}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ct, sound = series(folder), valid_files(folder)
-        for seed in seeds(given.runs, given.seconds, given.first):
-            path = make_file(folder, sound, seed)
-            try:
-                counts[check(path, ct)] += 1
-            except Exception as error:
-                counts["FOUND"] += 1
-                given.keep.mkdir(exist_ok=True)
-                (given.keep / path.name).write_bytes(path.read_bytes())
-                sys.stdout.write(f"{path.name}: {type(error).__name__}: {error}\n")
-            path.unlink()
-    sys.stdout.write(f"{counts}\n")
-    return 1 if counts["FOUND"] else 0
+def prepare(folder: Path) -> tuple[Make, Check]:
+    """What makes and reads damaged files, see `fuzz_loop`."""
+    ct, sound = series(folder), valid_files(folder)
+    return (lambda seed: make_file(folder, sound, seed)), (lambda path: check(path, ct))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz_loop.run(__doc__, prepare))

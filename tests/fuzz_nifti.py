@@ -8,31 +8,21 @@ A file that does anything else (another exception, a warning, a crash, too much 
 the folder `--keep`, and the exit code is 1. Each damaged file is named by its seed.
 """
 
-import argparse
-import contextlib
 import functools
 import gzip
-import itertools
-import resource
 import struct
 import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+import fuzz_loop
+from fuzz_loop import LONGEST_SECONDS
 from oncoseg.errors import DataError
 from oncoseg.io import ImageRef, read, read_grid, remarks, voxel_bytes
-
-LARGEST_MEMORY = 6 << 30
-"""Bytes of address space that reading may take; the seeds are a few kB."""
-
-LONGEST_SECONDS = 20.0
-"""Of processor time for one file; reading one takes milliseconds."""
 
 GRID = (5, 6, 7)
 
@@ -180,47 +170,5 @@ def check(path: Path) -> str:
     return "refused"
 
 
-def seeds(runs: int | None, seconds: float | None, first: int | None) -> Iterator[int]:
-    """So many seeds; or until the time is over random ones, or those from `first` on."""
-    if seconds is None:
-        yield from range(first or 0, (first or 0) + (runs or 0))
-        return
-    end = time.monotonic() + seconds
-    coming = itertools.count(first or 0)
-    while time.monotonic() < end:
-        yield int(np.random.default_rng().integers(2**40)) if first is None else next(coming)
-
-
-def options(description: str | None) -> argparse.Namespace:
-    """What the command line asks for: `runs`, `seconds`, `first` and `keep`."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3000)
-    parser.add_argument("--seconds", type=float)
-    parser.add_argument("--first", type=int, help="the first seed")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
-    return parser.parse_args()
-
-
-def main() -> int:
-    given = options(__doc__)
-    warnings.simplefilter("error")
-    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (LARGEST_MEMORY, LARGEST_MEMORY))
-    counts = {"read": 0, "refused": 0, "FOUND": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in seeds(given.runs, given.seconds, given.first):
-            path = make_file(Path(folder), seed)
-            try:
-                counts[check(path)] += 1
-            except Exception as error:
-                counts["FOUND"] += 1
-                given.keep.mkdir(exist_ok=True)
-                (given.keep / path.name).write_bytes(path.read_bytes())
-                sys.stdout.write(f"{path.name}: {type(error).__name__}: {error}\n")
-            path.unlink()
-    sys.stdout.write(f"{counts}\n")
-    return 1 if counts["FOUND"] else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz_loop.run(__doc__, lambda folder: (lambda seed: make_file(folder, seed), check)))

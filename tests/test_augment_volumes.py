@@ -60,10 +60,14 @@ class Always(Draws):
         return torch.tensor([high])
 
 
-def affine(spacing_mm: tuple[float, float, float], **strengths: object) -> torch.Tensor:
+def affine(
+    spacing_mm: tuple[float, float, float],
+    read: tuple[int, int, int] = (10, 20, 5),
+    **strengths: object,
+) -> torch.Tensor:
     strong = Strengths(**(NONE | {"rotation_degrees": 0.0, "tilt_degrees": 0.0} | strengths))
     draws = Always(torch.Generator(), 1, slice(None))
-    return volumes._affine((10, 20, 5), spacing_mm, strong, draws)[0]
+    return volumes._affine(read, (10, 20, 5), spacing_mm, strong, draws)[0]
 
 
 def test_a_quarter_turn_by_hand() -> None:
@@ -143,3 +147,49 @@ def test_rows_of_a_batch_are_changed_as_within_it() -> None:
     )
     for one, other in zip(part, whole, strict=True):
         assert torch.equal(one, other[1:3])
+
+
+def test_a_window_is_the_middle_of_what_was_read() -> None:
+    torch.testing.assert_close(affine((1, 1, 3), read=(20, 25, 5)).diag(), torch.tensor([0.5, 0.8, 1.0]))
+    images, masks = windows()
+    middle, its_mask = augment(
+        images, masks, 2, Strengths(**NONE), torch.Generator(), window=(5, 6, 3), spacing_mm=(1, 2, 3)
+    )
+    torch.testing.assert_close(middle, images[:, :, 2:7, 1:7, 2:5])
+    assert torch.equal(its_mask, masks[:, 2:7, 1:7, 2:5])
+
+
+def test_margins_by_hand() -> None:
+    """A quarter turn of 20 mm × 8 mm: at 8 of 9 tried angles the corner looks furthest, 10.8 mm at most."""
+    turning = Strengths(**(NONE | {"rotation_chance": 1.0, "rotation_degrees": 90.0, "tilt_degrees": 0.0}))
+    # half sides of 10 and 4 mm: along i 10·cos a + 4·sin a, largest at 22.5°: 10.77; along j at 67.5°
+    assert volumes.margin_of((20, 4, 6), (1, 2, 1), turning) == (1, 4, 0)
+    assert volumes.margin_of((20, 4, 6), (1, 2, 1), Strengths(**NONE)) == (0, 0, 0)
+    zooming = Strengths(**(NONE | {"scale_chance": 1.0, "scale_range": (0.5, 1.0)}))
+    assert volumes.margin_of((20, 4, 6), (1, 2, 1), zooming) == (10, 2, 3)
+    bending = Strengths(**(NONE | {"elastic_chance": 0.1, "elastic_pixels": 1.5}))
+    assert volumes.margin_of((20, 4, 6), (1, 2, 1), bending) == (3, 3, 3)
+
+
+def test_with_its_margin_a_window_holds_nothing_from_beyond() -> None:
+    strong = Strengths(
+        **(NONE | {"rotation_chance": 1.0, "scale_chance": 1.0, "flip_chances": (0.5, 0.5, 0.5)})
+    )
+    window, spacing_mm = (24, 20, 8), (1.0, 1.5, 4.0)
+    margin = volumes.margin_of(window, spacing_mm, strong)
+    read = [side + 2 * more for side, more in zip(window, margin, strict=True)]
+    ones, none = torch.ones(40, 1, *read), torch.zeros(40, *read, dtype=torch.uint8)
+    whole, _ = augment(
+        ones, none, 1, strong, torch.Generator().manual_seed(0), spacing_mm=spacing_mm, window=window
+    )
+    assert whole.shape == (40, 1, *window)
+    assert whole.min() > 0.999
+    without, _ = augment(
+        ones[:, :, :24, :20, :8],
+        none[:, :24, :20, :8],
+        1,
+        strong,
+        torch.Generator().manual_seed(0),
+        spacing_mm=spacing_mm,
+    )
+    assert without.min() == 0

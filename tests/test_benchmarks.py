@@ -25,6 +25,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("metrics_speed.py", "MONAI"),
         ("evaluators_speed.py", "overlap alone"),
         ("dicom_speed.py", "oncoseg slabs"),
+        ("networks.py", "Attention U-Net (S1)"),
     ],
 )
 def test_benchmark_runs_and_prints_its_table(script: str, row: str) -> None:

@@ -183,9 +183,10 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         (PermissionError(13, "Permission denied", "some/file"), 2, "some/file: Permission denied"),
         (KeyboardInterrupt(), 130, "Interrupted"),
         (Terminated(), 143, "Stopped by SIGTERM"),
+        (Terminated(signal.SIGUSR1), 138, "Stopped by SIGUSR1"),
         (ValueError("odd"), 1, "ValueError: odd"),
     ],
-    ids=["ours", "system", "ctrl-c", "sigterm", "bug"],
+    ids=["ours", "system", "ctrl-c", "sigterm", "sigusr1", "bug"],
 )
 def test_errors_become_messages_and_exit_codes(
     error: BaseException, code: int, expected: str, capsys: Capture, monkeypatch: Patch

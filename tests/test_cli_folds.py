@@ -1,5 +1,6 @@
 """Cross-validation on the command line: what is passed on, what is said, and what is refused."""
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from oncoseg.cli import main
 from oncoseg.folds_folder import FoldsFolder
 from oncoseg.recipes import get_recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.training import data as training_data
 from oncoseg.training.status import Outcome
+from tiny import tiny_recipe
 
 NAME = "unified-mri-ct"
 START = ["train", NAME, "--data", "mri=some/mri", "--data", "ct=some/ct"]
@@ -59,7 +62,7 @@ def test_train_passes_on_the_folds(
     assert main([*START, "--out", str(begun), "--training.seed", "4", *flags]) == 0
     ((recipe, data, out, count), named) = calls[0]
     assert recipe == get_recipe(NAME).with_changes({"training.seed": 4})
-    assert data == {"mri": Path("some/mri"), "ct": Path("some/ct")}
+    assert data.folders == {"mri": Path("some/mri"), "ct": Path("some/ct")}
     assert (out, count, named["fold"]) == (begun, folds, fold)
 
 
@@ -67,8 +70,9 @@ def test_what_is_stated_of_the_data_is_passed_on(calls: Calls, begun: Path) -> N
     stated = ["--licence", "mri=CC BY 4.0", "--origin", "ct=doi:10.7937/x"]
     assert main([*START, "--out", str(begun), "--folds", "5", *stated]) == 0
     assert main(["train", "--resume", "--out", str(begun), *stated]) == 0
-    for _, named in calls:
-        assert (named["licences"], named["origins"]) == ({"mri": "CC BY 4.0"}, {"ct": "doi:10.7937/x"})
+    ((_, sources, *_), _), (_, named) = calls
+    assert (sources.licences, sources.origins) == ({"mri": "CC BY 4.0"}, {"ct": "doi:10.7937/x"})
+    assert (named["licences"], named["origins"]) == (sources.licences, sources.origins)
 
 
 def test_resuming_a_cross_validation_goes_on_with_its_folds(
@@ -91,7 +95,11 @@ def test_resuming_a_cross_validation_goes_on_with_its_folds(
 
 @pytest.mark.parametrize(
     ("reason", "code"),
-    [("SIGTERM was received", 143), ("the time budget of 5 minutes is spent", 75)],
+    [
+        ("SIGTERM was received", 143),
+        ("SIGUSR1 was received", 138),
+        ("the time budget of 5 minutes is spent", 75),
+    ],
 )
 def test_a_stop_is_said_with_the_command_to_go_on(
     begun: Path,
@@ -104,6 +112,34 @@ def test_a_stop_is_said_with_the_command_to_go_on(
     monkeypatch.setattr(oncoseg.cross_validate, "resume_folds", lambda *given, **named: stopped)
     assert main(["train", "--resume", "--out", str(begun)]) == code
     assert f"Go on with: oncoseg train --resume --out {begun}" in capsys.readouterr().out
+
+
+def test_a_signal_between_two_folds_is_said_with_the_command_to_go_on(
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It comes where the second fold's data are read."""
+    out, calls, real = tmp_path / "cv", [], training_data.load
+
+    def load(*given: Any, **named: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGUSR1)
+        return real(*given, **named)
+
+    monkeypatch.setattr(training_data, "load", load)
+    recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=1)
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    given = [f"--data={name}={folder}" for name, folder in data.items()]
+    command = ["train", str(tmp_path / "recipe.json"), *given, "--folds", "3", "--out", str(out)]
+    assert main([*command, "--store", str(store), "--workers", "0"]) == 138
+    assert capsys.readouterr().out.splitlines() == [
+        f"Stopped: SIGUSR1 was received; everything so far is kept in {out}",
+        f"Go on with: oncoseg train --resume --out {out}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_train_passes_on_what_its_flags_say(started: list[dict[str, Any]], tmp_p
     flags = [text for name, value in fields.items() for text in (f"--{name}", value)]
     assert main(["train", NAME, *DATA, "--out", "runs/x", "--split", str(split), *flags]) == 0
     (call,) = started
-    assert call["data"] == {"mri": Path("some/mri"), "ct": Path("some/ct")}
+    assert call["data"].folders == {"mri": Path("some/mri"), "ct": Path("some/ct")}
     assert (call["out"], call["split_file"], call["store"]) == (Path("runs/x"), split, None)
     assert call["recipe"] == get_recipe(NAME).with_changes(
         {name.replace("-", "_"): value for name, value in fields.items()}
@@ -122,7 +122,7 @@ def test_train_passes_on_what_its_flags_say(started: list[dict[str, Any]], tmp_p
 def test_channels_go_to_the_modalities_that_take_them(started: list[dict[str, Any]], capsys: Capture) -> None:
     chosen = ["--channel", "CT=thorax", "--channel", "t1w=mprage"]
     assert main(["train", NAME, *DATA, "--out", "runs/x", *chosen]) == 0
-    assert started[0]["channels"] == {"ct": {"CT": "thorax"}, "mri": {"T1": "mprage"}}
+    assert started[0]["data"].channels == {"ct": {"CT": "thorax"}, "mri": {"T1": "mprage"}}
     for flags, reason in (
         (["--channel", "PET=x"], "No modality of unified-mri-ct takes the channel PET"),
         (["--channel", "T1"], "Expected --channel NAME=SERIES"),

@@ -3,23 +3,26 @@
 import json
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
-from oncoseg import cross_validate
+from oncoseg import cross_validate, folds
 from oncoseg.cross_validate import resume_folds, train_folds
 from oncoseg.errors import DataError, RunError
 from oncoseg.folds_folder import FoldsFolder, split_of_model
 from oncoseg.locks import Locked, locked
 from oncoseg.run_folder import RunFolder
-from oncoseg.stopping import Terminated
 from oncoseg.train import train
 from oncoseg.training import data as training_data
 from oncoseg.training import loop
+from oncoseg.training.sources import Data, Sources
 from oncoseg.training.status import Outcome
 from runs import assert_same, checkpoint_of, stopping_at
 from tiny import brats_case, tiny_data, tiny_recipe
@@ -36,7 +39,7 @@ def whole(data: Mapping[str, Path], store: Path, tmp_path_factory: pytest.TempPa
     return FoldsFolder(out)
 
 
-def begin(data: Mapping[str, Path], store: Path, out: Path, **more: Any) -> Outcome:
+def begin(data: Data, store: Path, out: Path, **more: Any) -> Outcome:
     return train_folds(tiny_recipe(**CHANGES), data, out, 3, store=store, workers=0, **more)
 
 
@@ -151,28 +154,71 @@ def test_the_budget_is_of_the_whole_and_a_new_one_goes_on(
     assert RunFolder(out).recipe() == FoldsFolder(out).run(3).recipe() == recipe
 
 
-@pytest.mark.parametrize(("asked", "name"), [(KeyboardInterrupt, "SIGINT"), (Terminated, "SIGTERM")])
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_stop_between_two_folds_is_one_of_the_whole(
     whole: FoldsFolder,
     data: Mapping[str, Path],
     store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    asked: type[BaseException],
-    name: str,
+    asked: signal.Signals,
 ) -> None:
     out, calls, real = tmp_path / "cv", [], training_data.load
 
     def load(*given: Any, **named: Any) -> Any:
         calls.append(given)
         if len(calls) == 2:
-            raise asked
+            signal.raise_signal(asked)
         return real(*given, **named)
 
     monkeypatch.setattr(training_data, "load", load)
-    assert begin(data, store, out) == Outcome(out, False, f"{name} was received")
+    assert begin(data, store, out) == Outcome(out, False, f"{asked.name} was received")
     assert [run.is_finished() for run in FoldsFolder(out).runs()] == [True, False, False]
     assert not FoldsFolder(out).run(2).lock.exists()
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_that_comes_after_a_folds_last_step_is_not_lost(
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: signal.Signals,
+) -> None:
+    """While the finished fold is written down, nothing of it is left to be stopped."""
+    out, real = tmp_path / "cv", loop.Training._save_metrics
+
+    def save(self: loop.Training, finished: bool) -> None:
+        if finished:
+            signal.raise_signal(asked)
+        real(self, finished)
+
+    monkeypatch.setattr(loop.Training, "_save_metrics", save)
+    assert begin(data, store, out) == Outcome(out, False, f"{asked.name} was received")
+    assert [run.is_finished() for run in FoldsFolder(out).runs()] == [True, False, False]
+    assert not FoldsFolder(out).run(2).checkpoint.exists()
+    assert go_on(out, store, fold=2) == Outcome(out, True, "fold 2 of 3 done"), (
+        "nothing is left to be stopped"
+    )
+
+
+def test_a_budget_that_a_fold_has_used_up_begins_no_other(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, clock, said, real = tmp_path / "cv", [0.0], list[str](), loop.Training._save_metrics
+
+    def save(self: loop.Training, finished: bool) -> None:
+        clock[0] += 3600 * finished
+        real(self, finished)
+
+    monkeypatch.setattr(loop.Training, "_save_metrics", save)
+    monkeypatch.setattr(cross_validate.time, "monotonic", lambda: clock[0])
+    recipe = tiny_recipe(**CHANGES, training__max_minutes=30)
+    outcome = train_folds(recipe, data, out, 3, store=store, workers=0, tell=said.append)
+    assert outcome == Outcome(out, False, "the time budget of 30 minutes is spent")
+    assert said == [f"fold 1 of 3: {out}/fold-1"]
+    assert [run.is_finished() for run in FoldsFolder(out).runs()] == [True, False, False]
+    assert train_folds(recipe, data, out, 3, store=store, workers=0, fold=1).finished
 
 
 def test_one_fold_alone(whole: FoldsFolder, data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:
@@ -195,7 +241,7 @@ def test_what_is_stated_of_the_data_is_kept_with_every_fold(
     data: Mapping[str, Path], store: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "cv"
-    begin(data, store, out, fold=1, licences={"mri": "CC BY 4.0"})
+    begin(Sources(data, licences={"mri": "CC BY 4.0"}), store, out, fold=1)
     for run in (RunFolder(out), *FoldsFolder(out).runs()):
         assert run.data()["mri"]["licence"] == "CC BY 4.0"
         assert run.data()["ct"]["licence"] == "not stated"
@@ -206,7 +252,7 @@ def test_what_is_stated_of_the_data_is_kept_with_every_fold(
     with pytest.raises(DataError, match="The licence is stated for 'pet', which is no modality"):
         go_on(out, store, licences={"pet": "CC0"})
     with pytest.raises(DataError, match="The origin is stated for 'pet', which is no modality"):
-        begin(data, store, tmp_path / "other", origins={"pet": "a ward"})
+        begin(Sources(data, origins={"pet": "a ward"}), store, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -272,6 +318,37 @@ def test_what_cannot_be_divided_leaves_nothing(store: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match="as there are patients with a mask, 4; got 5"):
         train_folds(tiny_recipe(**CHANGES), data, out, 5, store=store, workers=0)
     assert not out.exists()
+
+
+def add_core(folder: Path) -> None:
+    """Give a case a slice of necrotic core beside its tumour, which is all enhancing."""
+    (path,) = folder.glob("*_seg.nii.gz")
+    mask = np.asarray(nib.load(path).dataobj).copy()
+    mask[:8, :8, 1] = 1
+    nib.Nifti1Image(mask, np.eye(4)).to_filename(path)
+
+
+def test_a_class_that_a_fold_would_not_learn_is_refused_before_the_first_one(
+    store: Path, tmp_path: Path
+) -> None:
+    """The core of one patient is not learned where this one is tested, or validates."""
+    data, out = {"mri": tiny_data(tmp_path / "data", 3, 0)["mri"]}, tmp_path / "cv"
+    classes = {"other": ["*"], "core": ["necrotic core"]}
+    recipe = tiny_recipe(**CHANGES).with_only(["mri"]).with_changes({"classes": classes})
+    marked, *others = sorted(data["mri"].iterdir())
+    add_core(marked)
+    prepared, _ = training_data.load_all(recipe, data, store, workers=0)
+    splits = folds.draw(prepared, None, recipe.split.validation, recipe.training.seed)
+    lacking = [str(n) for n, split in enumerate(splits, 1) if marked.name not in split["mri"]["train"]]
+    assert lacking
+    with pytest.raises(
+        DataError, match=rf"of core in folds? {', '.join(lacking)} of 3; .*\. Add patients who have it"
+    ):
+        train_folds(recipe, data, out, None, store=store, workers=0)
+    assert not out.exists()
+    for one in others:
+        add_core(one)
+    assert train_folds(recipe, data, out, None, fold=1, store=store, workers=0).finished
 
 
 def test_a_folder_with_something_else_is_left_alone(

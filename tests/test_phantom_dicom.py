@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from scipy import ndimage
 
+from oncoseg.errors import RecipeError
 from oncoseg.io.dicom.rtstruct import open_rtstruct
 from oncoseg.io.dicom.survey import find_series
 from oncoseg.io.dicom.voxels import read_series
@@ -185,6 +186,12 @@ def test_the_contours_of_a_hospital_are_the_tumours_of_the_brain_phantom(hospita
     assert structure.name == "GTV"
     np.testing.assert_array_equal(file.draw(structure, series).inside, labels > 0)
     np.testing.assert_array_equal(read_series(series).array[0], images["t1"])
+
+
+def test_a_hospitals_case_too_small_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="at least 16 voxels"):
+        make_hospital_dicom(tmp_path / "out", cases=1, seed=0, size=(16, 16, 15))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(

@@ -22,7 +22,6 @@ from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
 from oncoseg.train import train
-from test_files import largest_file
 from test_slabs import asked_of_readers
 from test_volume import affines
 from tiny import brats_case, lidc_nodule, tiny_data, tiny_recipe
@@ -220,104 +219,6 @@ def test_blank_slices_are_not_computed() -> None:
     assert probability[2].gt(0).any()
 
 
-def test_a_second_call_keeps_what_is_there(tmp_path: Path) -> None:
-    tiny_data(tmp_path, mri=2, ct=0)
-    first = bright().predict([tmp_path / "mri"], tmp_path / "out")
-    first[0].unlink()
-    again = bright()
-    assert again.predict([tmp_path / "mri"], tmp_path / "out") == first
-    assert 0 < again.networks[0].slices_seen <= 4
-    other = Predictor(again.recipe, Bright(), "other weights")
-    with pytest.raises(RunError, match="exists already"):
-        other.predict([tmp_path / "mri"], tmp_path / "out")
-
-
-def test_probabilities_are_added_to_masks_that_are_there(tmp_path: Path) -> None:
-    folder = brats_case(tmp_path / "mri", 1)
-    bright().predict([folder], tmp_path / "out")
-    bright().predict([folder], tmp_path / "out", probabilities=True)
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"prediction.json", "BraTS2021_00001.nii.gz", "BraTS2021_00001_probability.nii.gz"}
-    again = bright()
-    again.predict([folder], tmp_path / "out", probabilities=True)
-    assert again.networks[0].slices_seen == 0
-
-
-def test_more_inputs_join_the_folder_of_one_predictor(tmp_path: Path) -> None:
-    one, two = brats_case(tmp_path / "mri", 1), brats_case(tmp_path / "mri", 2)
-    bright().predict([one], tmp_path / "out")
-    second = bright()
-    bright_masks = second.predict([two, one], tmp_path / "out")
-    assert [path.name for path in bright_masks] == ["BraTS2021_00002.nii.gz", "BraTS2021_00001.nii.gz"]
-    assert second.networks[0].slices_seen == 4
-
-
-def test_another_patients_image_of_the_same_name_never_gets_the_old_mask(tmp_path: Path) -> None:
-    for patient in ("A", "B"):
-        (tmp_path / patient).mkdir()
-        write_marked(tmp_path / patient / "scan.nii", oriented(0))
-    bright().predict([tmp_path / "A" / "scan.nii"], tmp_path / "out", modality="ct")
-    with pytest.raises(RunError, match=r"scan\.nii\.gz belongs to another image"):
-        bright().predict([tmp_path / "B" / "scan.nii"], tmp_path / "out", modality="ct")
-    write_marked(tmp_path / "A" / "scan.nii", oriented(3))
-    with pytest.raises(RunError, match="or the image has changed"):
-        bright().predict([tmp_path / "A" / "scan.nii"], tmp_path / "out", modality="ct")
-
-
-def test_a_mask_is_of_one_modality_and_one_threshold(tmp_path: Path) -> None:
-    write_marked(tmp_path / "scan.nii", oriented(0))
-    both = {"modalities__mri__channels": ["CT"] * 4, "modalities__mri__substitutes": {}}
-    bright(**both).predict([tmp_path / "scan.nii"], tmp_path / "out", modality="ct")
-    with pytest.raises(RunError, match="belongs to another"):
-        bright(**both).predict([tmp_path / "scan.nii"], tmp_path / "out", modality="mri")
-    with pytest.raises(RunError, match="exists already"):
-        bright(**both, prediction__threshold=0.6).predict(
-            [tmp_path / "scan.nii"], tmp_path / "out", modality="ct"
-        )
-
-
-def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
-    write_marked(tmp_path / "scan.nii", oriented(0))
-    with pytest.raises(RunError, match=r"The output folder .* is not empty"):
-        bright().predict([tmp_path / "scan.nii"], tmp_path, modality="ct")
-    assert [path.name for path in tmp_path.iterdir()] == ["scan.nii"]
-
-
-def test_results_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
-    for name in ("a", "a_probability"):
-        write_marked(tmp_path / f"{name}.nii", oriented(0))
-    inputs = [tmp_path / "a.nii", tmp_path / "a_probability.nii"]
-    with pytest.raises(DataError, match=r"2 results would be written as .*a_probability\.nii\.gz"):
-        bright().predict(inputs, tmp_path / "out", probabilities=True, modality="ct")
-    assert len(bright().predict(inputs, tmp_path / "out", modality="ct")) == 2
-
-
-@pytest.mark.parametrize("limit", [100, 9000])
-def test_a_full_disk_is_one_sentence_and_leaves_no_mask(tmp_path: Path, limit: int) -> None:
-    write_marked(tmp_path / "scan.nii", oriented(0), shape=(40, 40, 20))
-    (tmp_path / "out").mkdir()
-    with largest_file(limit), pytest.raises(RunError, match="Could not write"):
-        bright().predict([tmp_path / "scan.nii"], tmp_path / "out", modality="ct")
-    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"prediction.json"}
-    assert bright().predict([tmp_path / "scan.nii"], tmp_path / "out", modality="ct")[0].is_file()
-
-
-def test_a_full_disk_while_a_mask_is_written_leaves_no_mask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_marked(tmp_path / "scan.nii", oriented(0))
-    write = predict.io.write_labels
-
-    def with_little_room(path: Path, *rest: object) -> None:
-        with largest_file(200):
-            write(path.with_suffix("").with_suffix(".nii"), *rest)
-
-    monkeypatch.setattr(predict.io, "write_labels", with_little_room)
-    with pytest.raises(RunError, match="Could not write"):
-        bright().predict([tmp_path / "scan.nii"], tmp_path / "out", modality="ct")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
-
-
 class Two(nn.Module):
     """Class 1 grows with the image, class 2 is 0.7 everywhere."""
 
@@ -510,68 +411,6 @@ def test_substitutes_are_recorded(tmp_path: Path) -> None:
     cases = open_dataset(tmp_path / "mri").cases
     assert [predictor.predict_case(case, "mri").substituted for case in cases] == [{"T2": "FLAIR"}, {}]
     assert predictor.predict([tmp_path / "mri"], tmp_path / "out")
-
-
-def test_a_case_for_evaluation_has_truth_and_prediction_on_one_grid(tmp_path: Path) -> None:
-    brats_case(tmp_path / "mri", 4, affine=oriented(37))
-    case = open_dataset(tmp_path / "mri").cases[0]
-    found = bright().predict_case(case, "mri")
-    assert found.truth.shape == found.probability.shape == found.image.shape
-    assert found.spacing_mm is not None
-    hit = (found.probability >= 0.5) & found.truth
-    assert hit.sum() > 0.7 * found.truth.sum()
-    assert (found.image.min(), found.image.max()) == (0, 1)
-    assert found.letters == ("R", "L", "A", "P")
-    assert found.ground.startswith("FLAIR, grey from ")
-
-
-def test_a_case_of_a_tilted_scan_keeps_how_its_slices_lean(tmp_path: Path) -> None:
-    brats_case(
-        tmp_path / "mri", 4, affine=np.array([[1, 0, 0, 0], [0, 1, 0.5, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])
-    )
-    brats_case(tmp_path / "mri", 5)
-    leaning, upright = (bright().predict_case(case, "mri") for case in open_dataset(tmp_path / "mri").cases)
-    assert leaning.spacing_mm == (1, 1, 2)
-    assert leaning.axes_mm is not None
-    np.testing.assert_allclose(leaning.axes_mm, [[1, 0, 0], [0, 1, 0.5], [0, 0, 2]])
-    assert upright.axes_mm is None
-
-
-class TwoClasses(Bright):
-    """The first class where it is bright, the second where it is dark."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        bright = super().forward(images)
-        return torch.cat([bright, -bright], dim=1)
-
-
-def test_each_class_of_several_lies_on_the_truths_grid(tmp_path: Path) -> None:
-    brats_case(tmp_path / "mri", 4, affine=oriented(37))
-    case = open_dataset(tmp_path / "mri").cases[0]
-    classes = {"rest": ["oedema", "necrotic core"], "enhancing": ["enhancing tumour"]}
-    recipe = tiny_recipe(classes=classes, preparation__slice_size=[32, 32])
-    found = Predictor(recipe, TwoClasses(), "weights").predict_case(case, "mri")
-    assert found.classes is not None
-    assert found.classes.names == ("rest", "enhancing")
-    assert found.classes.probability.shape == (2, *found.truth.shape)
-    # the data set's only label is enhancing tumour, which is the second class and bright
-    assert np.unique(found.classes.truth).tolist() == [0, 2]
-    assert np.array_equal(found.truth, found.classes.truth == 2)
-    np.testing.assert_array_equal(found.classes.probability.max(axis=0), found.probability)
-    bright, dark = found.classes.probability
-    assert bright[found.truth].mean() > 0.7 > 0.3 > dark[found.truth].mean()
-
-
-def test_a_single_class_costs_no_maps_of_classes(tmp_path: Path) -> None:
-    brats_case(tmp_path / "mri", 4)
-    assert bright().predict_case(open_dataset(tmp_path / "mri").cases[0], "mri").classes is None
-
-
-def test_a_voxel_is_of_the_likeliest_class_that_reaches_the_threshold() -> None:
-    probability = np.array([[0.6, 0.4, 0.2, 0.5], [0.7, 0.3, 0.9, 0.5]])
-    labels = predict.to_labels(probability, 0.5)
-    assert labels.tolist() == [2, 0, 2, 1]
-    assert labels.dtype == np.uint8
 
 
 def test_a_trained_run_predicts_after_loading(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def understand(words: list[str]) -> str:
             check_flags(recipe, fields, FIELD_COMMANDS[words[0]])
             plan_recipe(recipe.with_only(given["only"]), IMAGES, 4, fields)
         else:
-            changed(recipe, given.get("fields", {}), FIELD_COMMANDS[words[0]])
+            changed(recipe, given.get("fields", {}), FIELD_COMMANDS[words[0]], given.get("only"))
         assert parse_data(given.get("data", [])).keys() <= recipe.modalities.keys()
     return str(command.__name__)
 

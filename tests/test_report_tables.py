@@ -199,6 +199,17 @@ def test_a_lost_mean_says_why_and_calls_no_patient_undefined(evaluated: dict[str
     assert "no interval: all 6 values are equal" in write_evaluation(evaluated["good"]).read_text("utf-8")
 
 
+def test_a_score_that_nobody_has_says_nothing_of_an_interval(tmp_path: Path) -> None:
+    for folder in ("truth", "found"):
+        write_mask(tmp_path / folder / "p.nii.gz", np.zeros(GRID, np.uint8))
+    evaluate_masks(
+        tmp_path / "truth", tmp_path / "found", tmp_path / "scores", classes={"tumour": (1,)}, workers=0
+    )
+    page = write_evaluation(tmp_path / "scores").read_text(encoding="utf-8")
+    row = re.search(r'<tr><th scope="row">dice</th>(.*?)</tr>', page, re.S)[1]
+    assert re.findall(r"<td>(.*?)</td>", row) == ["–", "–", "0", "1"]
+
+
 def test_wilsons_interval_is_named_where_it_is_used(evaluated: dict[str, Path], tmp_path: Path) -> None:
     page = write_evaluation(evaluated["good"]).read_text(encoding="utf-8")
     assert "(BCa bootstrap; of the mean of false_alarm Wilson&#39;s)" in page

@@ -44,7 +44,7 @@ def test_nothing_defined():
     summary = summarise([math.nan, math.nan])
     assert math.isnan(summary.mean)
     assert math.isnan(summary.median)
-    assert (summary.n, summary.undefined, summary.low) == (0, 2, None)
+    assert (summary.n, summary.undefined, summary.low, summary.note) == (0, 2, None, "")
 
 
 def test_equal_values_have_no_interval_rather_than_one_without_width():

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from oncoseg.stopping import StopRequest, Terminated, orderly_termination, stop_requests
+from oncoseg.stopping import StopRequest, Terminated, name_of, orderly_termination, stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -26,16 +26,18 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_sigterm_becomes_an_error_that_cleans_up() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_becomes_an_error_that_cleans_up(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     cleaned = []
-    with pytest.raises(Terminated), orderly_termination():
+    with pytest.raises(Terminated) as asked, orderly_termination():
         try:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         finally:
             cleaned.append("up")
     assert cleaned == ["up"]
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (asked.value.signal, name_of(asked.value)) == (number, number.name)
+    assert signal.getsignal(number) is before
 
 
 def test_while_training_sigterm_is_a_request() -> None:

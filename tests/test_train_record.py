@@ -18,6 +18,7 @@ from oncoseg.train import resume, train
 from oncoseg.training import meter
 from oncoseg.training.meter import Meter
 from oncoseg.training.record import package_versions, revision
+from oncoseg.training.sources import Sources
 from runs import stopping_at
 from tiny import tiny_recipe
 
@@ -98,14 +99,14 @@ def test_licence_and_origin_are_kept_as_stated(data: Mapping[str, Path], store: 
     out = tmp_path / "run"
     recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=1)
     said = {"licences": {"mri": "CC BY 4.0"}, "origins": {"mri": "doi:10.1000/1"}}
-    train(recipe, data, out, store=store, workers=0, monitor=stopping_at(1), **said)
+    train(recipe, Sources(data, **said), out, store=store, workers=0, monitor=stopping_at(1))
     resume(out, store=store, workers=0, licences={"ct": "CC0"})
     kept = RunFolder(out).record()["data"]
     assert (kept["mri"]["licence"], kept["mri"]["origin"]) == ("CC BY 4.0", "doi:10.1000/1")
     assert (kept["ct"]["licence"], kept["ct"]["origin"]) == ("CC0", "not stated")
     assert RunFolder(out).data()["ct"]["licence"] == "CC0"
     with pytest.raises(DataError, match=r"licence is stated for 'mr', .* did you mean 'mri'"):
-        train(recipe, data, tmp_path / "b", store=store, workers=0, licences={"mr": "CC0"})
+        train(recipe, Sources(data, licences={"mr": "CC0"}), tmp_path / "b", store=store, workers=0)
     assert not (tmp_path / "b").exists()
 
 

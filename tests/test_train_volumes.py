@@ -152,7 +152,7 @@ def test_the_command_learns_to_find_a_liver(
         "--modalities.ct.scaling": "window",
         "--modalities.ct.window": "[-100,250]",
         "--network.arguments.features": "[8,16,32]",
-        "--training.max-epochs": "30",
+        "--training.max-epochs": "15",
         "--training.pretrain-on": "none",
         "--training.batch-size": "2",
         "--training.learning-rate": "0.01",

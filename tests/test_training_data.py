@@ -12,6 +12,7 @@ from oncoseg.errors import DataError
 from oncoseg.files import SYNTHETIC_NOTE
 from oncoseg.split import read_split, split_patients
 from oncoseg.training import data as training_data
+from oncoseg.training.sources import Sources, check_modalities
 from tiny import MRI_GRID, brats_case, tiny_data, tiny_recipe
 
 
@@ -69,16 +70,16 @@ def test_a_given_split_is_used(tmp_path: Path) -> None:
 def test_a_split_without_test_patients_is_used_but_not_without_a_word(tmp_path: Path) -> None:
     data = tiny_data(tmp_path, 3, 3)
     said: list[tuple[str, str]] = []
-    options = {"workers": 0, "remark": lambda name, problems: said.append((name, problems[0].kind))}
-    drawn = training_data.load(tiny_recipe(), data, tmp_path / "store", **options).split
+    told = Sources(data, remark=lambda name, problems: said.append((name, problems[0].kind)))
+    drawn = training_data.load(tiny_recipe(), told, tmp_path / "store", workers=0).split
     said = [one for one in said if one[1] == "no-test-patient"]
     assert said == []
     split = drawn | {"ct": drawn["ct"] | {"test": {}}}
-    training_data.load(tiny_recipe(), data, tmp_path / "store", split=split, **options)
+    training_data.load(tiny_recipe(), told, tmp_path / "store", split=split, workers=0)
     assert [one for one in said if one[1] == "no-test-patient"] == [("ct", "no-test-patient")]
     misspelt = drawn | {"ct": drawn["ct"] | {"tests": {}}}
     with pytest.raises(DataError, match="unknown part 'tests'; did you mean 'test'"):
-        training_data.load(tiny_recipe(), data, tmp_path / "store", split=misspelt, **options)
+        training_data.load(tiny_recipe(), told, tmp_path / "store", split=misspelt, workers=0)
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
@@ -127,11 +128,10 @@ def test_nnunets_folds_are_a_split_of_one_modality(tmp_path: Path) -> None:
         split = read_split(path, ["mri"])
         loaded = training_data.load(
             only,
-            {"mri": data["mri"]},
+            Sources({"mri": data["mri"]}, remark=lambda _, problems: said.append(problems[0].kind)),
             tmp_path / "store",
             split=split,
             workers=0,
-            remark=lambda _, problems: said.append(problems[0].kind),
         )
         assert min(case.patient for case in loaded.train["mri"]) == first
         assert len(loaded.train["mri"]) == 3
@@ -148,7 +148,7 @@ def test_nnunets_folds_are_a_split_of_one_modality(tmp_path: Path) -> None:
 )
 def test_one_folder_is_needed_for_each_modality(given: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"needs data for mri and ct; got .*--data mri=PATH --data ct=PATH"):
-        training_data.check_modalities(tiny_recipe(), given)
+        check_modalities(tiny_recipe(), given)
 
 
 def test_the_store_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -232,9 +232,8 @@ def test_data_sets_are_looked_through_once_and_their_problems_told(
     said: list[tuple[str, str]] = []
     told: dict[str, str] = {}
 
-    def start(recipe: Any, folders: Any, out: Path, *, remark: Any, opened: Any, **_: Any) -> Any:
-        store = tmp_path / "store"
-        training_data.load(tiny_recipe(), folders, store, workers=0, remark=remark, opened=opened)
+    def start(recipe: Any, given: Any, out: Path, **_: Any) -> Any:
+        training_data.load(tiny_recipe(), given, tmp_path / "store", workers=0)
         raise DataError("enough")
 
     def note(name: str, problems: Any) -> None:
@@ -308,9 +307,8 @@ def test_a_class_may_be_in_one_modality_only(tmp_path: Path) -> None:
     data = tiny_data(tmp_path, mri=3, ct=3)
     recipe = tiny_recipe(classes={"other": ["*"], "core": ["necrotic core", "nodule"]})
     remarks: list[str] = []
-    training_data.load(
-        recipe, data, tmp_path / "store", workers=0, remark=lambda name, found: remarks.append(name)
-    )
+    told = Sources(data, remark=lambda name, found: remarks.append(name))
+    training_data.load(recipe, told, tmp_path / "store", workers=0)
     assert "validation" not in remarks
 
 
@@ -326,10 +324,9 @@ def test_a_class_that_no_validation_case_has_is_remarked(tmp_path: Path) -> None
     nib.Nifti1Image(mask, np.eye(4)).to_filename(path)
     training_data.load(
         recipe.with_changes({"classes": CORE}),
-        data,
+        Sources(data, remark=lambda name, found: remarks.update({name: found[0].message})),
         tmp_path / "store",
         split=split,
         workers=0,
-        remark=lambda name, found: remarks.update({name: found[0].message}),
     )
     assert remarks["validation"].startswith("No case under validation, of any modality, has a pixel of core")

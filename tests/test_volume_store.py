@@ -1,5 +1,6 @@
 """Volumes in the prepared store: what is written is read again, window by window."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import blosc2
@@ -137,3 +138,17 @@ def test_a_full_disk_leaves_no_case(tmp_path: Path, limit: int) -> None:
     ):
         written(temporary / "inner")
     assert not (tmp_path / "case").exists()
+
+
+def test_an_example_has_its_margin_and_a_part_has_none(tmp_path: Path) -> None:
+    written(tmp_path / "case")
+    plain = opened(tmp_path / "case", (4, 4, 4))
+    wider = replace(plain, margin=(1, 0, 2))
+    image, mask = wider.example((0, 3, 4))
+    assert image.shape == (1, 3, 6, 4, 8)
+    assert not image[:, :, 0].any(), "beyond the volume"
+    assert torch.equal(image[:, :, 1:5, :, 2:6], plain.example((0, 3, 4))[0])
+    assert torch.equal(mask[:, 1:5, :, 2:6], plain.example((0, 3, 4))[1])
+    assert torch.equal(image[:, :, 1:5, :, :2], plain.example((0, 3, 2))[0][..., :2])
+    for one, other in zip(wider.parts(1), plain.parts(1), strict=True):
+        assert torch.equal(one[0].images, other[0].images)

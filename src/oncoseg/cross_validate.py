@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -14,12 +15,14 @@ from oncoseg.locks import Locked
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.stopping import Terminated
+from oncoseg.stopping import name_of, orderly_termination
 from oncoseg.store import Prepared
-from oncoseg.train import check_recipe, check_stated, resume, stated
+from oncoseg.train import check_recipe, resume
+from oncoseg.training import class_presence
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
-from oncoseg.training.status import Outcome, Status
+from oncoseg.training.sources import Data, Sources, check_stated, stated
+from oncoseg.training.status import Outcome, Status, received, spent
 
 TOGETHER = "A cross-validation"
 """Begins the sentence where several processes would share the batches of its folds."""
@@ -27,7 +30,7 @@ TOGETHER = "A cross-validation"
 
 def train_folds(
     recipe: Recipe,
-    data: Mapping[str, Path],
+    data: Data,
     out: Path,
     folds: int | None,
     *,
@@ -36,12 +39,6 @@ def train_folds(
     workers: int | None = None,
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
-    accept_implausible: bool = False,
-    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-    remark: training_data.Remark | None = None,
-    opened: training_data.Opened | None = None,
-    licences: Mapping[str, str] = MappingProxyType({}),
-    origins: Mapping[str, str] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
     foretell: Callable[[str], None] | None = None,
 ) -> Outcome:
@@ -53,7 +50,7 @@ def train_folds(
 
     Args:
         recipe: of every fold; its time budget is that of the whole call.
-        data: modality → folder of its data set.
+        data: modality → folder of its data set, or `Sources` with more to say of them.
         out: the folder; new, empty or with the same cross-validation.
         folds: how many; None to leave out one patient in each.
         fold: train this one only, counted from 1.
@@ -61,12 +58,6 @@ def train_folds(
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation.
-        accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
-        channels: modality → channel → what its series are called; see `training_data.load`.
-        remark: called for each modality with what is doubtful about its images.
-        opened: called for each modality with what was found in its data set.
-        licences: modality → under which licence its data may be used; see `train.train`.
-        origins: modality → where its data come from, likewise.
         tell: called with a sentence before every fold, and as `resume_folds` says.
         foretell: told before the first step of every fold what that fold will take; see `train.train`.
 
@@ -76,30 +67,25 @@ def train_folds(
     Raises:
         RunError: `out` holds something else or cannot be written, there is no such fold, another process
             trains it, or a loss is not finite any more.
-        DataError: data that cannot be used, or too few patients or tumours for so many folds.
+        DataError: data that cannot be used, too few patients or tumours for so many folds, or a fold that
+            would train without any pixel of some class.
         RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
     entered = time.monotonic()
     check_alone(TOGETHER)
     check_recipe(recipe)
-    check_stated(recipe, licences, origins)
+    sources = Sources.of(data)
+    check_stated(recipe, sources.licences, sources.origins)
     store = store or training_data.default_store()
     if not is_cross_validation(out):
         new_folder(out, "The folder of the folds")
     with filled(out):
         prepared, records = training_data.load_all(
-            recipe,
-            data,
-            store,
-            workers=workers,
-            progress=prepare_progress,
-            accept_implausible=accept_implausible,
-            channels=channels,
-            remark=remark,
-            opened=opened,
+            recipe, sources, store, workers=workers, progress=prepare_progress
         )
         splits = drawing.draw(prepared, folds, recipe.split.validation, recipe.training.seed)
         _chosen(fold, len(splits))
+        class_presence.check_folds(prepared, splits, recipe.classes)
         if not is_cross_validation(out):
             with atomic_folder(out) as unfinished:
                 _write(unfinished, recipe, records, splits, prepared)
@@ -112,8 +98,8 @@ def train_folds(
         workers=workers,
         prepare_progress=prepare_progress,
         monitor=monitor,
-        licences=licences,
-        origins=origins,
+        licences=sources.licences,
+        origins=sources.origins,
         tell=tell,
         foretell=foretell,
         entered=entered,
@@ -145,7 +131,7 @@ def resume_folds(
         workers: see `train_folds`.
         prepare_progress: see `train_folds`.
         monitor: see `train_folds`.
-        licences: see `train_folds`; they replace what was stated before, of every fold.
+        licences: see `Sources`; they replace what was stated before, of every fold.
         origins: likewise.
         tell: called with a sentence before every fold, for one that another process is training, and with
             what `train.resume` warns of.
@@ -167,37 +153,58 @@ def resume_folds(
     runs = folder.runs()
     chosen = _chosen(fold, len(runs))
     _state(out, runs, licences, origins)
-    for number in chosen:
-        run = runs[number - 1]
-        if run.is_finished():
-            continue
-        tell(f"fold {number} of {len(runs)}: {run.path}")
-        try:
-            outcome = resume(
-                run.path,
-                store=store,
-                max_minutes=max_minutes,
-                workers=workers,
-                prepare_progress=prepare_progress,
-                monitor=monitor,
-                warn=tell,
-                foretell=foretell,
-                entered=entered,
-            )
-        except Locked as busy:
-            if fold is not None:
-                raise
-            tell(str(busy))
-            continue
-        except KeyboardInterrupt as asked:  # not within training, which stops by itself
-            name = "SIGTERM" if isinstance(asked, Terminated) else "SIGINT"
-            return Outcome(out, False, f"{name} was received")
-        if not outcome.finished:
-            return outcome._replace(run=out)
+    minutes = RunFolder(out).recipe().training.max_minutes if max_minutes == "recipe" else max_minutes
+    go_on = partial(
+        resume,
+        store=store,
+        max_minutes=minutes,
+        workers=workers,
+        prepare_progress=prepare_progress,
+        monitor=monitor,
+        warn=tell,
+        foretell=foretell,
+        entered=entered,
+    )
+    stop = ""
+    try:
+        with orderly_termination():
+            for number in chosen:
+                run = runs[number - 1]
+                if stop or run.is_finished():
+                    continue
+                tell(f"fold {number} of {len(runs)}: {run.path}")
+                outcome = _trained(go_on, run, tell if fold is None else None)
+                stop = "" if outcome is None else _before_next(outcome, entered, minutes)
+    except KeyboardInterrupt as asked:  # not within training, which stops by itself
+        stop = received(name_of(asked))
     left = [str(number) for number in chosen if not runs[number - 1].is_finished()]
     if left:
-        return Outcome(out, False, f"other processes are training {_folds(left)}")
+        return Outcome(out, False, stop or f"other processes are training {_folds(left)}")
     return Outcome(out, True, f"{_folds([str(number) for number in chosen])} of {len(runs)} done")
+
+
+def _trained(
+    go_on: Callable[[Path], Outcome], run: RunFolder, tell: Callable[[str], None] | None
+) -> Outcome | None:
+    """How one fold ended; None where another process trains it, which is told, or else an error."""
+    try:
+        return go_on(run.path)
+    except Locked as busy:
+        if tell is None:
+            raise
+        tell(str(busy))
+        return None
+
+
+def _before_next(outcome: Outcome, entered: float, minutes: float | None) -> str:
+    """Why no other fold is to be begun after this one; empty for going on."""
+    if not outcome.finished:
+        return outcome.reason
+    if outcome.too_late:
+        return received(outcome.too_late)
+    if minutes is not None and time.monotonic() - entered > minutes * 60:
+        return spent(minutes)
+    return ""
 
 
 def _state(

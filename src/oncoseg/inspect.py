@@ -17,6 +17,7 @@ import numpy as np
 from oncoseg import plausibility
 from oncoseg.datasets import DATASETS, open_dataset
 from oncoseg.datasets.base import Case, Problem
+from oncoseg.datasets.left_out import without_large
 from oncoseg.errors import DataError, GeometryError
 from oncoseg.io import ImageRef, read, read_channels, remarks, voxel_bytes
 from oncoseg.io.checks import NonFiniteError
@@ -146,6 +147,7 @@ def inspect_dataset(
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
     scanning: Callable[[int, int], None] | None = None,
+    max_slices: int | None = None,
 ) -> Inspection:
     """Read every voxel of a data set and report.
 
@@ -157,11 +159,12 @@ def inspect_dataset(
         workers: cases read at a time, each in a thread; None takes one per processor, at most
             `MOST_THREADS`, and no more than fit into memory, judged by the first case.
         scanning: before, called with the files looked through and their total; see `open_dataset`.
+        max_slices: leave out cases of more axial slices, as a recipe's field does; each is a problem.
 
     Raises:
         DataError: the folder is missing, empty or of no known layout.
     """
-    scan = open_dataset(path, layout, channels=channels, progress=scanning)
+    scan = without_large(open_dataset(path, layout, channels=channels, progress=scanning), max_slices)
     looked: list[_Looked] = []
     stopping = Event()
     if progress:

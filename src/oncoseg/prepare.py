@@ -56,7 +56,7 @@ Progress = Callable[[int, int], None]
 class Settings:
     """Everything besides the files that decides a prepared case, and how it is read.
 
-    With `spacing_mm` it is a volume, else slices of `size`. `patch` and `neighbours` are of reading it only.
+    With `spacing_mm` it is a volume, else slices of `size`. How it is read: `patch`, `margin`, `neighbours`.
     """
 
     wanted: tuple[str, ...]
@@ -73,6 +73,7 @@ class Settings:
     scaling_over: str = "nonzero"
     patch: tuple[int, int, int] | None = None
     neighbours: int = 0
+    margin: tuple[int, int, int] = (0, 0, 0)
 
     @classmethod
     def of(
@@ -176,7 +177,8 @@ class Settings:
         if self.spacing_mm is None:
             return PreparedCase(case.id, case.patient, folder, order, case.site, case.target, self.neighbours)
         patch = self.patch or UNPLANNED_PATCH
-        return PreparedVolume(case.id, case.patient, folder, order, patch, case.site, case.target)
+        more = case.site, case.target, self.margin
+        return PreparedVolume(case.id, case.patient, folder, order, patch, *more)
 
 
 def prepare(

@@ -65,6 +65,8 @@ class Modality(_Part):
     """Lower and upper percentile for `slice-percentile` and `volume-percentile`."""
     window: tuple[float, float] = (-1000.0, 400.0)
     """Lower and upper intensity for `window`, in the image's own unit (HU for CT)."""
+    max_slices: Positive | None = None
+    """Leave out cases of more axial slices in training and evaluation, and tell each; None takes all."""
     loss: Loss = Loss()
     """This modality's loss term."""
 
@@ -275,7 +277,9 @@ class Published(_Part):
     """One row of the paper's table of results."""
 
     row: str
-    """Data set as the paper calls it."""
+    """The modality, or `all`."""
+    of_class: str | None = None
+    """Of which of several classes; None for all together."""
     scores: dict[str, float]
     """Metric → value as printed."""
 

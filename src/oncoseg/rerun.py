@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training.ranks import is_first
+from oncoseg.training.sources import Sources
 from oncoseg.training.status import Outcome, Status
 
 TOLERANCE = 0.01
@@ -111,7 +113,8 @@ def rerun(
             f"{run} is a cross-validation; expected one run to repeat, such as its fold {run / 'fold-1'}."
         )
     old, new = RunFolder(run), RunFolder(out)
-    recipe, records = old.recipe().with_changes({"training.max_minutes": None}), old.data()
+    recipe = old.recipe().with_changes({"training.max_minutes": None})
+    sources = Sources.of_records(old.data())
     if not old.is_finished():
         raise RunError(
             f"{run} is not finished; expected a finished run to repeat. Go on with it first: "
@@ -130,17 +133,13 @@ def rerun(
     else:
         outcome = train(
             recipe,
-            {name: Path(record["path"]) for name, record in records.items()} | dict(data or {}),
+            replace(sources, folders={**sources.folders, **(data or {})}),
             out,
             store=store,
             split_file=old.path / "split.json",
             workers=workers,
             prepare_progress=prepare_progress,
             monitor=monitor,
-            accept_implausible=any(record.get("accept_implausible") for record in records.values()),
-            channels={name: record.get("channels", {}) for name, record in records.items()},
-            licences=_stated(records, "licence"),
-            origins=_stated(records, "origin"),
             same_data_as=old,
             warn=warn,
             foretell=foretell,
@@ -173,10 +172,6 @@ def _begun(old: RunFolder, new: RunFolder, recipe: Recipe) -> bool:
     if old.path.resolve() == new.path.resolve():
         raise RunError(f"Expected a new folder for the rerun, got {new.path} itself. Choose another --out.")
     return (new.recipe(), new.split()) == (recipe, old.split())
-
-
-def _stated(records: Mapping[str, Mapping[str, Any]], what: str) -> dict[str, str]:
-    return {name: record[what] for name, record in records.items() if what in record}
 
 
 def _rows(run: RunFolder) -> dict[Place, dict[str, str]]:

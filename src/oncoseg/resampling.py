@@ -47,8 +47,8 @@ def target_shape(grid: Grid, spacing_mm: Spacing, target_spacing_mm: Spacing) ->
     if i * j * k > max(MOST_VOXELS, math.prod(grid)):
         raise DataError(
             f"{_shown(grid)} voxels of {_shown(spacing_mm)} mm would become {i}×{j}×{k} of "
-            f"{_shown(target_spacing_mm)} mm; expected at most {MOST_VOXELS:.0e} in all. Choose larger voxels "
-            "in preparation.spacing_mm."
+            f"{_shown(target_spacing_mm)} mm; expected at most {MOST_VOXELS:.0e} in all. Choose larger "
+            "voxels in preparation.spacing_mm."
         )
     return i, j, k
 

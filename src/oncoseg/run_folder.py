@@ -92,7 +92,8 @@ class RunFolder:
 
         `path` and `layout` say where it lay and how; `licence` and `origin` are as the user stated
         them; `synthetic` whether its images show no patient;
-        `cases` and `patients` how many it held, of which `without_truth` cases have no mask;
+        `cases` and `patients` how many it held, without those left out for their size, and of which
+        `without_truth` cases have no mask;
         `substituted_channels` which missing channel was replaced by which, on any side; `problems` what
         was wrong with it, each with its kind, case and message; `doubts` likewise what is doubtful about
         its images, and `accept_implausible` whether they were to be taken all the same; `looks` the

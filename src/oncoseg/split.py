@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,15 @@ def _fold(file: Path, folds: Sequence[Any], fold: int, modalities: Sequence[str]
     return {modalities[0]: {**named, "test": {}}}
 
 
-def from_json(listed: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, list[Case]]:
+def from_json(
+    listed: Mapping[str, Any], cases: Sequence[Case], passed_over: Collection[str | None] = ()
+) -> dict[str, list[Case]]:
     """Find the cases of a written split again.
+
+    Args:
+        listed: part → patient → case ids.
+        cases: those there are.
+        passed_over: ids that may be listed and are not wanted.
 
     Raises:
         DataError: not the form that `to_json` gives, a part of another name, a case that is not there any
@@ -140,7 +147,7 @@ def from_json(listed: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, lis
     by_id = {case.id: case for case in cases}
     split: dict[str, list[Case]] = {}
     for part in PARTS:
-        wanted = _listed_cases(listed, part)
+        wanted = [case for case in _listed_cases(listed, part) if case not in passed_over]
         gone = [case for case in wanted if case not in by_id]
         if gone:
             raise DataError(

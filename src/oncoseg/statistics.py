@@ -40,7 +40,8 @@ class Summary(NamedTuple):
         high: upper end.
         n: defined values.
         undefined: values left out because the score is not defined for them.
-        note: how the intervals were made and whether they are rough, or why there is none.
+        note: how the intervals were made and whether they are rough, or why there is none; empty where there
+            is no value that could have one.
         median_low: lower end of the interval of the median; None where there is no interval.
         median_high: upper end.
     """
@@ -129,6 +130,8 @@ def summarise(values: Sequence[float] | np.ndarray, seed: int = 0) -> Summary:
     plain = plain_summary(values)
     every = np.asarray(values, dtype=float)
     defined = every[~np.isnan(every)]
+    if not plain.n:
+        return plain
     if plain.n < SMALLEST_SAMPLE:
         return plain._replace(note=_too_few(plain.n))
     if np.ptp(defined) == 0:

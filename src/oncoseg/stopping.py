@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,24 +14,30 @@ class StopRequest:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: like Ctrl-C, leave at once, but leave nothing half-written."""
+    """SIGTERM or SIGUSR1 came: like Ctrl-C, leave at once, but leave nothing half-written."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.signal = signal.Signals(number)
+
+
+def name_of(asked: KeyboardInterrupt) -> str:
+    """The name of the signal that came."""
+    return asked.signal.name if isinstance(asked, Terminated) else "SIGINT"
 
 
 @contextmanager
 def orderly_termination() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM, which would otherwise end the process without any cleaning up."""
+    """Raise `Terminated` on SIGTERM and SIGUSR1, which would otherwise end the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, frame: Any) -> None:
-        raise Terminated
+        raise Terminated(number)
 
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
+    with _handled(leave, [number for number in _asking() if number != signal.SIGINT]):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager
@@ -50,12 +56,18 @@ def stop_requests() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.signal = number
 
-    previous = {number: signal.signal(number, ask) for number in _asking()}
-    try:
+    with _handled(ask, _asking()):
         yield stop
+
+
+@contextmanager
+def _handled(handler: Callable[[int, Any], None], numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def _asking() -> tuple[signal.Signals, ...]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from oncoseg import hardware, models
-from oncoseg.errors import DataError, RecipeError, RunError, nearest
+from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import new_folder
 from oncoseg.locks import locked
 from oncoseg.prepare import Progress, Settings
@@ -26,7 +26,7 @@ from oncoseg.training.choices import losses_of, optimiser_of
 from oncoseg.training.loop import Training
 from oncoseg.training.meter import Meter
 from oncoseg.training.ranks import Ranks
-from oncoseg.training.record import NOT_STATED
+from oncoseg.training.sources import Data, Sources, check_modalities, check_stated, stated
 from oncoseg.training.status import Outcome, Status
 
 NOT_FORETOLD = "Memory, disk and time are not told in advance where several processes train together."
@@ -35,7 +35,7 @@ NOT_FORETOLD = "Memory, disk and time are not told in advance where several proc
 
 def train(
     recipe: Recipe,
-    data: Mapping[str, Path],
+    data: Data,
     out: Path,
     *,
     store: Path | None = None,
@@ -43,12 +43,6 @@ def train(
     workers: int | None = None,
     prepare_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
-    accept_implausible: bool = False,
-    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-    remark: training_data.Remark | None = None,
-    opened: training_data.Opened | None = None,
-    licences: Mapping[str, str] = MappingProxyType({}),
-    origins: Mapping[str, str] = MappingProxyType({}),
     same_data_as: RunFolder | None = None,
     warn: Callable[[str], None] = lambda _: None,
     foretell: Callable[[str], None] | None = None,
@@ -57,19 +51,13 @@ def train(
 
     Args:
         recipe: the complete description; it is kept in the run folder.
-        data: modality → folder of its data set.
+        data: modality → folder of its data set, or `Sources` with more to say of them.
         out: the run folder; new or empty.
         store: the prepared store; None for the one in the user's cache.
         split_file: a `split.json` to use instead of drawing a split, or nnU-Net's folds; see `read_split`.
         workers: processes for preparing, see `prepare`.
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation; of several processes, in the first.
-        accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
-        channels: modality → channel → what its series are called; see `training_data.load`.
-        remark: called for each modality with what is doubtful about its images.
-        opened: called for each modality with what was found in its data set.
-        licences: modality → under which licence its data may be used, in the user's words, for the record.
-        origins: modality → where its data come from, likewise.
         same_data_as: a run that is repeated; data other than those that it was trained on are refused.
         warn: told when a GPU's memory does not hold a batch, which is then computed in parts.
         foretell: told before the first step, in a line, what memory, disk and time it will take, as a few
@@ -83,8 +71,9 @@ def train(
     """
     meter = Meter()
     check_recipe(recipe)
-    training_data.check_modalities(recipe, data)
-    check_stated(recipe, licences, origins)
+    sources = Sources.of(data)
+    check_modalities(recipe, sources.folders)
+    check_stated(recipe, sources.licences, sources.origins)
     given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
     ranks, run = Ranks(recipe.training.device, recipe.training.precision), RunFolder(out)
 
@@ -93,15 +82,11 @@ def train(
         with _removed_if_empty(out):
             loaded = training_data.load(
                 recipe,
-                data,
+                sources,
                 store or training_data.default_store(),
                 split=given,
                 workers=workers,
                 progress=prepare_progress,
-                accept_implausible=accept_implausible,
-                channels=channels,
-                remark=remark,
-                opened=opened,
             )
             if same_data_as is not None:
                 _check_unchanged(same_data_as, loaded.data, "a rerun")
@@ -120,7 +105,7 @@ def train(
         ranks.from_first(describe)
         with _locked(run, ranks):
             # the last: before, nobody can go on with it
-            ranks.from_first(lambda: run.write_data(stated(loaded.data, licences, origins)))
+            ranks.from_first(lambda: run.write_data(sources.stated_in(loaded.data)))
             _tell(needs, training, foretell)
             return training.go()
 
@@ -154,7 +139,7 @@ def resume(
         monitor: see `train`.
         entered: when the budget began, by `time.monotonic`; None for now.
         foretell: see `train`.
-        licences: see `train`; they replace what was stated before.
+        licences: see `Sources`; they replace what was stated before.
         origins: likewise.
 
     Raises:
@@ -173,13 +158,11 @@ def resume(
     def load() -> training_data.TrainingData:
         loaded = training_data.load(
             recipe,
-            {name: Path(record["path"]) for name, record in records.items()},
+            Sources.of_records(records),
             store or training_data.default_store(),
             split=run.split(),
             workers=workers,
             progress=prepare_progress,
-            accept_implausible=any(record.get("accept_implausible") for record in records.values()),
-            channels={name: record.get("channels", {}) for name, record in records.items()},
         )
         _check_unchanged(run, loaded.data, "a resumed run")
         run.write_data(stated(records, licences, origins))
@@ -281,34 +264,6 @@ def _removed_if_empty(out: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # something else, such as the store, was put there
             out.rmdir()
         raise
-
-
-def check_stated(recipe: Recipe, licences: Mapping[str, str], origins: Mapping[str, str]) -> None:
-    """Check that what a user states is about the recipe's modalities.
-
-    Raises:
-        DataError: it is about another.
-    """
-    for what, stated in (("licence", licences), ("origin", origins)):
-        for name in sorted(set(stated) - set(recipe.modalities)):
-            raise DataError(
-                f"The {what} is stated for {name!r}, which is no modality of {recipe.name}; "
-                f"{nearest(name, recipe.modalities)}"
-            )
-
-
-def stated(
-    records: Mapping[str, Mapping[str, Any]], licences: Mapping[str, str], origins: Mapping[str, str]
-) -> dict[str, Any]:
-    """The records of the data with their licence and origin: as stated now, or else before."""
-    return {
-        name: {
-            **record,
-            "licence": licences.get(name, record.get("licence", NOT_STATED)),
-            "origin": origins.get(name, record.get("origin", NOT_STATED)),
-        }
-        for name, record in records.items()
-    }
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -51,6 +51,8 @@ class PreparedVolume:
         patch: voxels along i, j, k of the windows that training sees.
         site: where the examination was made, if known.
         target: the case's class, such as `benign`, if known.
+        margin: voxels along i, j, k by which examples reach beyond the window on either side, so that what
+            augmentation turns into the window is image.
     """
 
     id: str
@@ -60,6 +62,7 @@ class PreparedVolume:
     patch: tuple[int, int, int]
     site: str | None = None
     target: str | None = None
+    margin: tuple[int, int, int] = (0, 0, 0)
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -94,16 +97,22 @@ class PreparedVolume:
         return math.prod(len(corners) for corners in self._corners())
 
     def example(self, corner: Corner) -> tuple[Tensor, Tensor]:
-        """A window: image `1 c i j k` float32 in [0, 1] and mask `1 i j k` uint8; 0 beyond the volume.
+        """A window and its margin: image `1 c i j k` float32 in [0, 1] and mask `1 i j k` uint8.
+
+        Both are 0 beyond the volume.
 
         Raises:
             RunError: the files are gone or damaged.
         """
-        image = np.zeros((len(self.order), *self.patch), np.float32)
-        mask = np.zeros(self.patch, np.uint8)
+        size = [side + 2 * more for side, more in zip(self.patch, self.margin, strict=True)]
+        return self._read([first - more for first, more in zip(corner, self.margin, strict=True)], size)
+
+    def _read(self, corner: Sequence[int], sides: Sequence[int]) -> tuple[Tensor, Tensor]:
+        image = np.zeros((len(self.order), *sides), np.float32)
+        mask = np.zeros(sides, np.uint8)
         inside = [
             slice(max(0, first), min(first + side, size))
-            for first, side, size in zip(corner, self.patch, self.shape, strict=True)
+            for first, side, size in zip(corner, sides, self.shape, strict=True)
         ]
         place = tuple(
             slice(part.start - first, part.stop - first) for part, first in zip(inside, corner, strict=True)
@@ -119,9 +128,8 @@ class PreparedVolume:
 
     def parts(self, at_once: int) -> Iterator[Iterable[Part]]:
         """The whole volume, each voxel once, in windows with a loss of their own; see `Prepared.parts`."""
-        for i, j, k in product(*self._corners()):
-            corner = i, j, k
-            images, masks = self.example(corner)
+        for corner in product(*self._corners()):
+            images, masks = self._read(corner, self.patch)
             keep = tuple(
                 slice(max(begin, first) - first, min(begin + side, size) - first)
                 for begin, first, side, size in zip(

@@ -26,6 +26,7 @@ def augment(
     rows: slice = slice(None),
     total: int | None = None,
     spacing_mm: Sequence[float] | None = None,
+    window: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Change every slice of a batch, or every window of volumes, at random (S1, section 4.1).
 
@@ -42,16 +43,17 @@ def augment(
         rows: which of a larger batch's rows these are: they are changed as they would be within it.
         total: rows of that batch; None where these are all.
         spacing_mm: of windows, the voxel size along i, j, k; None for cubes.
+        window: voxels that are wanted of what was read with a margin; None for all.
 
     Returns:
-        Images and masks of the same types; of the crop's size if there is one, else the same.
+        Images and masks of the same types; of the crop's or window's size if there is one, else the same.
     """
     draws = Draws(generator, len(images) if total is None else total, rows)
     if images.dim() == 4:
         grid = slices.sampling_grid(images, masks, strengths, draws)
     else:
-        cubes = spacing_mm or (1.0, 1.0, 1.0)
-        grid = volumes.sampling_grid(images.shape[2:], cubes, strengths, draws, images.device)
+        read, sides_mm = images.shape[2:], spacing_mm or (1.0, 1.0, 1.0)
+        grid = volumes.sampling_grid(read, window or read, sides_mm, strengths, draws, images.device)
     one_hot = functional.one_hot(masks.long(), classes + 1)[..., 1:].movedim(-1, 1).to(images.dtype)
     moved = functional.grid_sample(
         torch.cat([images, one_hot], dim=1), grid, mode="bilinear", padding_mode="zeros", align_corners=False

@@ -15,10 +15,13 @@ from cyclopts import App, CycloptsError, Parameter
 from oncoseg import __version__
 from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, terminal
 from oncoseg.errors import ElsewhereError, OncosegError
-from oncoseg.stopping import Terminated, orderly_termination
+from oncoseg.stopping import Terminated, name_of, orderly_termination
 
-MENDABLE, BUG, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+MENDABLE, BUG, INTERRUPTED = 2, 1, 130
 """Exit codes besides 0."""
+
+SIGNALLED = 128
+"""Added to the number of another signal."""
 
 FIELD_COMMANDS = {
     "train": runs.TRAIN_FLAGS,
@@ -132,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MENDABLE
     except (OncosegError, CycloptsError) as error:
         return _failed(str(error), MENDABLE, debug)
-    except Terminated:
-        return _failed(f"Stopped by SIGTERM; {_kept(tokens)}.", TERMINATED, debug)
+    except Terminated as asked:
+        return _failed(f"Stopped by {name_of(asked)}; {_kept(tokens)}.", SIGNALLED + asked.signal, debug)
     except KeyboardInterrupt:
         return _failed(f"Interrupted; {_kept(tokens)}.", INTERRUPTED, debug)
     except OSError as error:

@@ -36,6 +36,7 @@ def inspect(
     layout: str | None = None,
     channel: Chosen = None,
     key_file: Path | None = None,
+    max_slices: int | None = None,
     json: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> None:
     """Look at every image of a data set: what it holds, and every problem.
@@ -48,6 +49,7 @@ def inspect(
             Then nothing is guessed. See docs/dicom.md.
         key_file: Of a DICOM folder, write which PatientID and files are behind each case's name to this
             file, which must not go with any data.
+        max_slices: Leave out cases of more axial slices, as a recipe's max-slices does, and list them.
         json: Also write everything found to this file.
     """
     from oncoseg.files import write_json
@@ -57,7 +59,12 @@ def inspect(
         _write_key(key_file, path, layout, parse_channels(channel))
     with terminal.progress_in_steps("looking through files", "reading") as (scanning, progress):
         found = inspect_dataset(
-            path, layout, channels=parse_channels(channel), progress=progress, scanning=scanning
+            path,
+            layout,
+            channels=parse_channels(channel),
+            progress=progress,
+            scanning=scanning,
+            max_slices=max_slices,
         )
     terminal.say(f"{path}: {found.title} (layout {found.layout})")
     terminal.say(f"{found.case_count} cases of {found.patient_count} patients")
@@ -134,22 +141,25 @@ def prepare(
         **fields: Fields of the recipe, such as --preparation.slice-size [96,96].
     """
     from oncoseg.datasets import open_dataset
+    from oncoseg.datasets.left_out import without_large
     from oncoseg.prepare import Settings
     from oncoseg.prepare import prepare as prepare_cases
-    from oncoseg.training import data as training_data
+    from oncoseg.training import sources
+    from oncoseg.training.data import default_store
 
     chosen = changed(open_recipe(recipe), fields, PREPARE_FLAGS, only)
     folders = parse_data(data)
-    channels = training_data.channels_by_modality(chosen, parse_channels(channel))
-    store = store or training_data.default_store()
+    channels = sources.channels_by_modality(chosen, parse_channels(channel))
+    store = store or default_store()
     rows = []
     for name, folder in folders.items():
         if name not in chosen.modalities:
-            training_data.check_modalities(chosen, folders)
+            sources.check_modalities(chosen, folders)
         modality = chosen.modalities[name]
         settings = Settings.of(modality, chosen.classes, chosen.preparation, accept_implausible)
         with terminal.progress(f"looking through {name}") as scanning:
             scan = open_dataset(folder, channels=channels.get(name), progress=scanning)
+            scan = without_large(scan, modality.max_slices)
         terminal.note_found(name, scan)
         cases = [case for case in scan.cases if case.masks]
         if without := len(scan.cases) - len(cases):

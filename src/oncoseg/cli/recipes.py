@@ -48,7 +48,8 @@ def show(name: str, /) -> None:
     terminal.note(f"{recipe.title}\nSource: {recipe.source}")
     for row in recipe.published:
         scores = ", ".join(f"{metric} {value}" for metric, value in row.scores.items())
-        terminal.note(f"Published ({row.row}): {scores}")
+        of = ", ".join(filter(None, (row.row, row.of_class)))
+        terminal.note(f"Published ({of}): {scores}")
     for deviation in recipe.deviations:
         terminal.note(f"Deviation: {deviation}")
     terminal.say(recipe.to_json())

@@ -115,29 +115,31 @@ def train(
         raise RunError("--folds draws the sides of every fold; leave --split out, or --folds.")
     from oncoseg.cross_validate import train_folds
     from oncoseg.train import train as start
-    from oncoseg.training.data import channels_by_modality
+    from oncoseg.training.sources import Sources, channels_by_modality
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
-    channels = channels_by_modality(chosen, parse_channels(channel))
+    sources = Sources(
+        folders,
+        channels_by_modality(chosen, parse_channels(channel)),
+        accept_implausible,
+        licences,
+        origins,
+        terminal.note_problems,
+        terminal.note_found,
+    )
     with _progress() as (preparing, monitor):
         options: dict[str, Any] = {
             "store": store,
             "workers": workers,
             "prepare_progress": preparing,
             "monitor": monitor,
-            "accept_implausible": accept_implausible,
-            "channels": channels,
-            "remark": terminal.note_problems,
-            "opened": terminal.note_found,
-            "licences": licences,
-            "origins": origins,
             "foretell": _foretell,
         }
         if folds is None:
-            outcome = start(chosen, folders, out, split_file=split_file, warn=terminal.note, **options)
+            outcome = start(chosen, sources, out, split_file=split_file, warn=terminal.note, **options)
         else:
             count = None if folds == "patients" else folds
-            outcome = train_folds(chosen, folders, out, count, fold=fold, tell=terminal.note, **options)
+            outcome = train_folds(chosen, sources, out, count, fold=fold, tell=terminal.note, **options)
     return _report_outcome(outcome)
 
 

@@ -50,7 +50,7 @@ def print_scores(folder: Path) -> None:
         terminal.say(f"Scores out of fold, {by} ({used})")
     else:
         terminal.say(f"Scores on the {summary['split']} set ({used})")
-    papers = {row["row"]: row["scores"] for row in summary["published"]}
+    papers = {row["row"]: row["scores"] for row in summary["published"] if not row.get("of_class")}
     for group in dict.fromkeys([*(row["group"] for row in summary["table"]), *papers]):
         _print_group(group, [row for row in summary["table"] if row["group"] == group], papers.get(group))
     if summary["synthetic"]:
@@ -61,7 +61,11 @@ def print_scores(folder: Path) -> None:
         terminal.say(f"  {name}: {meaning}")
     for name, meaning in (summary["definitions"] | summary["averagings"]).items():
         terminal.say(f"  {_in_words(name)}: {meaning}")
-    if papers:
+    for row in summary["published"]:
+        if row.get("of_class"):
+            printed = ", ".join(f"{name} {value:.2f}" for name, value in row["scores"].items())
+            terminal.say(f"  {PUBLISHED} of {row['row']} {row['of_class']}: {printed}")
+    if summary["published"]:
         terminal.say(f"  {PUBLISHED}: as printed, averaged in its own way; not directly comparable.")
     terminal.say(f"  Empty masks: {summary['empty_rule']}")
 

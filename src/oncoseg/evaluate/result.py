@@ -116,7 +116,7 @@ class Evaluation:
             "definitions": DEFINITIONS,
             "averagings": AVERAGINGS,
             "table": [_table_row(row) for row in self.table],
-            "published": [row.model_dump() for row in self.published],
+            "published": [row.model_dump(exclude_none=True) for row in self.published],
         }
 
 

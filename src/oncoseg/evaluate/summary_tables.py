@@ -70,7 +70,12 @@ def of_run(summary: Mapping[str, Any]) -> PaperTable:
         for row in summary["table"]
     ]
     rows += [
-        [row["row"], "paper, other data", "–", *(_printed(row["scores"].get(name)) for name in names)]
+        [
+            _published_row(row),
+            "paper, other data",
+            "–",
+            *(_printed(row["scores"].get(name)) for name in names),
+        ]
         for row in summary["published"]
     ]
     mirrors = "on" if summary["prediction"].get("flips") else "off"
@@ -85,6 +90,11 @@ def of_run(summary: Mapping[str, Any]) -> PaperTable:
         *(f"{name}: {meaning}" for name, meaning in summary["averagings"].items()),
     ]
     return _marked(summary, ["modality", "averaging", "n", *names], rows, notes)
+
+
+def _published_row(row: Mapping[str, Any]) -> str:
+    """The modality, and the class where the paper's figures are of one."""
+    return ", ".join(filter(None, (row["row"], row.get("of_class"))))
 
 
 def interval_kinds(rows: Iterable[Mapping[str, Any]]) -> str:

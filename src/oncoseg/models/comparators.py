@@ -6,6 +6,7 @@ them, with `features` for channels. MONAI is imported when a network is made; it
 """
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import cast
 
 import torch
@@ -257,7 +258,7 @@ def unetr(
                 setattr(block, name, nn.Identity())
         return network
 
-    return _fitted(make, whole, largest=whole, needs="einops")
+    return _fitted(make, whole, largest=whole, needs=("einops",))
 
 
 def swin_unetr(
@@ -302,21 +303,19 @@ def swin_unetr(
             spatial_dims=spatial_dims,
         )
 
-    return _fitted(make, (32,) * spatial_dims, needs="einops")
+    return _fitted(make, (32,) * spatial_dims, needs=("einops",))
 
 
 def _fitted(
     make: Callable[[], nn.Module],
     multiple: Sequence[int],
     largest: Sequence[int] | None = None,
-    needs: str | None = None,
+    needs: Sequence[str] = (),
 ) -> Fitted:
     """Make a network where torch's default device is, also where that is `meta`."""
     try:
-        import monai  # noqa: F401
-
-        if needs:
-            __import__(needs)
+        for package in ("monai", *needs):
+            import_module(package)
     except ImportError as error:
         raise RecipeError(
             "This network is MONAI's, which is not installed with all that it needs "

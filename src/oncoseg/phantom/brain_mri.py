@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from oncoseg.errors import RecipeError
 from oncoseg.phantom.brain_anatomy import CEREBRUM_CENTRE, FIELD_OF_VIEW_MM, Brain, draw_field, grow_brain
 from oncoseg.phantom.brain_tumour import Lesion, draw_labels, draw_tumours, sample_lesion
-from oncoseg.phantom.folder import Progress, write_cases
+from oncoseg.phantom.folder import Progress, check_size, write_cases
 from oncoseg.phantom.shapes import Axes, blend, inside, mesh, random_direction
 
 NUMBERS = range(90000, 100000)
@@ -21,9 +20,6 @@ NUMBERS = range(90000, 100000)
 
 DEFAULT_SIZE = (96, 96, 48)
 """Voxels of a case unless asked otherwise; the real ones have 240×240×155."""
-
-LEAST_SIZE = 16
-"""Fewest voxels along an axis in which a brain can be told."""
 
 EDGE_MM = 3.0
 """Width over which a tumour's look fades into its surroundings."""
@@ -86,8 +82,7 @@ def make_brain_mri(
         RecipeError: a number is out of range.
         RunError: `out` is not empty or cannot be written.
     """
-    if min(size) < LEAST_SIZE:
-        raise RecipeError(f"Expected at least {LEAST_SIZE} voxels along each axis, got a size of {size}.")
+    check_size(size)
     write = partial(_write_case, size=size)
     write_cases(out, "brain-mri", cases, seed, NUMBERS, "BraTS2021_{}", write, progress)
 

@@ -14,12 +14,25 @@ Progress = Callable[[int, int], None]
 WriteCase = Callable[[Path, str, np.random.Generator], None]
 """Writes one case: its folder, its name and its own source of randomness."""
 
+LEAST_SIZE = 16
+"""Fewest voxels along an axis in which an organ can be told."""
+
 NOTE = """Synthetic images made by oncoseg {version}:
 oncoseg phantom {kind} OUT --cases {cases} --seed {seed}
 
 They show no patient. Scores on them are not results about patients; they only show that the software runs.
 The same version, seed and case number always give the same voxels.
 """
+
+
+def check_size(size: tuple[int, int, int]) -> None:
+    """Check the voxels of a case along i, j, k.
+
+    Raises:
+        RecipeError: there are too few.
+    """
+    if min(size) < LEAST_SIZE:
+        raise RecipeError(f"Expected at least {LEAST_SIZE} voxels along each axis, got a size of {size}.")
 
 
 def each_case(

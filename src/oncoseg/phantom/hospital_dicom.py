@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from oncoseg import __version__
-from oncoseg.errors import RecipeError
 from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.io.dicom.rtstruct_writer import write_rtstruct
 from oncoseg.io.dicom.survey import find_series
 from oncoseg.phantom.brain_anatomy import FIELD_OF_VIEW_MM
-from oncoseg.phantom.brain_mri import LEAST_SIZE, synthesise
+from oncoseg.phantom.brain_mri import synthesise
 from oncoseg.phantom.dicom_files import DATE, TIME, Scan, write_series
-from oncoseg.phantom.folder import Progress, write_cases
+from oncoseg.phantom.folder import Progress, check_size, write_cases
 
 NUMBERS = range(1, 1000)
 """Patients' numbers."""
@@ -53,8 +52,7 @@ def make_hospital_dicom(
         RecipeError: a number is out of range.
         RunError: `out` is not empty or cannot be written.
     """
-    if min(size) < LEAST_SIZE:
-        raise RecipeError(f"Expected at least {LEAST_SIZE} voxels along each axis, got a size of {size}.")
+    check_size(size)
 
     def write_case(folder: Path, name: str, rng: np.random.Generator) -> None:
         number = NUMBERS.index(int(name.rpartition("-")[2]))

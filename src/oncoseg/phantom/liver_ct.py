@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from oncoseg.errors import RecipeError
 from oncoseg.files import atomic_file, write_text
 from oncoseg.phantom import liver_lesion as lesions
 from oncoseg.phantom.abdomen import (
@@ -26,7 +25,7 @@ from oncoseg.phantom.abdomen import (
     marked_vessels,
     position,
 )
-from oncoseg.phantom.folder import Progress, each_case
+from oncoseg.phantom.folder import Progress, check_size, each_case
 from oncoseg.phantom.liver_lesion import Lesion
 from oncoseg.phantom.shapes import Axes, inside
 from oncoseg.phantom.vessels import vessel_distance
@@ -36,9 +35,6 @@ NUMBERS = range(9000, 10000)
 
 DEFAULT_SIZE = (128, 128, 48)
 """Voxels of a case unless asked otherwise; the real ones have 512×512 and some 30 to 1,000 slices."""
-
-LEAST_SIZE = 16
-"""Fewest voxels along an axis in which a liver can be told."""
 
 WIDTH_OF_BODY, HEIGHT_MM = (1.04, 1.25), (240.0, 290.0)
 """Smallest and largest field of view: in a slice relative to the body's width, and along the body."""
@@ -106,8 +102,7 @@ def make_abdomen_ct(
         RecipeError: a number is out of range.
         RunError: `out` is not empty or cannot be written.
     """
-    if min(size) < LEAST_SIZE:
-        raise RecipeError(f"Expected at least {LEAST_SIZE} voxels along each axis, got a size of {size}.")
+    check_size(size)
     written: list[str] = []
     for name, rng in each_case(out, task.kind, cases, seed, NUMBERS, task.prefix + "_{}", progress):
         hu, labels, affine = synthesise(rng, task, size)

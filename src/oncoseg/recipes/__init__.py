@@ -4,10 +4,17 @@ from collections.abc import Callable
 
 from oncoseg.errors import RecipeError, nearest
 from oncoseg.recipe import Recipe
+from oncoseg.recipes.aspp_attention import aspp_attention_flair, aspp_attention_t1c, aspp_attention_t2w
+from oncoseg.recipes.residual_attention import residual_attention_liver, residual_attention_vessel
 from oncoseg.recipes.unified_mri_ct import unified_mri_ct
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "unified-mri-ct": unified_mri_ct,
+    "aspp-attention-t1c": aspp_attention_t1c,
+    "aspp-attention-flair": aspp_attention_flair,
+    "aspp-attention-t2w": aspp_attention_t2w,
+    "residual-attention-liver": residual_attention_liver,
+    "residual-attention-vessel": residual_attention_vessel,
 }
 """Name → recipe. A new system is one file beside this one and a line here."""
 

@@ -18,6 +18,7 @@ from oncoseg.networks import weights_sha256
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.report import words
+from oncoseg.report.origin import Origin, read_origin
 from oncoseg.report.parts import Part, read_parts
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import PARTS
@@ -89,6 +90,7 @@ class Contents:
     changes: list[tuple[str, str, str]]
     metadata: list[tuple[str, str]]
     notices: list[Notice]
+    origin: Origin | None = None
     folds: int = 0
     """Of a cross-validation; 0 for a run."""
 
@@ -125,6 +127,7 @@ def read_run(run: Path, elsewhere: Path | None = None) -> Contents:
         changes=_changes(recipe),
         metadata=list(_flat(metrics)),
         notices=notices,
+        origin=read_origin(folder, folds),
         folds=len(folds),
     )
 

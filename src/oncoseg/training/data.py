@@ -1,26 +1,26 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from oncoseg import plausibility
 from oncoseg import split as splitting
+from oncoseg.augment import Strengths
+from oncoseg.augment.volumes import margin_of
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
-from oncoseg.datasets.channels import channel_name
+from oncoseg.datasets.left_out import left_out, without_large
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
-from oncoseg.recipe import Recipe
+from oncoseg.recipe import Modality, Recipe
 from oncoseg.store import Prepared
-
-Remark = Callable[[str, Sequence[Problem]], None]
-"""Called with a modality and what is doubtful about its images."""
+from oncoseg.training import class_presence
+from oncoseg.training.sources import Data, Remark, Sources, check_modalities
 
 
 class TrainingData(NamedTuple):
@@ -45,9 +45,6 @@ NO_TEST_PATIENT = (
 )
 """Said where a given split lacks them; a drawn one has them always."""
 
-Opened = Callable[[str, Scan], None]
-"""Called with a modality and what was found in its data set."""
-
 NOT_CHOSEN_BY = ", so that the kept weights are chosen without it."
 """Said where a class is not among those by which they are."""
 
@@ -59,16 +56,12 @@ def default_store() -> Path:
 
 def load(
     recipe: Recipe,
-    data: Mapping[str, Path],
+    data: Data,
     store: Path,
     *,
     split: Mapping[str, Any] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
-    accept_implausible: bool = False,
-    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-    remark: Remark | None = None,
-    opened: Opened | None = None,
 ) -> TrainingData:
     """Open, split and prepare every modality of a recipe.
 
@@ -78,24 +71,20 @@ def load(
 
     Args:
         recipe: which modalities, how they are split and prepared.
-        data: modality → folder of its data set.
+        data: modality → folder of its data set, or `Sources` with more to say of them.
         store: folder of the prepared store.
         split: modality → part → patient → case ids, to use a split made before.
         workers: see `prepare`.
         progress: called with (cases done, cases in all), for each modality anew; before, where a layout is of
             DICOM, with (files looked through, files in all).
-        accept_implausible: take images that cannot be what they are said to be.
-        channels: modality → channel → what its series are called, of data that are DICOM folders; see
-            `open_dataset`.
-        remark: called for each modality with what is doubtful about its labels, its split or its images.
-        opened: called for each modality with what was found, guesses and problems, before it is prepared.
 
     Raises:
         DataError: data for other modalities than the recipe's, cases that cannot be used or are
             implausible, a patient on two sides, a side without any tumour, or a class of which no
             training case has any.
     """
-    scans = _open(recipe, data, channels, progress, opened, remark)
+    sources = Sources.of(data)
+    scans, remark = _open(recipe, sources, progress), sources.remark
     sides = _sides(recipe, scans, split)
     train: dict[str, list[Prepared]] = {}
     validation: dict[str, list[Prepared]] = {}
@@ -105,7 +94,7 @@ def load(
             remark(name, [Problem("no-test-patient", None, NO_TEST_PATIENT)])
     for name, modality in recipe.modalities.items():
         parts = sides[name]
-        settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+        settings = _settings(recipe, modality, sources.accept_implausible)
         with _naming(name):
             substituted = _substituted(parts, settings)
             used = [*parts["train"], *parts["validation"]]
@@ -115,13 +104,14 @@ def load(
             _check_tumour(train[name], "train")
             _check_tumour(validation[name], "validation")
             _check_groups(train[name], recipe.training.balance)
-        records[name] = _record(data[name], scans[name], prepared, settings, substituted)
-        records[name]["channels"] = dict(channels.get(name, {}))
+        records[name] = _record(sources, name, scans[name], prepared, settings, substituted)
         _tell_doubts(remark, name, records[name])
-    _check_classes(train, recipe.classes)
-    unseen = _classes_without(validation, recipe.classes)
+    seen = class_presence.Seen(recipe.classes)
+    class_presence.check(train, seen)
+    unseen = seen.missing(validation)
     if remark is not None and unseen:
-        remark("validation", [Problem("empty-class", None, _without(unseen, "validation") + NOT_CHOSEN_BY)])
+        text = class_presence.without(unseen, "validation") + NOT_CHOSEN_BY
+        remark("validation", [Problem("empty-class", None, text)])
     return TrainingData(
         train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
     )
@@ -129,15 +119,11 @@ def load(
 
 def load_all(
     recipe: Recipe,
-    data: Mapping[str, Path],
+    data: Data,
     store: Path,
     *,
     workers: int | None = None,
     progress: Progress | None = None,
-    accept_implausible: bool = False,
-    channels: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-    remark: Remark | None = None,
-    opened: Opened | None = None,
 ) -> tuple[dict[str, list[Prepared]], dict[str, Any]]:
     """Open and prepare every case with a mask, for folds to be drawn.
 
@@ -147,10 +133,6 @@ def load_all(
         store: folder of the prepared store.
         workers: see `prepare`.
         progress: called with (cases done, cases in all), for each modality anew.
-        accept_implausible: take images that cannot be what they are said to be.
-        channels: modality → channel → what its series are called.
-        remark: called for each modality with what is doubtful about its labels or its images.
-        opened: called for each modality with what was found, before it is prepared.
 
     Returns:
         Modality → its cases, and the records as `RunFolder.data` describes them, but of all cases.
@@ -158,19 +140,27 @@ def load_all(
     Raises:
         DataError: as `load` does.
     """
-    scans = _open(recipe, data, channels, progress, opened, remark)
+    sources = Sources.of(data)
+    scans = _open(recipe, sources, progress)
     prepared: dict[str, list[Prepared]] = {}
     records: dict[str, Any] = {}
     for name, modality in recipe.modalities.items():
         cases = [case for case in scans[name].cases if case.masks]
-        settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+        settings = _settings(recipe, modality, sources.accept_implausible)
         with _naming(name):
             substituted = _substituted({"all": cases}, settings)
             prepared[name] = prepare(cases, settings, store, workers=workers, progress=progress)
-        records[name] = _record(data[name], scans[name], prepared[name], settings, substituted)
-        records[name]["channels"] = dict(channels.get(name, {}))
-        _tell_doubts(remark, name, records[name])
+        records[name] = _record(sources, name, scans[name], prepared[name], settings, substituted)
+        _tell_doubts(sources.remark, name, records[name])
     return prepared, records
+
+
+def _settings(recipe: Recipe, modality: Modality, accept_implausible: bool) -> Settings:
+    settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+    if settings.patch is None or settings.spacing_mm is None:
+        return settings
+    strengths = Strengths(**recipe.augmentation.model_dump())
+    return replace(settings, margin=margin_of(settings.patch, settings.spacing_mm, strengths))
 
 
 def record_of_part(record: Mapping[str, Any], cases: Sequence[Prepared]) -> dict[str, Any]:
@@ -189,25 +179,21 @@ def _tell_doubts(remark: Remark | None, modality: str, record: Mapping[str, Any]
         remark(modality, [Problem(**doubt) for doubt in record["doubts"]])
 
 
-def _open(
-    recipe: Recipe,
-    data: Mapping[str, Path],
-    channels: Mapping[str, Mapping[str, str]],
-    progress: Progress | None,
-    opened: Opened | None,
-    remark: Remark | None,
-) -> dict[str, Scan]:
+def _open(recipe: Recipe, sources: Sources, progress: Progress | None) -> dict[str, Scan]:
     """Modality → what its data set holds, of which the callers are told."""
-    check_modalities(recipe, data)
+    check_modalities(recipe, sources.folders)
     scans = {
-        name: open_dataset(data[name], channels=channels.get(name), progress=progress)
-        for name in recipe.modalities
+        name: without_large(
+            open_dataset(sources.folders[name], channels=sources.channels.get(name), progress=progress),
+            modality.max_slices,
+        )
+        for name, modality in recipe.modalities.items()
     }
     for name, scan in scans.items():
-        if opened is not None:
-            opened(name, scan)
-        if remark is not None and (joined := _joined(scan, recipe)):
-            remark(name, joined)
+        if sources.opened is not None:
+            sources.opened(name, scan)
+        if sources.remark is not None and (joined := _joined(scan, recipe)):
+            sources.remark(name, joined)
     return scans
 
 
@@ -236,51 +222,6 @@ def _doubts(looks: Mapping[str, plausibility.Look], settings: Settings) -> list[
     ]
 
 
-def channels_by_modality(recipe: Recipe, channels: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Part a choice of series among the modalities that take these channels or have them as substitutes.
-
-    Args:
-        recipe: its modalities.
-        channels: channel → what its series are called.
-
-    Raises:
-        DataError: a channel that no modality takes.
-    """
-    parted: dict[str, dict[str, str]] = {}
-    for channel, pattern in channels.items():
-        name = channel_name(channel)
-        taking = [
-            modality
-            for modality, of in recipe.modalities.items()
-            if name in (*of.channels, *of.substitutes.values())
-        ]
-        if not taking:
-            known = dict.fromkeys(name for of in recipe.modalities.values() for name in of.channels)
-            raise DataError(
-                f"No modality of {recipe.name} takes the channel {channel}; expected one of "
-                f"{', '.join(known)}."
-            )
-        for modality in taking:
-            parted.setdefault(modality, {})[name] = pattern
-    return parted
-
-
-def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:
-    """Check that there is one folder for each of the recipe's modalities.
-
-    Raises:
-        DataError: one is missing or one too many.
-    """
-    if set(data) != set(recipe.modalities):
-        expected = " ".join(f"--data {name}=PATH" for name in recipe.modalities)
-        some = set() < set(data) < set(recipe.modalities)
-        part = f", or use a part of it with {' '.join(f'--only {name}' for name in data)}" if some else ""
-        raise DataError(
-            f"Recipe {recipe.name} needs data for {' and '.join(recipe.modalities)}; got "
-            f"{' and '.join(data) or 'none'}. Give {expected}{part}."
-        )
-
-
 def _sides(
     recipe: Recipe, scans: Mapping[str, Scan], given: Mapping[str, Any] | None
 ) -> dict[str, dict[str, list[Case]]]:
@@ -304,7 +245,7 @@ def _drawn(recipe: Recipe, scan: Scan, known: Mapping[str, str]) -> dict[str, li
 
 
 def _given(listed: Mapping[str, Any] | None, scan: Scan) -> dict[str, list[Case]]:
-    parts = splitting.from_json(listed or {}, scan.cases)
+    parts = splitting.from_json(listed or {}, scan.cases, left_out(scan))
     for part in ("train", "validation"):
         if not parts[part]:
             raise DataError(
@@ -332,33 +273,6 @@ def _check_tumour(cases: list[Prepared], part: str) -> None:
         )
 
 
-def _check_classes(train: Mapping[str, Sequence[Prepared]], classes: Iterable[str]) -> None:
-    unseen = _classes_without(train, classes)
-    if unseen:
-        raise DataError(
-            f"{_without(unseen, 'train')}; expected some of every class of the recipe, to learn from. Choose "
-            "another training.seed, or the sides yourself with --split FILE, or leave the class out of the "
-            "recipe's classes (where a label is in two of them, the later one gets it)."
-        )
-
-
-def _without(unseen: Sequence[str], part: str) -> str:
-    return f"No case under {part}, of any modality, has a pixel of {' or '.join(unseen)} after preparation"
-
-
-def _classes_without(sides: Mapping[str, Sequence[Prepared]], classes: Iterable[str]) -> list[str]:
-    """Classes without a pixel; reads masks only as far as it takes to find one of each."""
-    missing = dict(enumerate(classes, 1))
-    if len(missing) == 1:  # `_check_tumour` knows
-        return []
-    for cases in sides.values():
-        for case in cases:
-            if missing:
-                for index in case.with_voxels(missing):
-                    del missing[index]
-    return list(missing.values())
-
-
 def _check_groups(cases: list[Prepared], balance: str | None) -> None:
     kinds = {"class": {case.target for case in cases}, "site": {case.site for case in cases}}
     if balance is not None and kinds[balance] == {None}:
@@ -369,12 +283,17 @@ def _check_groups(cases: list[Prepared], balance: str | None) -> None:
 
 
 def _record(
-    path: Path, scan: Scan, prepared: list[Prepared], settings: Settings, substituted: dict[str, str]
+    sources: Sources,
+    name: str,
+    scan: Scan,
+    prepared: list[Prepared],
+    settings: Settings,
+    substituted: dict[str, str],
 ) -> dict[str, Any]:
     """What `RunFolder.data` describes."""
     looks = {case.id: case.look for case in prepared}
     return {
-        "path": str(path.resolve()),
+        "path": str(sources.folders[name].resolve()),
         "layout": scan.layout,
         "synthetic": scan.synthetic,
         "cases": len(scan.cases),
@@ -386,6 +305,7 @@ def _record(
         "accept_implausible": settings.accept_implausible,
         "doubts": [asdict(doubt) for doubt in _doubts(looks, settings)],
         "looks": plausibility.summarise(looks.values()),
+        "channels": dict(sources.channels.get(name, {})),
     }
 
 

@@ -39,7 +39,7 @@ from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piec
 from oncoseg.training.ranks import Ranks
 from oncoseg.training.record import Record
 from oncoseg.training.stages import Stage, stages_of
-from oncoseg.training.status import Outcome, Status
+from oncoseg.training.status import Outcome, Status, received, spent
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
 from oncoseg.training.whole_batch import WholeBatch
 
@@ -88,9 +88,8 @@ class Training:
         self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
         if self.ranks.count > 1:
             example = torch.zeros(1, recipe.in_channels, *recipe.example_size, device=self.device)
-            self.whole.settle(
-                self.network, example.contiguous(memory_format=self.layout), self.fabric.backward
-            )
+            example = example.contiguous(memory_format=self.layout)
+            self.whole.settle(self.network, example, self.fabric.backward)
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
         self.stages = stages_of(recipe)
@@ -107,8 +106,7 @@ class Training:
         self.record = Record(run, recipe, meter)
         self.watch = Watch()
         self.loss, self.looked = math.nan, -math.inf
-        self.warn = warn
-        self.pieces = 1
+        self.warn, self.pieces = warn, 1
 
     # the loop -------------------------------------------------------------------------------
 
@@ -132,7 +130,8 @@ class Training:
             self.ranks.from_first(lambda: self.record.keep(self._place(), reason))
         if (waited := self.meter.waited_in_words(time.monotonic() - self.started)) is not None:
             self.warn(waited)
-        return Outcome(self.run.path, finished, reason)
+        too_late = signal.Signals(self.stop.signal).name if finished and self.stop.signal else ""
+        return Outcome(self.run.path, finished, reason, too_late)
 
     def _train_stages(self) -> None:
         for stage in self.stages[self.stage :]:
@@ -328,6 +327,7 @@ class Training:
             rows=self.ranks.rows(),
             total=self.whole.total,
             spacing_mm=self.recipe.preparation.spacing_mm,
+            window=self.recipe.preparation.patch,
         )
         return images.contiguous(memory_format=self.layout), masks
 
@@ -439,11 +439,11 @@ class Training:
         over = (
             budget is not None and time.monotonic() - self.meter.entered > budget * 60 and self.steps_done > 0
         )
-        received, spent, any_late = self.ranks.most(self.stop.signal, over, late)
-        if received:
-            raise _Stopped(f"{signal.Signals(received).name} was received")
-        if spent:
-            raise _Stopped(f"the time budget of {budget:g} minutes is spent")
+        asked, any_over, any_late = self.ranks.most(self.stop.signal, over, late)
+        if asked:
+            raise _Stopped(received(signal.Signals(asked).name))
+        if any_over:
+            raise _Stopped(spent(budget or 0))
         return any_late
 
     def _steps_left(self) -> int:

@@ -20,8 +20,26 @@ class Status(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a call of `train` ended."""
+    """How a call of `train` ended.
+
+    Attributes:
+        run: the run folder, or that of a cross-validation.
+        finished: whether all that was asked for is trained.
+        reason: why it ended.
+        too_late: the signal that asked for a stop when nothing was left to be stopped; empty for none.
+    """
 
     run: Path
     finished: bool
     reason: str
+    too_late: str = ""
+
+
+def received(name: str) -> str:
+    """The reason where a signal asked for the stop."""
+    return f"{name} was received"
+
+
+def spent(minutes: float) -> str:
+    """The reason where the time budget is over."""
+    return f"the time budget of {minutes:g} minutes is spent"
