@@ -24,8 +24,8 @@ FIELDS = {
 """What the planner chooses → the recipe's field."""
 
 CAUTION = 1.3
-"""What training takes, against its bare steps: checkpoints, validation and the allocator's leftovers are beside
-them (measured on one real data set: 1.27 at 4.7 GiB, 1.32 at 2.5 GiB)."""
+"""What training takes, against its bare steps: checkpoints, validation and the allocator's leftovers are
+beside them (measured on one real data set: 1.27 at 4.7 GiB, 1.32 at 2.5 GiB)."""
 
 GPU_SHARE = 0.9
 """Of a GPU's free memory, what is planned with."""
