@@ -186,6 +186,9 @@ class Training(_Part):
     """`auto` takes bf16 where the processor computes in it."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
+    weights: Literal["copied", "sharded"] = "copied"
+    """Whether each of several processes holds all weights, gradients and optimiser state, or a share of them
+    (FSDP: for large networks; slower). One process holds them all in either case."""
 
     @model_validator(mode="before")
     @classmethod
