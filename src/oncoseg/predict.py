@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from oncoseg import __version__, display, hardware, io, limits, plausibility
+from oncoseg.batches import Batches
 from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError, failed_cases
@@ -114,8 +115,8 @@ class Predictor:
         self.networks = [
             hardware.in_layout(one.to(self.device), torch.channels_last).eval() for one in networks
         ]
-        self.weights_sha256 = weights_sha256
-        self.looks = looks
+        self.weights_sha256, self.looks = weights_sha256, looks
+        self.batches = Batches(recipe.prediction.batch_size, self.device)
         self.settings = {
             name: Settings.of(modality, recipe.classes, recipe.preparation)
             for name, modality in recipe.modalities.items()
@@ -155,10 +156,11 @@ class Predictor:
             RunError: the network's output is not finite.
         """
         probability = torch.zeros(len(slices), len(self.recipe.classes), *slices.shape[-2:])
-        filled = slices.flatten(1).any(dim=1).nonzero().flatten()
-        for chosen in filled.split(self.recipe.prediction.batch_size):
-            images = slices[chosen].to(self.device)
-            probability[chosen] = self._average_over_flips(images).cpu()
+
+        def compute(chosen: Tensor) -> None:
+            probability[chosen] = self._average_over_flips(slices[chosen].to(self.device)).cpu()
+
+        self.batches.each(compute, slices.flatten(1).any(dim=1).nonzero().flatten())
         return probability
 
     def predict_case(self, case: Case, modality: str) -> CasePrediction:
@@ -205,10 +207,8 @@ class Predictor:
 
     def _room_for_classes(self, grid: tuple[int, int, int]) -> np.ndarray | None:
         """Where several classes' probabilities go, in a file that the system may page out; else None."""
-        classes = len(self.recipe.classes)
-        return (
-            scratch_array(Path(tempfile.gettempdir()), (classes, *grid), np.float32) if classes > 1 else None
-        )
+        classes, folder = len(self.recipe.classes), Path(tempfile.gettempdir())
+        return scratch_array(folder, (classes, *grid), np.float32) if classes > 1 else None
 
     def _class_maps(self, truth: np.ndarray, probability: Volume) -> ClassMaps:
         return ClassMaps(tuple(self.recipe.classes), truth, to_canonical(probability)[0].array)
@@ -227,6 +227,7 @@ class Predictor:
         opened: Opened | None = None,
         foretell: Callable[[str], None] | None = None,
         spread: Spread | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> list[Path]:
         """Write a mask for every input on the input's own grid.
 
@@ -248,6 +249,7 @@ class Predictor:
             foretell: told first, in a line, what memory, disk and time it will take; None to do without. Not
                 with `spread`.
             spread: where the images are predicted, such as on a cluster; None for this process.
+            warn: told when fewer slices are computed at a time than the recipe says, for want of memory.
 
         Returns:
             The masks' paths, in the order of the inputs and of the formats.
@@ -256,8 +258,9 @@ class Predictor:
             DataError: inputs that are unclear or of one name, before anything is predicted; or images
                 that cannot be used, after all others were.
             RunError: `out` holds other files, masks of other images among them, cannot be written or has
-                no room; or the network's output is not finite.
+                no room; memory will not do; or the network's output is not finite.
         """
+        self.batches.warn = warn
         for name in formats:
             masks.check_mask_format(name)
         failures: dict[str, str] = {}
@@ -309,12 +312,12 @@ class Predictor:
         """
         settings = self.settings[job.modality]
         with open_source(job.case, settings.channels_of(job.case)) as source:
+            voxels, count = math.prod(source.like.grid), min(SLAB, source.slices)
+            self.batches.check_slab(count, voxels // source.slices * self.recipe.in_channels)
+            self.batches.fit(self.predict_slices, self.recipe.in_channels, settings.size)
             began = time.monotonic()
-            count = source.slab(0, min(SLAB, source.slices)).shape[source.axis + 1]
-            random = torch.rand(count, self.recipe.in_channels, *settings.size)
-            self.predict_slices(random)
+            next(self._slabs(source, settings, torch.rand_like))  # the first slices are often empty
             seconds = (time.monotonic() - began) * slices / count
-            voxels = math.prod(source.like.grid)
         disk = voxels * (1 + (torch.float32.itemsize * len(self.recipe.classes) if probabilities else 0))
         limits.check_disk(disk, out, "The longest image")
         return limits.in_words((limits.resident_bytes() or 0) + disk, disk, seconds)
@@ -364,9 +367,9 @@ class Predictor:
                     masks.write_mask(path, name, labels[0], source.like, named, algorithm)
 
     def _slabs(
-        self, source: SlabSource, settings: Settings
+        self, source: SlabSource, settings: Settings, seen: Callable[[Tensor], Tensor] = lambda slices: slices
     ) -> Iterator[tuple[tuple[slice, ...], np.ndarray, np.ndarray]]:
-        """Each slab's place in `c i j k`, its voxels and its probabilities, all on the source's axes."""
+        """Each slab's place in `c i j k`, voxels, and probabilities of its slices as `seen`, on its axes."""
         for start in range(0, source.slices, SLAB):
             stop = min(start + SLAB, source.slices)
             voxels = source.slab(start, stop)
@@ -374,7 +377,7 @@ class Predictor:
             slices = prepare_slices(
                 canonical.array, settings.size, settings.scaling, settings.percentiles, settings.window
             )
-            restored = restore_slices(self.predict_slices(slices), canonical.grid[:2])
+            restored = restore_slices(self.predict_slices(seen(slices)), canonical.grid[:2])
             probability = from_canonical(np.moveaxis(restored.numpy(), 0, -1), orientation)
             place = [slice(None)] * 4
             place[source.axis + 1] = slice(start, stop)

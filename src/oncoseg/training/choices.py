@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from oncoseg import losses
+from oncoseg import losses, models
 from oncoseg.recipe import Recipe
 from oncoseg.store import PreparedCase
 from oncoseg.training import optimisers
@@ -23,6 +23,12 @@ def losses_of(recipe: Recipe) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         name: losses.build(modality.loss.name, modality.loss.arguments, len(recipe.classes))
         for name, modality in recipe.modalities.items()
     }
+
+
+def network_of(recipe: Recipe) -> nn.Module:
+    """The recipe's network, with weights drawn anew."""
+    chosen = recipe.network
+    return models.build(chosen.name, recipe.in_channels, len(recipe.classes), chosen.arguments)
 
 
 def optimiser_of(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:

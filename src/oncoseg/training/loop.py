@@ -18,9 +18,9 @@ import numpy as np
 import safetensors.torch
 import torch
 from lightning_fabric.wrappers import _FabricOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
-from oncoseg import hardware, models
+from oncoseg import hardware
 from oncoseg.augment import Strengths, augment
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import write_bytes
@@ -39,10 +39,10 @@ from oncoseg.sampler import (
     share_of,
 )
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, optimisers, schedules
+from oncoseg.training import checkpoints, optimisers, schedules, shards
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.choices import GROUPS, losses_of, optimiser_of
-from oncoseg.training.divergence import Seen, Watch, WatchedStep, is_finite, report_of
+from oncoseg.training.choices import GROUPS, losses_of, network_of, optimiser_of
+from oncoseg.training.divergence import Seen, Watch, WatchedStep, bad_weights, is_finite, report_of
 from oncoseg.training.log import EpochRow, TrainingLog
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
@@ -85,15 +85,13 @@ class Training:
         settings = recipe.training
         self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
         self.monitor, self.meter = monitor, meter
-        self.ranks = Ranks(settings.device, settings.precision) if ranks is None else ranks
+        self.ranks = ranks or Ranks(settings.device, settings.precision, settings.weights)
         self.device, self.precision, self.fabric = self.ranks.device, self.ranks.precision, self.ranks.fabric
         if self.device.type == "cuda":
             hardware.tune_gpu(settings.deterministic)
         self.whole = WholeBatch(self.ranks)
         torch.manual_seed(settings.seed)
-        network = models.build(
-            recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
-        )
+        network = network_of(recipe)
         self.layout = hardware.training_layout(self.precision, self.device)
         if settings.compiled and self.ranks.count == 1:
             network.compile()
@@ -305,10 +303,13 @@ class Training:
 
     def _validate(self, stage: Stage) -> dict[str, tuple[float, float]]:
         """Modality → loss and Dice. A stop within loses them; going on then begins with them."""
-        self.network.eval()
+        complete: nn.Module = self.network.eval()
+        if self.ranks.sharded:
+            complete = shards.complete(complete, lambda: network_of(self.recipe))
 
         def network(images: Tensor) -> Tensor:
-            return cast(Tensor, self.network(images.to(self.device, memory_format=self.layout)))
+            with self.fabric.autocast():
+                return cast(Tensor, complete(images.to(self.device, memory_format=self.layout)))
 
         return {
             name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks)
@@ -370,7 +371,7 @@ class Training:
         chosen, steps = self.recipe.training.schedule, stage.epochs * self._steps_of_epoch(stage)
         self.schedule = schedules.build(chosen.name, optimiser, steps, chosen.arguments)
         if self.optimiser_state is not None:
-            optimiser.load_state_dict(self.optimiser_state["optimiser"])
+            optimiser.load_state_dict(shards.parted_optimiser(self.optimiser_state["optimiser"], optimiser))
             self.schedule.restore(self.optimiser_state["schedule"])
             self.optimiser_state = None
         self.optimiser = cast(_FabricOptimizer, self.fabric.setup_optimizers(optimiser))
@@ -378,7 +379,7 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self._check_finite()
-        state = self._state()
+        state = shards.whole_state(self._state(), keep=self.ranks.first)
 
         def save() -> None:
             checkpoints.save(self.run.checkpoint, state)
@@ -411,13 +412,14 @@ class Training:
             RunError: all checkpoints are damaged, or it does not fit the recipe.
         """
         say = warn if self.ranks.first else lambda _: None
+        device = torch.device("cpu") if self.ranks.sharded else self.device  # it may not hold the whole
         state = self.ranks.first_then_others(
-            lambda: checkpoints.load(self.run.checkpoint, self.device, say)  # the first one tidies up
+            lambda: checkpoints.load(self.run.checkpoint, device, say)  # the first one tidies up
         )
         if state is None:
             return
         try:
-            self.network.load_state_dict(state["network"])
+            self.network.load_state_dict(shards.parted_state(state["network"], self.network.state_dict()))
             self.stage, self.epoch, self.step = state["place"]
             self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]
             self.epochs_without_better = state["epochs_without_better"]
@@ -439,10 +441,7 @@ class Training:
 
     def _save_model(self) -> None:
         with self._kept_weights():
-            weights = {
-                name: value.contiguous().to("cpu", copy=True)
-                for name, value in self.network.state_dict().items()
-            }
+            weights = shards.whole_weights(self.network, keep=self.ranks.first)
         # save_file would make a file that only its owner may read
         self.ranks.from_first(lambda: write_bytes(self.run.model, safetensors.torch.save(weights)))
 
@@ -510,15 +509,18 @@ class Training:
         if found:
             # on GPUs another process may have noticed it sooner
             known = seen or self.watch.first_bad(wait=True) or self.watch.latest
-            self.ranks.from_first(lambda: self._report_divergence(cast(Seen, known)))
+            bad = self.ranks.gathered([bad_weights(self.network)], self.ranks.count)
+            self.ranks.from_first(
+                lambda: self._report_divergence(cast(Seen, known), sorted(set().union(*bad)))
+            )
 
-    def _report_divergence(self, seen: Seen) -> None:
+    def _report_divergence(self, seen: Seen, weights: Sequence[str]) -> None:
         """Write `nan.json` about a step.
 
         Raises:
             RunError: always.
         """
-        report = report_of(seen, self.cases, self.network, self.recipe.training, self.precision)
+        report = report_of(seen, self.cases, self.network, weights, self.recipe.training, self.precision)
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
         raise RunError(
