@@ -21,6 +21,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("train.py", "small"),
         ("train_speed.py", "MONAI"),
         ("predict_speed.py", "matrix product"),
+        ("predict_volume.py", "one layer"),
         ("metrics_speed.py", "MONAI"),
         ("evaluators_speed.py", "overlap alone"),
         ("dicom_speed.py", "oncoseg slabs"),

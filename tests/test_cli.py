@@ -30,6 +30,7 @@ COMMANDS = (
         ["convert"],
         ["phantom"],
         ["prepare"],
+        ["plan"],
         ["train"],
         ["rerun"],
         ["predict"],

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from oncoseg import predict, prediction_record
+from oncoseg import predict, predict2d, prediction_record
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
@@ -154,9 +154,52 @@ def test_a_stack_of_images_is_predicted_on_its_pixels(tmp_path: Path) -> None:
 def test_prediction_does_not_depend_on_the_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_marked(tmp_path / "a.nii.gz", oriented(21))
     whole = bright().predict([tmp_path / "a.nii.gz"], tmp_path / "whole", modality="ct")
-    monkeypatch.setattr(predict, "SLAB", 3)
+    monkeypatch.setattr(predict2d, "SLAB", 3)
     parts = bright().predict([tmp_path / "a.nii.gz"], tmp_path / "parts", modality="ct")
     assert whole[0].read_bytes() == parts[0].read_bytes()
+
+
+class Middle(nn.Module):
+    """Sees a slice between its neighbours: bright where the one below is, in its first channel."""
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.channel = channel
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[1] == 5
+        return 100 * (images[:, self.channel : self.channel + 1] - 0.5)
+
+
+@pytest.mark.parametrize("slab", [1, 3, 32])
+@pytest.mark.parametrize("number", [0, 8, 21, 22, 47])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_neighbouring_slices_are_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, suffix: str, slab: int
+) -> None:
+    """2.5D: a network that looks at the slice two above, or below, gives the marker two slices further."""
+    monkeypatch.setattr(predict2d, "SLAB", slab)
+    source = tmp_path / f"ct{suffix}"
+    affine = oriented(number)
+    block = write_marked(source, affine, shape=(16, 16, 16))
+    up = nib.as_closest_canonical(nib.Nifti1Image(block.astype(np.uint8), affine)).get_fdata()
+    recipe = tiny_recipe(
+        preparation__slice_size=[16, 16],
+        modalities__ct__scaling="window",
+        modalities__ct__window=[AIR, METAL],
+    ).with_only(["ct"])
+    recipe = recipe.with_changes({"modalities.ct.channels": ["CT"], "preparation.neighbours": 2})
+    for channel, steps in ((0, 2), (2, 0), (3, -1), (4, -2)):
+        (written,) = Predictor(recipe, Middle(channel), "weights").predict(
+            [source], tmp_path / f"{channel}", modality="ct"
+        )
+        mask = nib.as_closest_canonical(nib.load(written)).get_fdata()
+        assert np.array_equal(mask, _moved(up, steps))
+
+
+def _moved(mask: np.ndarray, steps: int) -> np.ndarray:
+    """Up by so many axial slices; the first or last repeats."""
+    return mask[..., np.clip(np.arange(mask.shape[2]) - steps, 0, mask.shape[2] - 1)]
 
 
 def test_flips_change_nothing_for_a_network_without_direction(tmp_path: Path) -> None:
@@ -210,7 +253,7 @@ def test_a_voxel_gets_the_likeliest_class_from_the_threshold_on(tmp_path: Path) 
 
 
 def test_progress_counts_slices_of_all_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "SLAB", 3)
+    monkeypatch.setattr(predict2d, "SLAB", 3)
     tiny_data(tmp_path, mri=2, ct=0)
     seen: list[tuple[int, int]] = []
     bright().predict([tmp_path / "mri"], tmp_path / "out", progress=lambda *at: seen.append(at))
@@ -222,9 +265,9 @@ def test_slices_are_read_a_slab_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     write_marked(tmp_path / "a.nii.gz", np.eye(4), shape=(20, 24, 50))
     asked = asked_of_readers(monkeypatch)
     largest: list[int] = []
-    real = predict.prepare_slices
+    real = predict2d.prepare_slices
     monkeypatch.setattr(
-        predict,
+        predict2d,
         "prepare_slices",
         lambda voxels, *rest: (largest.append(voxels.nbytes), real(voxels, *rest))[1],
     )
@@ -248,7 +291,7 @@ def test_what_was_trained_on_a_gpu_can_be_used_without(monkeypatch: pytest.Monke
 
 
 def test_a_constant_channel_leaves_no_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "SLAB", 3)
+    monkeypatch.setattr(predict2d, "SLAB", 3)
     folder = brats_case(tmp_path / "mri", 1)
     nib.Nifti1Image(np.full((14, 10, 4), 7, np.int16), np.eye(4)).to_filename(
         folder / "BraTS2021_00001_t2.nii.gz"

@@ -15,11 +15,14 @@ from cyclopts import CycloptsError
 
 from oncoseg.cli import FIELD_COMMANDS, app
 from oncoseg.cli.data import parse_data
+from oncoseg.cli.fields import check_flags, from_tokens
 from oncoseg.cli.recipes import changed
 from oncoseg.datasets import DATASETS
 from oncoseg.errors import OncosegError
+from oncoseg.fingerprint import Fingerprint
 from oncoseg.phantom import PHANTOMS
 from oncoseg.recipe import Recipe
+from oncoseg.recipe_plan import plan_recipe
 from oncoseg.recipes import RECIPES, get_recipe
 from oncoseg.split import PARTS
 from tiny import tiny_data
@@ -29,6 +32,9 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 
 COMMAND_LINES = ("", "sh", "bash", "console")
 """Languages of fenced blocks that hold commands."""
+
+IMAGES = Fingerprint(((240, 240, 155),), ((1.0, 1.0, 1.0),))
+"""Of the data that command lines plan for."""
 
 BETWEEN = set("$();<>|&")
 """What stands between commands."""
@@ -117,7 +123,12 @@ def understand(words: list[str]) -> str:
         VALUES[name](given[name])
     if words and words[0] in FIELD_COMMANDS:
         recipe = recipe_named(given.get("recipe"))
-        changed(recipe, given.get("fields", {}), FIELD_COMMANDS[words[0]])
+        if words[0] == "plan":  # what it changes need not fit before it has planned the rest
+            fields = from_tokens(given.get("fields", {}))
+            check_flags(recipe, fields, FIELD_COMMANDS[words[0]])
+            plan_recipe(recipe.with_only(given["only"]), IMAGES, 4, fields)
+        else:
+            changed(recipe, given.get("fields", {}), FIELD_COMMANDS[words[0]], given.get("only"))
         assert parse_data(given.get("data", [])).keys() <= recipe.modalities.keys()
     return str(command.__name__)
 

@@ -252,3 +252,46 @@ def test_every_field_says_what_it_means() -> None:
         return missing
 
     assert undescribed(Recipe, "") + undescribed(Modality, "modality.") == []
+
+
+VOLUMES = {"preparation.spatial_dims": 3, "modalities.mri.scaling": "volume-percentile"}
+
+
+def test_a_recipe_for_volumes_says_so_to_its_network() -> None:
+    recipe = get_recipe("unified-mri-ct").with_only(["mri"])
+    volumes = recipe.with_changes(VOLUMES | {"preparation.patch": [32, 32, 16]})
+    assert volumes.network_arguments == {**recipe.network.arguments, "spatial_dims": 3}
+    assert volumes.example_size == (32, 32, 16)
+    assert recipe.network_arguments == recipe.network.arguments
+    assert recipe.example_size == (128, 128)
+    assert recipe.with_changes({"augmentation.crop": [64, 32]}).example_size == (64, 32)
+    with pytest.raises(RecipeError, match=r"Training in 3D needs preparation\.patch"):
+        _ = recipe.with_changes(VOLUMES).example_size
+
+
+def test_neighbours_are_channels() -> None:
+    recipe = get_recipe("unified-mri-ct")
+    assert recipe.in_channels == 4
+    assert recipe.with_changes({"preparation.neighbours": 2}).in_channels == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"preparation.patch": [8, 8, 8]}, "patch is for volumes; expected none with spatial_dims 2"),
+        ({"preparation.spacing_mm": [1, 1, 1]}, "spacing_mm is for volumes"),
+        (VOLUMES | {"preparation.neighbours": 1}, "neighbours are for slices; expected 0"),
+        (VOLUMES | {"augmentation.crop": [8, 8]}, r"in 3D set preparation\.patch instead"),
+        (VOLUMES | {"training.tumour_share": 0.5}, r"set training\.foreground_share instead"),
+        ({"preparation.spatial_dims": 3}, r"modalities\.mri\.scaling must be volume-percentile or"),
+        ({"modalities.mri.scaling": "volume-zscore"}, r"modalities\.mri\.scaling must be slice-minmax or"),
+        (
+            VOLUMES | {"network.arguments.spatial_dims": 2},
+            "spatial_dims follows preparation, 3; leave it out",
+        ),
+        (VOLUMES | {"preparation.spacing_mm": [1, 0, 1]}, "greater than 0"),
+    ],
+)
+def test_dimensions_that_make_no_sense(changes: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        get_recipe("unified-mri-ct").with_only(["mri"]).with_changes(changes)

@@ -107,11 +107,12 @@ class Numbered:
     def __init__(self, number: int, longest_wait: float = 0.0) -> None:
         self.number, self.longest_wait = number, longest_wait
 
-    def read(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if start == FAILS:
+    def example(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if position == FAILS:
             raise RunError("damaged")
-        time.sleep(self.longest_wait / (1 + start))  # later ones are ready sooner
-        return torch.full((1, 1, 2, 2), float(self.number)), torch.full((1, 2, 2), start, dtype=torch.uint8)
+        time.sleep(self.longest_wait / (1 + position))  # later ones are ready sooner
+        image = torch.full((1, 1, 2, 2), float(self.number))
+        return image, torch.full((1, 2, 2), position, dtype=torch.uint8)
 
 
 FAILS = 99

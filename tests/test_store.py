@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +170,32 @@ def test_no_path_is_kept_as_it_may_name_a_patient(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Cannot read .*nowhere: No such file"):
         FileHashes(tmp_path).of([tmp_path / "nowhere"])
+
+
+def test_neighbours_come_as_channels_from_below_to_above(tmp_path: Path) -> None:
+    images, masks = written(tmp_path / "case")
+    plain = PreparedCase("a", "A", tmp_path / "case", (1, 0))
+    case = replace(plain, neighbours=2)
+    read, truth = case.read(0, 7)
+    assert read.shape == (7, 10, 6, 4)
+    assert torch.equal(truth, masks)
+    for position in range(7):
+        # slices −2, −1, 0, +1, +2, each with the channels T2, T1; the first and the last repeat
+        around = [min(max(position + step, 0), 6) for step in (-2, -1, 0, 1, 2)]
+        expected = torch.cat([images[one, [1, 0]] for one in around])
+        torch.testing.assert_close(read[position], expected, rtol=HALF, atol=1e-7)
+        one, mask = case.example(position)
+        assert torch.equal(one[0], read[position])
+        assert torch.equal(mask[0], masks[position])
+    for start, stop in [(1, 3), (5, 9)]:
+        assert torch.equal(case.read(start, stop)[0], read[start:stop])
+    parts = [part for group in case.parts(3) for part in group]
+    assert torch.equal(torch.cat([part.images for part in parts]), read)
+    assert torch.equal(replace(plain, neighbours=0).read(2, 5)[0], plain.read(2, 5)[0])
+
+
+def test_which_classes_have_voxels(tmp_path: Path) -> None:
+    written(tmp_path / "case")
+    case = PreparedCase("a", "A", tmp_path / "case", (0,))
+    assert case.with_voxels({1, 2, 3}) == {1, 3}
+    assert case.with_voxels([2]) == set()

@@ -14,7 +14,7 @@ from oncoseg.models import blocks
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
-from oncoseg.training import loop
+from oncoseg.training import choices, loop
 from runs import assert_same, checkpoint_of, log_of, stopping_at
 from tiny import tiny_recipe
 
@@ -84,7 +84,7 @@ def test_accumulated_batches_make_the_step_of_a_larger_one(
         },
     }
     monkeypatch.setattr(blocks, "BATCH_NORM", {2: partial(nn.GroupNorm, 1)})  # each slice on its own
-    real, seen = loop.epoch_batches, {}
+    real, seen = choices.epoch_batches, {}
 
     def weights_after_one_step(each: int, accumulate: int) -> dict[str, torch.Tensor]:
         def same_slices(*given: Any) -> Any:
@@ -93,7 +93,7 @@ def test_accumulated_batches_make_the_step_of_a_larger_one(
                 return whole
             return [{name: [refs[half]] for name, refs in whole[0].items()} for half in range(2)]
 
-        monkeypatch.setattr(loop, "epoch_batches", same_slices)
+        monkeypatch.setattr(choices, "epoch_batches", same_slices)
         out = tmp_path / f"{each}-{accumulate}"
         recipe = tiny_recipe(**changes, training__batch_size=each, training__accumulate=accumulate)
         train(recipe, data, out, store=store, workers=0)

@@ -312,3 +312,18 @@ def test_an_extended_run_is_one_that_was_planned_so(
     assert extended.recipe() == planned.recipe()
     assert [row["stage"] for row in log_of(extended)][-4:] == ["extension-2"] * 4
     assert_same(extended, planned)
+
+
+def test_slices_with_neighbours_are_trained_on_and_gone_on_with(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(preparation__neighbours=1)
+    one, other = tmp_path / "one", tmp_path / "other"
+    before = {path.name for path in store.glob("*/*")}
+    train(recipe, data, one, store=store, workers=0)
+    train(recipe, data, other, store=store, workers=0, monitor=stopping_at(5))
+    resume(other, store=store, workers=0)
+    assert_same(RunFolder(one), RunFolder(other))
+    shapes = [value.shape for value in checkpoint_of(RunFolder(one))["network"].values()]
+    assert (4, 12, 3, 3) in shapes, "three slices of four channels"
+    assert {path.name for path in store.glob("*/*")} == before, "nothing was prepared anew"

@@ -16,7 +16,7 @@ from oncoseg.augment import Strengths
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import SliceId
-from oncoseg.training import loop
+from oncoseg.training import choices, loop
 from test_train import log_of
 from tiny import tiny_data, tiny_recipe
 
@@ -60,7 +60,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def network(monkeypatch: pytest.MonkeyPatch) -> Level:
     """Stands for the recipe's network."""
     level = Level()
-    monkeypatch.setattr(loop.models, "build", lambda *_: level)
+    monkeypatch.setattr(choices.models, "build", lambda *_: level)
     monkeypatch.setattr(training.models, "describe", lambda *_: None)
     return level
 
@@ -98,7 +98,7 @@ def test_a_step_follows_each_modalitys_own_loss_and_weight(
     slices = torch.rand(1, 4, 2, 2), torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
     both = tuple(torch.cat([part, part]) for part in slices)
     one = {"mri": [SliceId(0, 0)], "ct": [SliceId(0, 0)]}
-    monkeypatch.setattr(loop, "epoch_batches", lambda *_: [one])
+    monkeypatch.setattr(loop, "batches_of", lambda *_: [one])
     monkeypatch.setattr(loop, "read_ahead", lambda *_, **__: iter([both]))
     recipe = joint(
         **UNCHANGED,

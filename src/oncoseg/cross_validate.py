@@ -16,7 +16,7 @@ from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.stopping import name_of, orderly_termination
-from oncoseg.store import PreparedCase
+from oncoseg.store import Prepared
 from oncoseg.train import check_recipe, resume
 from oncoseg.training import class_presence
 from oncoseg.training import data as training_data
@@ -233,7 +233,7 @@ def _write(
     recipe: Recipe,
     records: Mapping[str, Any],
     splits: Sequence[drawing.Split],
-    prepared: drawing.Prepared,
+    prepared: drawing.Cases,
 ) -> None:
     """Everything but weights: every fold is a run that was not begun."""
     RunFolder(out).write_recipe(recipe)
@@ -252,7 +252,7 @@ def _write(
     folder.write_splits(recipe.training.seed, splits)
 
 
-def _seen(cases: Sequence[PreparedCase], parts: Mapping[str, Any]) -> list[PreparedCase]:
+def _seen(cases: Sequence[Prepared], parts: Mapping[str, Any]) -> list[Prepared]:
     """Those that training sees, in its order."""
     return [case for part in ("train", "validation") for case in cases if case.patient in parts[part]]
 

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from oncoseg.errors import DataError
 from oncoseg.split import PARTS
-from oncoseg.store import PreparedCase
+from oncoseg.store import Prepared
 
 Split = dict[str, dict[str, dict[str, list[str]]]]
 """Modality → part → patient → case ids, as a run folder's `split.json` holds it."""
 
-Prepared = Mapping[str, Sequence[PreparedCase]]
+Cases = Mapping[str, Sequence[Prepared]]
 """Modality → its cases."""
 
 
@@ -52,9 +52,9 @@ class Patient(NamedTuple):
         return self.modalities, self.volume > 0, self.classes, self.sites
 
 
-def patients_of(prepared: Prepared) -> list[Patient]:
+def patients_of(prepared: Cases) -> list[Patient]:
     """Everybody who has a case, sorted by name."""
-    cases: dict[str, list[PreparedCase]] = {}
+    cases: dict[str, list[Prepared]] = {}
     modalities: dict[str, dict[str, None]] = {}
     for modality, of_modality in prepared.items():
         for case in of_modality:
@@ -120,7 +120,7 @@ def choose_validation(rest: Sequence[Patient], share: float, seed: int) -> list[
     return chosen
 
 
-def draw(prepared: Prepared, folds: int | None, validation: float, seed: int) -> list[Split]:
+def draw(prepared: Cases, folds: int | None, validation: float, seed: int) -> list[Split]:
     """Draw a split for each fold: its patients are tested, of the others some validate and the rest train.
 
     Args:
@@ -152,7 +152,7 @@ def draw(prepared: Prepared, folds: int | None, validation: float, seed: int) ->
     return splits
 
 
-def _listed(prepared: Prepared, sides: Mapping[str, str]) -> Split:
+def _listed(prepared: Cases, sides: Mapping[str, str]) -> Split:
     listed: Split = {modality: {part: {} for part in PARTS} for modality in prepared}
     for modality, cases in prepared.items():
         for case in sorted(cases, key=lambda one: one.id):
@@ -160,7 +160,7 @@ def _listed(prepared: Prepared, sides: Mapping[str, str]) -> Split:
     return listed
 
 
-def _check_tumours(prepared: Prepared, sides: Mapping[str, str], number: int, tested_too: bool) -> None:
+def _check_tumours(prepared: Cases, sides: Mapping[str, str], number: int, tested_too: bool) -> None:
     """Every modality needs tumours to learn from and to choose by; a fold of several patients one to find."""
     marked = {
         name: {case.patient for case in of if case.tumour_pixels.any()} for name, of in prepared.items()

@@ -58,12 +58,15 @@ def tune_gpu(deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as CUDA's documentation asks
 
 
-def training_layout(precision: str, device: torch.device) -> torch.memory_format:
-    """The memory layout in which a 2D training step is fastest.
+def training_layout(precision: str, device: torch.device, spatial_dims: int = 2) -> torch.memory_format:
+    """The memory layout in which a training step is fastest.
 
     Channels-last, except for fp32 on processors without AVX-512: there its backward convolutions
-    take a quarter longer (measured on two AVX2 cores), while inference is still faster with it.
+    take a quarter longer (measured on two AVX2 cores), while inference is still faster with it. Volumes on
+    processors are faster without: by 5 % in fp32, by 20 % in bf16 (measured on one core with AVX-512).
     """
+    if spatial_dims == 3:
+        return torch.contiguous_format if device.type == "cpu" else torch.channels_last_3d
     slow = device.type == "cpu" and precision == "32-true" and "avx512f" not in _cpu_flags()
     return torch.contiguous_format if slow else torch.channels_last
 

@@ -53,7 +53,7 @@ def _models(folder: Path) -> list[Path]:
 
 
 def _network(recipe: Recipe, model: Path) -> nn.Module:
-    makings = recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network.arguments
+    makings = recipe.network.name, recipe.in_channels, len(recipe.classes), recipe.network_arguments
     with torch.device("meta"):  # takes no memory, whatever the recipe asks for
         expected = build(*makings).state_dict()
     try:

@@ -7,7 +7,6 @@ used, so that memory does not grow with the length of a scan.
 import copy
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,25 +19,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from oncoseg import __version__, display, hardware, io, limits, plausibility
+from oncoseg import __version__, display, hardware, io, limits, plausibility, predict2d, predict3d
 from oncoseg.batches import Batches
 from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
+from oncoseg.ensemble import Ensemble
 from oncoseg.errors import DataError, RunError, failed_cases
 from oncoseg.files import new_folder, write_json
 from oncoseg.inputs import Job, Opened, find_jobs
 from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
-from oncoseg.logits import probabilities
 from oncoseg.networks import load_networks
 from oncoseg.prediction_record import RECORD_FILE, add_remarks, read_record
 from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.scratch import scratch_array
-from oncoseg.slabs import SlabSource, open_source
-from oncoseg.transforms import ZEROS, prepare_slices, restore_slices
-from oncoseg.volume import Volume, from_canonical, to_canonical
+from oncoseg.slabs import Place, Seen, SlabSource, open_source
+from oncoseg.transforms import ZEROS
+from oncoseg.volume import Volume, to_canonical
 
 LOOKED_AT = 9
 """Slices by which an image is judged before it is predicted."""
@@ -111,10 +110,15 @@ class Predictor:
         # what was trained on a GPU can be used without one
         self.device = hardware.choose_device("cpu" if recipe.training.device == "cpu" else "auto")
         self.precision = hardware.choose_precision(recipe.training.precision, self.device)
-        networks = [network] if isinstance(network, nn.Module) else network
-        self.networks = [
-            hardware.in_layout(one.to(self.device), torch.channels_last).eval() for one in networks
-        ]
+        self._network = Ensemble(
+            [network] if isinstance(network, nn.Module) else network,
+            self.device,
+            self.precision,
+            spatial_dims=recipe.preparation.spatial_dims,
+            flips=recipe.prediction.flips,
+        )
+        self.networks = self._network.networks
+        self._windows = predict3d.Windows.of(recipe)
         self.weights_sha256, self.looks = weights_sha256, looks
         self.batches = Batches(recipe.prediction.batch_size, self.device)
         self.settings = {
@@ -145,7 +149,6 @@ class Predictor:
         networks, weights_sha256 = load_networks(folder.path, recipe)
         return cls(recipe, networks, weights_sha256, folder.looks())
 
-    @torch.inference_mode()
     def predict_slices(self, slices: Tensor) -> Tensor:
         """Probabilities `n classes h w` (float32, on the CPU) of prepared slices `n c h w` in [0, 1].
 
@@ -155,13 +158,7 @@ class Predictor:
         Raises:
             RunError: the network's output is not finite.
         """
-        probability = torch.zeros(len(slices), len(self.recipe.classes), *slices.shape[-2:])
-
-        def compute(chosen: Tensor) -> None:
-            probability[chosen] = self._average_over_flips(slices[chosen].to(self.device)).cpu()
-
-        self.batches.each(compute, slices.flatten(1).any(dim=1).nonzero().flatten())
-        return probability
+        return predict2d.predict_slices(slices, self._network, len(self.recipe.classes), self.batches)
 
     def predict_case(self, case: Case, modality: str) -> CasePrediction:
         """Predict one case that has a truth, on its source grid, for comparing both.
@@ -178,9 +175,12 @@ class Predictor:
                 probability = np.zeros((1, *source.like.grid), np.float32)
                 image = np.zeros((1, *source.like.grid), np.float32)
                 each = self._room_for_classes(source.like.grid)
-                for place, voxels, of_classes in self._slabs(source, settings):
-                    probability[place] = of_classes.max(axis=0)
+
+                def keep(place: Place, voxels: np.ndarray) -> None:
                     image[place] = voxels[channels.index(channel)]
+
+                for place, of_classes in self._slabs(source, settings, Path(tempfile.gettempdir()), keep):
+                    probability[place] = of_classes.max(axis=0)
                     if each is not None:
                         each[place] = of_classes
             like = source.like.with_array(image)
@@ -312,15 +312,15 @@ class Predictor:
         """
         settings = self.settings[job.modality]
         with open_source(job.case, settings.channels_of(job.case)) as source:
-            voxels, count = math.prod(source.like.grid), min(SLAB, source.slices)
-            self.batches.check_slab(count, voxels // source.slices * self.recipe.in_channels)
-            self.batches.fit(self.predict_slices, self.recipe.in_channels, settings.size)
-            began = time.monotonic()
-            next(self._slabs(source, settings, torch.rand_like))  # the first slices are often empty
-            seconds = (time.monotonic() - began) * slices / count
-        disk = voxels * (1 + (torch.float32.itemsize * len(self.recipe.classes) if probabilities else 0))
+            seconds = self._foretell_seconds(source, settings) * slices / source.slices
+            voxels, classes = math.prod(source.like.grid), len(self.recipe.classes)
+            disk = voxels * (1 + (torch.float32.itemsize * classes if probabilities else 0))
+            layer = 0.0
+            if self._windows is not None:
+                disk += predict3d.scratch_bytes(source)
+                layer = predict3d.layer_bytes(source, settings, classes, self._windows)
         limits.check_disk(disk, out, "The longest image")
-        return limits.in_words((limits.resident_bytes() or 0) + disk, disk, seconds)
+        return limits.in_words((limits.resident_bytes() or 0) + disk + layer, disk, seconds)
 
     def _outputs(self, job: Job, out: Path, formats: Iterable[str], probabilities: bool) -> masks.Outputs:
         """The paths of one case's masks and, if wanted, one path for each class's probability."""
@@ -351,11 +351,13 @@ class Predictor:
             scalars = None
             if outputs.scalars:
                 scalars = scratch_array(folder, (classes, *source.like.grid), np.float32)
-            for place, _, of_classes in self._slabs(source, settings):
+            done = 0
+            for place, of_classes in self._slabs(source, settings, folder, lambda place, voxels: None):
                 labels[place] = to_labels(of_classes, self.recipe.prediction.threshold)
                 if scalars is not None:
                     scalars[place] = of_classes
-                yield place[source.axis + 1].stop
+                done += of_classes.shape[source.axis + 1]
+                yield done
             missing = outputs.missing()
             if scalars is not None:
                 for path, values in zip(outputs.scalars, scalars, strict=True):
@@ -367,40 +369,25 @@ class Predictor:
                     masks.write_mask(path, name, labels[0], source.like, named, algorithm)
 
     def _slabs(
-        self, source: SlabSource, settings: Settings, seen: Callable[[Tensor], Tensor] = lambda slices: slices
-    ) -> Iterator[tuple[tuple[slice, ...], np.ndarray, np.ndarray]]:
-        """Each slab's place in `c i j k`, voxels, and probabilities of its slices as `seen`, on its axes."""
-        for start in range(0, source.slices, SLAB):
-            stop = min(start + SLAB, source.slices)
-            voxels = source.slab(start, stop)
-            canonical, orientation = to_canonical(Volume(voxels, source.like.affine_ras))
-            slices = prepare_slices(
-                canonical.array, settings.size, settings.scaling, settings.percentiles, settings.window
+        self, source: SlabSource, settings: Settings, folder: Path, seen: Seen
+    ) -> Iterator[tuple[Place, np.ndarray]]:
+        """Each slab's place in `c i j k` and its probabilities, on the source's axes."""
+        classes = len(self.recipe.classes)
+        if self._windows is not None:
+            return predict3d.predict_slabs(
+                source, settings, self._network, classes, self._windows, folder, seen
             )
-            restored = restore_slices(self.predict_slices(seen(slices)), canonical.grid[:2])
-            probability = from_canonical(np.moveaxis(restored.numpy(), 0, -1), orientation)
-            place = [slice(None)] * 4
-            place[source.axis + 1] = slice(start, stop)
-            yield tuple(place), voxels, probability
-        source.check_contrast()
+        return predict2d.predict_slabs(source, settings, self._network, classes, self.batches, seen)
 
-    def _average_over_flips(self, images: Tensor) -> Tensor:
-        mirrors: list[tuple[int, ...]]
-        mirrors = [(), (-1,), (-2,), (-2, -1)] if self.recipe.prediction.flips else [()]
-        total = torch.zeros(())
-        for axes in mirrors:
-            flipped = images.flip(axes).contiguous(memory_format=torch.channels_last)
-            for network in self.networks:
-                with hardware.computing_in(self.precision, self.device):
-                    logits = network(flipped)
-                if not logits.isfinite().all():
-                    raise RunError(
-                        "The network's output is NaN or infinite for a usual image; expected finite numbers. "
-                        "Its weights are damaged or their training has diverged: copy the run again, or "
-                        "train again."
-                    )
-                total = total.to(self.device) + probabilities(logits).flip(axes)
-        return total / (len(mirrors) * len(self.networks))
+    def _foretell_seconds(self, source: SlabSource, settings: Settings) -> float:
+        recipe = self.recipe
+        channels, classes = recipe.in_channels, len(recipe.classes)
+        if self._windows is not None:
+            return predict3d.foretell_seconds(source, settings, self._network, channels, self._windows)
+        count = min(SLAB, source.slices)
+        self.batches.check_slab(count, math.prod(source.like.grid) // source.slices * channels)
+        self.batches.fit(self.predict_slices, channels, settings.size)
+        return predict2d.foretell_seconds(source, settings, self._network, classes, self.batches)
 
     def _algorithm(self, modality: str) -> Algorithm:
         """What a mask of DICOM says about where it comes from."""
@@ -413,11 +400,11 @@ class Predictor:
                 "weights_sha256": self.weights_sha256,
                 "threshold": str(chosen.threshold),
                 "flips": str(chosen.flips),
-                **{name: str(number) for name, number in self._ensemble().items()},
+                **{name: str(number) for name, number in self._members().items()},
             },
         )
 
-    def _ensemble(self) -> dict[str, int]:
+    def _members(self) -> dict[str, int]:
         """Of how many networks the probabilities are averages; nothing for one."""
         return {"networks": len(self.networks)} if len(self.networks) > 1 else {}
 
@@ -434,7 +421,7 @@ class Predictor:
             "recipe": self.recipe.name,
             "prediction": self.recipe.prediction.model_dump(mode="json"),
             "classes": {name: index for index, name in enumerate(self.recipe.classes, start=1)},
-            **self._ensemble(),
+            **self._members(),
         }
         present = read_record(out / RECORD_FILE)
         inputs: dict[str, str] = present.pop("inputs", {})

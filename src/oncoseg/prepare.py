@@ -5,21 +5,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from oncoseg import io, plausibility
 from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
-from oncoseg.errors import DataError, OncosegError, RunError, failed_cases
+from oncoseg.errors import DataError, OncosegError, RecipeError, RunError, failed_cases
 from oncoseg.files import atomic_folder, existing_folder, remove_leftovers, sha256_of_json
 from oncoseg.io import ImageRef
 from oncoseg.io.checks import check_contrast
 from oncoseg.labels import consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.recipe import Modality, Preparation
-from oncoseg.store import FileHashes, PreparedCase, SliceWriter, is_whole
+from oncoseg.resampling import Spacing, needed_slices, resample_labels_slab, resample_slab, target_shape
+from oncoseg.scaling import Intensities, Range, scale_voxels
+from oncoseg.store import FileHashes, Prepared, PreparedCase, SliceWriter, is_whole
 from oncoseg.transforms import (
     ZEROS,
     choose_channels,
@@ -27,9 +29,16 @@ from oncoseg.transforms import (
     resize_labels,
 )
 from oncoseg.volume import Volume, check_same_grid, to_canonical
+from oncoseg.volume_store import PreparedVolume, VolumeWriter
 
 PREPARATION_VERSION = 2
 """Raised whenever the same input would be prepared differently, so that old store entries are not used."""
+
+VOLUME_VERSION = 1
+"""Likewise of volumes."""
+
+UNPLANNED_PATCH = (96, 96, 96)
+"""Read at a time of volumes that are only prepared."""
 
 SLAB = 32
 """Axial slices computed at a time; only a slab is ever held as floating point."""
@@ -45,7 +54,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything besides the files that decides a prepared case."""
+    """Everything besides the files that decides a prepared case, and how it is read.
+
+    With `spacing_mm` it is a volume, else slices of `size`. How it is read: `patch`, `margin`, `neighbours`.
+    """
 
     wanted: tuple[str, ...]
     missing: str
@@ -57,6 +69,11 @@ class Settings:
     classes: Mapping[str, tuple[str, ...]]
     size: tuple[int, int]
     accept_implausible: bool = False
+    spacing_mm: tuple[float, float, float] | None = None
+    scaling_over: str = "nonzero"
+    patch: tuple[int, int, int] | None = None
+    neighbours: int = 0
+    margin: tuple[int, int, int] = (0, 0, 0)
 
     @classmethod
     def of(
@@ -66,7 +83,16 @@ class Settings:
         preparation: Preparation,
         accept_implausible: bool = False,
     ) -> "Settings":
-        """Collect them from a recipe's parts; the last is no part of it and takes what would be refused."""
+        """Collect them from a recipe's parts; the last is no part of it and takes what would be refused.
+
+        Raises:
+            RecipeError: volumes of which the size of voxels was not planned yet.
+        """
+        if preparation.spatial_dims == 3 and preparation.spacing_mm is None:
+            raise RecipeError(
+                "Preparing volumes needs preparation.spacing_mm, the size of their voxels, such as "
+                "--preparation.spacing-mm [1,1,1]; got none."
+            )
         return cls(
             modality.channels,
             modality.missing,
@@ -78,6 +104,10 @@ class Settings:
             classes,
             preparation.slice_size,
             accept_implausible,
+            preparation.spacing_mm,
+            modality.scaling_over,
+            preparation.patch,
+            preparation.neighbours,
         )
 
     def check_plausible(self, found: plausibility.Look) -> None:
@@ -115,12 +145,7 @@ class Settings:
         """The case's name in the store: a hash of all that decides its content."""
         stored = _distinct(self.channels_of(case))
         images = {name: _ref_key(case.images[name], hashes) for name in stored if name != ZEROS}
-        used = {
-            "scaling": self.scaling,
-            "percentiles": self.percentiles if self.scaling == "slice-percentile" else None,
-            "window": self.window if self.scaling == "window" else None,
-            "size": self.size,
-        }
+        used = self._used()
         truth = {
             "masks": [_ref_key(ref, hashes) for ref in case.masks],
             "labels": sorted(case.labels.items()),
@@ -129,6 +154,31 @@ class Settings:
         }
         everything = [PREPARATION_VERSION, stored, images, used, truth]
         return sha256_of_json(everything)[:32]
+
+    def _used(self) -> dict[str, Any]:
+        """What of the settings decides the voxels."""
+        used: dict[str, Any] = {
+            "scaling": self.scaling,
+            "percentiles": self.percentiles if self.scaling.endswith("-percentile") else None,
+            "window": self.window if self.scaling == "window" else None,
+        }
+        if self.spacing_mm is None:
+            return used | {"size": self.size}
+        over = None if self.scaling == "window" else self.scaling_over
+        return used | {"volumes": VOLUME_VERSION, "spacing_mm": self.spacing_mm, "over": over}
+
+    def opened(self, case: Case, folder: Path) -> Prepared:
+        """A case that lies in the store.
+
+        Raises:
+            DataError: a channel is missing and may not be substituted.
+        """
+        order = _order(self.channels_of(case))
+        if self.spacing_mm is None:
+            return PreparedCase(case.id, case.patient, folder, order, case.site, case.target, self.neighbours)
+        patch = self.patch or UNPLANNED_PATCH
+        more = case.site, case.target, self.margin
+        return PreparedVolume(case.id, case.patient, folder, order, patch, *more)
 
 
 def prepare(
@@ -140,7 +190,7 @@ def prepare(
     memory_gib: float | None = None,
     progress: Progress | None = None,
     spread: Spread | None = None,
-) -> list[PreparedCase]:
+) -> list[Prepared]:
     """Prepare every case that the store does not hold yet, or no longer as a whole.
 
     Ctrl-C or a failure keeps the cases that are done; running it again goes on from there.
@@ -174,9 +224,7 @@ def prepare(
     if failures:
         raise failed_cases(failures, len(cases), "prepared; the others are kept in the store")
     return [
-        PreparedCase(
-            case.id, case.patient, folder, _order(settings.channels_of(case)), case.site, case.target
-        )
+        settings.opened(case, folder)
         for case, folder in zip(cases, folders, strict=True)
         if folder is not None
     ]
@@ -277,16 +325,56 @@ def build_case(case: Case, settings: Settings, folder: Path) -> None:
     settings.check_plausible(look)
     mask = read_truth(case, settings, image)
     image, _ = to_canonical(image)
+    write = _write_slices if settings.spacing_mm is None else _write_volume
     with atomic_folder(folder) as temporary:
-        writer = SliceWriter(temporary, image.grid[2], len(stored), settings.size)
-        for start in range(0, image.grid[2], SLAB):
-            slab = slice(start, start + SLAB)
-            voxels = _with_zeros(image.array[..., slab], read, stored)
-            slices = prepare_slices(
-                voxels, settings.size, settings.scaling, settings.percentiles, settings.window
-            )
-            writer.append(slices, resize_labels(mask[..., slab], len(settings.classes), settings.size))
+        writer = write(temporary, settings, image, mask, read, stored)
         writer.finish(channels=stored, source_grid=image.grid, look=look.as_json())
+
+
+def _write_slices(
+    folder: Path, settings: Settings, image: Volume, mask: np.ndarray, read: list[str], stored: list[str]
+) -> SliceWriter:
+    """Write canonical voxels and class indices as slices, all but the description."""
+    writer = SliceWriter(folder, image.grid[2], len(stored), settings.size)
+    for start in range(0, image.grid[2], SLAB):
+        slab = slice(start, start + SLAB)
+        voxels = _with_zeros(image.array[..., slab], read, stored)
+        slices = prepare_slices(
+            voxels, settings.size, settings.scaling, settings.percentiles, settings.window
+        )
+        writer.append(slices, resize_labels(mask[..., slab], len(settings.classes), settings.size))
+    return writer
+
+
+def _write_volume(
+    folder: Path, settings: Settings, image: Volume, mask: np.ndarray, read: list[str], stored: list[str]
+) -> VolumeWriter:
+    """Write canonical voxels and class indices as a volume, all but the description."""
+    if not image.spacing_known:
+        raise DataError(
+            "The images hold no voxel size, as is usual for PNG and TIFF; expected one, to resample the "
+            "volume by. Convert them to NIfTI with their voxel size, or train on slices."
+        )
+    shape = target_shape(image.grid, image.spacing_mm, cast(Spacing, settings.spacing_mm))
+    ranges = _ranges(settings, image, read, stored)
+    writer = VolumeWriter(folder, len(stored), shape)
+    for start in range(0, shape[2], SLAB):
+        stop = min(start + SLAB, shape[2])
+        needed = needed_slices(image.grid[2], shape[2], start, stop)
+        scaled = scale_voxels(_with_zeros(image.array[..., needed], read, stored), ranges)
+        labels = resample_labels_slab(
+            mask[..., needed], len(settings.classes), image.grid[2], shape, start, stop
+        )
+        writer.append(resample_slab(scaled, image.grid[2], shape, start, stop), labels)
+    return writer
+
+
+def _ranges(settings: Settings, image: Volume, read: list[str], stored: list[str]) -> list[Range]:
+    """What becomes 0 and 1 in each stored channel of a canonical volume."""
+    seen = Intensities(image.grid)
+    for start in range(0, image.grid[2], SLAB):
+        seen.add(_with_zeros(image.array[..., start : start + SLAB], read, stored))
+    return seen.ranges(settings.scaling, settings.percentiles, settings.window, settings.scaling_over)
 
 
 def read_truth(case: Case, settings: Settings, image: Volume) -> np.ndarray:

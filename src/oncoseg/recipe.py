@@ -4,15 +4,14 @@ Everything that decides a result is a field here, with its published default; a 
 resolved recipe as JSON. Code that computes takes plain arguments and never sees a recipe.
 """
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from oncoseg.errors import RecipeError, nearest
+from oncoseg.recipe_fields import nearest_field, set_field, wholes_first
 
 FORMAT_VERSION: Literal[1] = 1
 """Version of run folders; raised when an older program could not read a newer folder rightly."""
@@ -22,6 +21,11 @@ ALL_MODALITIES = "all"
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Millimetres = Annotated[float, Field(gt=0)]
+
+SLICE_SCALINGS = ("slice-minmax", "slice-percentile", "window")
+VOLUME_SCALINGS = ("volume-percentile", "volume-zscore", "window")
+"""Ways of scaling in 2D and in 3D."""
 
 
 class _Part(BaseModel):
@@ -50,10 +54,15 @@ class Modality(_Part):
     """Missing channel → the channel used instead, or `zeros`."""
     consensus: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the readers that must mark a voxel; 0.5 is a majority vote with ties kept."""
-    scaling: Literal["slice-minmax", "slice-percentile", "window"] = "slice-minmax"
-    """To [0, 1]: each slice by its minimum and maximum, or by its percentiles, or a fixed window."""
+    scaling: Literal["slice-minmax", "slice-percentile", "window", "volume-percentile", "volume-zscore"] = (
+        "slice-minmax"
+    )
+    """To [0, 1]: each slice by its minimum and maximum, or by its percentiles; a fixed window; or, in 3D, the
+    whole volume by its percentiles, or from 5 standard deviations below its mean to 5 above."""
+    scaling_over: Literal["nonzero", "all"] = "nonzero"
+    """Which voxels of a volume count for `volume-…`: those that are not 0 (which stay 0), or all."""
     percentiles: tuple[float, float] = (0.5, 99.5)
-    """Lower and upper percentile for `slice-percentile`."""
+    """Lower and upper percentile for `slice-percentile` and `volume-percentile`."""
     window: tuple[float, float] = (-1000.0, 400.0)
     """Lower and upper intensity for `window`, in the image's own unit (HU for CT)."""
     max_slices: Positive | None = None
@@ -75,19 +84,45 @@ class Modality(_Part):
 class Preparation(_Part):
     """From source slices to what the network sees."""
 
+    spatial_dims: Literal[2, 3] = 2
+    """2: the network sees axial slices; 3: it sees windows of volumes."""
     slice_size: tuple[Positive, Positive] = (128, 128)
-    """Rows and columns of a prepared axial slice. Slices are padded to a square, then resized."""
+    """2D: rows and columns of a prepared axial slice. Slices are padded to a square, then resized."""
+    neighbours: Annotated[int, Field(ge=0)] = 0
+    """2D: so many slices on either side join a slice as channels (2.5D); beyond the ends the last repeats."""
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] | None = None
+    """3D: voxel size along right, anterior, superior to which volumes are resampled; None for unplanned."""
+    patch: tuple[Positive, Positive, Positive] | None = None
+    """3D: voxels along right, anterior, superior of the windows in training; None for unplanned."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Preparation":
+        if self.spatial_dims == 3 and self.neighbours:
+            raise ValueError(
+                f"neighbours are for slices; expected 0 with spatial_dims 3, got {self.neighbours}"
+            )
+        for name in ("spacing_mm", "patch"):
+            value = getattr(self, name)
+            if self.spatial_dims == 2 and value is not None:
+                raise ValueError(
+                    f"{name} is for volumes; expected none with spatial_dims 2, got {list(value)}"
+                )
+        return self
 
 
 class Augmentation(_Part):
     """Random changes of each training slice; each with its own probability `*_chance`."""
 
     flip_chance: Share = 0.5
-    """Chance of a horizontal and, independently, of a vertical flip."""
+    """2D: chance of a horizontal and, independently, of a vertical flip."""
+    flip_chances: tuple[Share, Share, Share] = (0.5, 0.0, 0.0)
+    """3D: chances of a flip left–right, front–back and head–feet."""
     rotation_chance: Share = 0.5
     """Chance of a rotation."""
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
-    """Largest rotation to either side."""
+    """Largest rotation to either side; in 3D about the axis from head to feet."""
+    tilt_degrees: Annotated[float, Field(ge=0, le=180)] = 5.0
+    """3D: largest rotation about each of the other axes, where there is a rotation."""
     scale_chance: Share = 0.0
     """Chance of a zoom (not in the paper, off by default)."""
     scale_range: tuple[float, float] = (0.85, 1.2)
@@ -95,9 +130,9 @@ class Augmentation(_Part):
     elastic_chance: Share = 0.3
     """Chance of an elastic deformation."""
     elastic_pixels: Annotated[float, Field(ge=0)] = 2.0
-    """Standard deviation of the displacement at the cells' centres, in pixels of the prepared slice."""
+    """Standard deviation of the displacement at the cells' centres, in prepared pixels (3D: voxels)."""
     elastic_cells: Positive = 8
-    """Cells of the displacement field along each axis of a slice; fewer is smoother."""
+    """Cells of the displacement field along each axis of a slice or patch; fewer is smoother."""
     brightness_chance: Share = 0.5
     """Chance of a change of brightness and contrast."""
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.15
@@ -105,13 +140,13 @@ class Augmentation(_Part):
     contrast: Annotated[float, Field(ge=0, le=1)] = 0.15
     """Largest relative change of contrast about the slice's mean."""
     dropout_chance: Share = 0.3
-    """Chance of coarse dropout: square holes set to 0 in the image, never in the mask."""
+    """Chance of coarse dropout: square (3D: cubic) holes set to 0 in the image, never in the mask."""
     dropout_holes: Positive = 4
     """Number of holes."""
     dropout_size: Share = 0.125
-    """Side of a hole as a share of the slice's side."""
+    """Side of a hole as a share of the slice's or patch's side."""
     crop: tuple[Positive, Positive] | None = None
-    """Train on windows of this size, at most a slice's, instead of whole slices (not in the paper)."""
+    """2D: train on windows of this size, at most a slice's, instead of whole slices (not in the paper)."""
     crop_on_tumour: Share = 0.5
     """Chance that the window of a slice with tumour lies on the tumour; otherwise anywhere."""
 
@@ -161,9 +196,13 @@ class Training(_Part):
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     """Stop cleanly after a checkpoint when one call has taken this long, with preparing and validating."""
     batch_size: Positive = 8
-    """Slices in a batch, shared equally among the stage's modalities."""
+    """Slices or patches in a batch, shared equally among the stage's modalities."""
     tumour_share: Share | None = None
-    """Share of slices with tumour in each modality's part of a batch; None takes slices as they come."""
+    """2D: share of slices with tumour in each modality's part of a batch; None takes them as they come."""
+    foreground_share: Share = 0.33
+    """3D: least share of an epoch's patches that lie on a voxel of a class, all classes equally often."""
+    patches_per_case: Positive = 4
+    """3D: so many patches of each case of the largest modality make an epoch."""
     balance: Literal["class", "site"] | None = None
     """Draw equally often from every class of cases, or every site, of a modality; None as they come."""
     accumulate: Positive = 1
@@ -228,9 +267,13 @@ class Prediction(_Part):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Probability from which a voxel is tumour; stated with every result."""
     flips: bool = False
-    """Average over the four mirror images of each slice (test-time augmentation)."""
+    """Average over a slice's four mirror images, in 3D a window's eight (test-time augmentation)."""
     batch_size: Positive = 16
-    """Slices computed at a time; bounds the memory."""
+    """2D: slices computed at a time; bounds the memory."""
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """3D: share of a window of the patch's size that the next one covers at least."""
+    window_batch_size: Positive = 1
+    """3D: windows computed at a time; bounds the memory."""
 
 
 class Published(_Part):
@@ -281,6 +324,7 @@ class Recipe(_Part):
         sizes = {name: len(modality.channels) for name, modality in self.modalities.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"every modality must give the network as many channels, got {sizes}")
+        self._check_dimensions()
         crop, size = self.augmentation.crop, self.preparation.slice_size
         if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):
             raise ValueError(f"augmentation.crop must fit into slice_size {size}, got {crop}")
@@ -289,10 +333,60 @@ class Recipe(_Part):
             raise ValueError(f"pretrain_on must be one of {sorted(self.modalities)}, got {pretrain!r}")
         return self
 
+    def _check_dimensions(self) -> None:
+        dims, volumes = self.preparation.spatial_dims, self.preparation.spatial_dims == 3
+        if volumes and self.augmentation.crop is not None:
+            raise ValueError("augmentation.crop is for slices; in 3D set preparation.patch instead")
+        if volumes and self.training.tumour_share is not None:
+            raise ValueError(
+                "training.tumour_share is for slices; in 3D set training.foreground_share instead"
+            )
+        fitting = VOLUME_SCALINGS if volumes else SLICE_SCALINGS
+        for name, modality in self.modalities.items():
+            if modality.scaling not in fitting:
+                raise ValueError(
+                    f"modalities.{name}.scaling must be {' or '.join(fitting)} with preparation.spatial_dims "
+                    f"{dims}, got {modality.scaling}"
+                )
+        given = self.network.arguments.get("spatial_dims", dims)
+        if given != dims:
+            raise ValueError(
+                f"network.arguments.spatial_dims follows preparation, {dims}; leave it out, got {given}"
+            )
+
     @property
     def in_channels(self) -> int:
-        """Channels that the network takes."""
-        return len(next(iter(self.modalities.values())).channels)
+        """Channels that the network takes: those of a modality, once for each slice that is seen together."""
+        channels = next(iter(self.modalities.values())).channels
+        return len(channels) * (2 * self.preparation.neighbours + 1)
+
+    @property
+    def network_arguments(self) -> dict[str, Any]:
+        """What the network is built with: its own arguments, and in 3D that it is for volumes."""
+        volumes = {"spatial_dims": 3} if self.preparation.spatial_dims == 3 else {}
+        return {**self.network.arguments, **volumes}
+
+    @property
+    def examples(self) -> str:
+        """What the network is trained on, in a word."""
+        return "slices" if self.preparation.spatial_dims == 2 else "windows"
+
+    @property
+    def example_size(self) -> tuple[int, ...]:
+        """Pixels or voxels along each axis of what the network is trained on.
+
+        Raises:
+            RecipeError: of volumes, where it was not planned yet.
+        """
+        chosen = self.preparation
+        if chosen.spatial_dims == 2:
+            return self.augmentation.crop or chosen.slice_size
+        if chosen.patch is None:
+            raise RecipeError(
+                "Training in 3D needs preparation.patch, the voxels of a training window, such as "
+                "--preparation.patch [96,96,64]; got none."
+            )
+        return chosen.patch
 
     def to_json(self) -> str:
         """The complete recipe as indented JSON."""
@@ -325,8 +419,8 @@ class Recipe(_Part):
             RecipeError: an unknown field (the nearest one is suggested) or an unfit value.
         """
         values = self.model_dump(mode="json")
-        for dotted in sorted(changes, key=_wholes_first):
-            _set(values, dotted.split("."), changes[dotted], dotted)
+        for dotted in sorted(changes, key=wholes_first):
+            set_field(Recipe, values, dotted, changes[dotted])
         return _validated(values)
 
     def with_only(self, names: Iterable[str]) -> "Recipe":
@@ -352,58 +446,6 @@ class Recipe(_Part):
         return _validated(values)
 
 
-def _wholes_first(dotted: str) -> tuple[int, bool]:
-    """Sorts a part before its own parts, and a name before the arguments that go with it."""
-    return dotted.count("."), not dotted.endswith(".name")
-
-
-def _set(values: Any, path: list[str], value: Any, dotted: str) -> None:
-    *parents, last = path
-    kind: Any = Recipe
-    for name in parents:
-        key = _known(name, values, dotted)
-        values, kind = values[key], _kind_below(kind, key)
-    if parents and parents[-1] == "arguments":
-        key = last.replace("-", "_")
-    elif parents and parents[-1] in {"substitutes", "classes"}:
-        key = last
-    else:
-        key = _known(last, values, dotted)
-    new = _from_text(value, _kind_below(kind, key)) if isinstance(value, str) else value
-    if kind in (Network, Loss, Optimiser, Schedule) and key == "name" and new != values[key]:
-        values["arguments"] = {}
-    values[key] = new
-
-
-def _kind_below(kind: Any, name: Any) -> Any:
-    """The type of a part's field, or of a dictionary's values; Any where there is none."""
-    if hasattr(kind, "model_fields"):
-        field = kind.model_fields.get(name)
-        return field.annotation if field else Any
-    return get_args(kind)[1] if get_origin(kind) is dict else Any
-
-
-def _known(name: str, values: Any, dotted: str) -> str:
-    names = list(values) if isinstance(values, dict) else []
-    for spelling in (name, name.replace("-", "_")):
-        if spelling in names:
-            return spelling
-    hint = nearest(name, names, None if names else "expected one of none here.")
-    raise RecipeError(f"Unknown recipe field {dotted!r}: there is no {name!r}; {hint}")
-
-
-def _from_text(text: str, kind: Any) -> Any:
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    if text.lower() == "none" and (NoneType in kinds or Any in kinds):
-        return None
-    if str in kinds:
-        return text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
-
-
 def _validated(values: Any) -> Recipe:
     try:
         return Recipe.model_validate(values)
@@ -412,17 +454,8 @@ def _validated(values: Any) -> Recipe:
         where = "Recipe" + "".join(f"{'.' if n else ' field '}{part}" for n, part in enumerate(first["loc"]))
         if first["type"] == "value_error":  # our own checks, which say what came
             raise RecipeError(f"{where}: {first['ctx']['error']}.") from error
-        hint = _nearest_field(first) if first["type"] == "extra_forbidden" else first["msg"]
+        hint = nearest_field(Recipe, first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
         value = first.get("input")
         # a part of the recipe may be pages long, and the field is named
         came = "" if isinstance(value, dict) else f"; got {value!r}"
         raise RecipeError(f"{where}: {hint}{came}.") from error
-
-
-def _nearest_field(error: Mapping[str, Any]) -> str:
-    part: Any = Recipe
-    for name in error["loc"][:-1]:
-        part = _kind_below(part, name)
-    names = list(part.model_fields) if hasattr(part, "model_fields") else []
-    near = difflib.get_close_matches(str(error["loc"][-1]), names, n=1)
-    return f"unknown field, did you mean {near[0]!r}?" if near else "unknown field"

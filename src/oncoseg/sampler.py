@@ -4,19 +4,34 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oncoseg.store import PreparedCase
+from oncoseg.store import Prepared
 
-Cases = Mapping[str, Sequence[PreparedCase]]
+Cases = Mapping[str, Sequence[Prepared]]
 """Modality → cases."""
 
 Batch = tuple[Tensor, Tensor]
-"""Images `n c h w` in [0, 1] and masks `n h w`; those of all modalities, one after the other."""
+"""Images `n c …` in [0, 1] and masks `n …`; those of all modalities, one after the other."""
+
+
+Item = TypeVar("Item")
+
+
+class ExampleId(Protocol):
+    """One example of one case in a list of cases: a slice, or a window of a volume."""
+
+    @property
+    def case(self) -> int:
+        """The case's place in the list."""
+
+    @property
+    def position(self) -> Any:
+        """What `Prepared.example` takes."""
 
 
 class SliceId(NamedTuple):
@@ -26,8 +41,8 @@ class SliceId(NamedTuple):
     position: int
 
 
-SliceIds = Mapping[str, Sequence[SliceId]]
-"""Modality → the slices of its part of a batch."""
+ExampleIds = Mapping[str, Sequence[ExampleId]]
+"""Modality → the examples of its part of a batch."""
 
 
 def epoch_batches(
@@ -35,7 +50,7 @@ def epoch_batches(
     batch_size: int,
     tumour_share: float | None,
     seed: Sequence[int],
-    group: Callable[[PreparedCase], str | None] | None = None,
+    group: Callable[[Prepared], str | None] | None = None,
 ) -> list[dict[str, list[SliceId]]]:
     """All batches of one epoch; every batch holds equally many slices of each modality.
 
@@ -59,13 +74,13 @@ def epoch_batches(
 
 
 def read_ahead(
-    cases: Cases, batches: Sequence[SliceIds], *, readers: int = 1, pinned: bool = False
+    cases: Cases, batches: Sequence[ExampleIds], *, readers: int = 1, pinned: bool = False
 ) -> Iterator[Batch]:
     """Read the batches in order, each while the ones before it are being computed.
 
     Args:
         cases: modality → cases.
-        batches: which slices each of them holds.
+        batches: which examples each of them holds.
         readers: threads, and batches that are read ahead.
         pinned: into memory from which a GPU copies by itself.
     """
@@ -83,7 +98,7 @@ def read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def parts_of(batch: SliceIds) -> dict[str, slice]:
+def parts_of(batch: ExampleIds) -> dict[str, slice]:
     """Modality → which rows of the joined batch are its."""
     parts, start = {}, 0
     for name, refs in batch.items():
@@ -92,32 +107,28 @@ def parts_of(batch: SliceIds) -> dict[str, slice]:
     return parts
 
 
-def share_of(batch: SliceIds, rows: slice) -> dict[str, Sequence[SliceId]]:
+def share_of(batch: ExampleIds, rows: slice) -> dict[str, Sequence[ExampleId]]:
     """What lies in some rows of the joined batch; modalities without any are left out."""
     named = [(name, ref) for name, refs in batch.items() for ref in refs]
-    share: dict[str, list[SliceId]] = {}
+    share: dict[str, list[ExampleId]] = {}
     for name, ref in named[rows]:
         share.setdefault(name, []).append(ref)
     return dict(share)
 
 
-def _read(cases: Cases, batch: SliceIds, pinned: bool) -> Batch:
-    slices = [
-        cases[name][ref.case].read(ref.position, ref.position + 1)
-        for name, refs in batch.items()
-        for ref in refs
-    ]
-    images, masks = (torch.cat(parts) for parts in zip(*slices, strict=True))
+def _read(cases: Cases, batch: ExampleIds, pinned: bool) -> Batch:
+    examples = [cases[name][ref.case].example(ref.position) for name, refs in batch.items() for ref in refs]
+    images, masks = (torch.cat(parts) for parts in zip(*examples, strict=True))
     return (images.pin_memory(), masks.pin_memory()) if pinned else (images, masks)
 
 
 def _draw(
-    cases: Sequence[PreparedCase],
+    cases: Sequence[Prepared],
     count: int,
     each: int,
     tumour_share: float | None,
     rng: np.random.Generator,
-    group: Callable[[PreparedCase], str | None] | None,
+    group: Callable[[Prepared], str | None] | None,
 ) -> list[list[SliceId]]:
     every = [SliceId(number, position) for number, case in enumerate(cases) for position in range(len(case))]
     marked = np.concatenate([case.tumour_pixels > 0 for case in cases])
@@ -131,30 +142,33 @@ def _draw(
         without = [ref for ref, mark in zip(every, marked, strict=True) if not mark]
         groups = [(with_tumour, ends_with), (without, ends_without)]
     names = None if group is None else [group(case) for case in cases]
-    streams = [(_in_turns(refs, ends[-1], rng, names), ends) for refs, ends in groups]
+    streams = []
+    for refs, ends in groups:
+        of_each = None if names is None else [names[ref.case] for ref in refs]
+        streams.append((in_turns(refs, ends[-1], rng, of_each), ends))
     return [
         [ref for stream, ends in streams for ref in stream[ends[batch] : ends[batch + 1]]]
         for batch in range(count)
     ]
 
 
-def _in_turns(
-    refs: Sequence[SliceId], length: int, rng: np.random.Generator, names: Sequence[str | None] | None
-) -> list[SliceId]:
-    """`length` of the refs in random order, in turn from each group; `names` are the cases' groups."""
-    if names is None:
-        return _shuffled(refs, length, rng)
-    of_groups: dict[str | None, list[SliceId]] = {}
-    for ref in refs:
-        of_groups.setdefault(names[ref.case], []).append(ref)
+def in_turns(
+    items: Sequence[Item], length: int, rng: np.random.Generator, groups: Sequence[str | None] | None
+) -> list[Item]:
+    """`length` of the items in random order, in turn from each of the groups that they belong to."""
+    if groups is None:
+        return _shuffled(items, length, rng)
+    of_groups: dict[str | None, list[Item]] = {}
+    for item, group in zip(items, groups, strict=True):
+        of_groups.setdefault(group, []).append(item)
     share = math.ceil(length / len(of_groups))
     turns = zip(*(_shuffled(of_one, share, rng) for of_one in of_groups.values()), strict=True)
-    return [ref for turn in turns for ref in (turn[i] for i in rng.permutation(len(turn)))][:length]
+    return [item for turn in turns for item in (turn[i] for i in rng.permutation(len(turn)))][:length]
 
 
-def _shuffled(refs: Sequence[SliceId], length: int, rng: np.random.Generator) -> list[SliceId]:
-    """`length` of the refs in random order, every one used before any comes again."""
+def _shuffled(items: Sequence[Item], length: int, rng: np.random.Generator) -> list[Item]:
+    """`length` of the items in random order, every one used before any comes again."""
     order: list[int] = []
     while len(order) < length:
-        order += rng.permutation(len(refs)).tolist()
-    return [refs[number] for number in order[:length]]
+        order += rng.permutation(len(items)).tolist()
+    return [items[number] for number in order[:length]]

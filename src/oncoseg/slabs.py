@@ -1,7 +1,7 @@
 """Reading a case's channels a few axial slices at a time, whatever its format and orientation."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
@@ -19,6 +19,12 @@ from oncoseg.io.nifti import NiftiSlabs, open_slabs
 from oncoseg.transforms import ZEROS
 from oncoseg.volume import Volume, check_same_grid
 
+Place = tuple[slice, ...]
+"""Of a slab, in `c i j k` of the source."""
+
+Seen = Callable[[Place, np.ndarray], None]
+"""Told each slab's place and its voxels `c i j k`."""
+
 SUPERIOR = 2
 """Canonical axis along which axial slices are stacked."""
 
@@ -34,18 +40,21 @@ class SlabSource:
 
     Attributes:
         like: the grid, without voxels.
+        names: of the channels, in the network's order.
         axis: the source's axis (0, 1 or 2) that runs nearest to head–feet.
+        backwards: whether it runs from head to feet.
         slices: number of slices along it.
         remarks: what is odd in the channels' headers and was settled, each with the channels' names.
     """
 
     def __init__(self, names: Sequence[str], channels: Mapping[str, _Channel], resources: ExitStack) -> None:
         """Use `open_source`."""
-        self._names, self._channels, self._resources = names, channels, resources
+        self.names, self._channels, self._resources = list(names), channels, resources
         self._extremes = dict.fromkeys(channels, (math.inf, -math.inf))
         self.like = next(iter(channels.values())).like
         orientation = io_orientation(self.like.affine_ras)
         self.axis = int(np.flatnonzero(orientation[:, 0] == SUPERIOR)[0])
+        self.backwards = bool(orientation[self.axis, 1] < 0)
         self.slices = self.like.grid[self.axis]
         self.remarks = _joined({name: _remarks(channel) for name, channel in channels.items()})
 
@@ -56,7 +65,13 @@ class SlabSource:
             low, high = self._extremes[name]
             self._extremes[name] = min(low, voxels.min().item()), max(high, voxels.max().item())
         empty = np.zeros_like(next(iter(read.values())))
-        return np.stack([read.get(name, empty) for name in self._names])
+        return np.stack([read.get(name, empty) for name in self.names])
+
+    def place(self, start: int, stop: int) -> Place:
+        """Where slices start … stop − 1 along `axis` lie in an array `c i j k` of the whole source."""
+        place = [slice(None)] * 4
+        place[self.axis + 1] = slice(start, stop)
+        return tuple(place)
 
     def sample(self, count: int) -> dict[str, np.ndarray]:
         """Every channel that is read, by its name, at up to `count` slices spread evenly, axes `n i j k`."""

@@ -11,11 +11,11 @@ of the preparation), so that nothing is prepared twice and a change of either is
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import blosc2
 import numpy as np
@@ -39,9 +39,71 @@ PLACE = re.compile("[0-9a-f]{64}")
 """A remembered path; the first versions kept paths themselves, which are dropped."""
 
 
+class Part(NamedTuple):
+    """What of a case is computed at a time where all of it is.
+
+    Attributes:
+        images: `n c …` in [0, 1].
+        masks: class indices `n …`; only of what is kept.
+        keep: index into the logits `n classes …`: what no other part has.
+    """
+
+    images: Tensor
+    masks: Tensor
+    keep: tuple[Any, ...]
+
+
+class Prepared(Protocol):
+    """A prepared case, as training sees it: examples of slices, or of windows of a volume."""
+
+    @property
+    def id(self) -> str:
+        """The case's id in its data set."""
+
+    @property
+    def patient(self) -> str:
+        """Whom it belongs to."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies in the store."""
+
+    @property
+    def site(self) -> str | None:
+        """Where the examination was made, if known."""
+
+    @property
+    def target(self) -> str | None:
+        """The case's class, such as `benign`, if known."""
+
+    @property
+    def look(self) -> Look:
+        """What the source images look like."""
+
+    @property
+    def tumour_pixels(self) -> np.ndarray:
+        """Pixels of any class in each axial slice."""
+
+    def __len__(self) -> int:
+        """How many examples cover it."""
+
+    def example(self, position: Any) -> tuple[Tensor, Tensor]:
+        """An image `1 c …` float32 in [0, 1] and a mask `1 …` uint8."""
+
+    def parts(self, at_once: int) -> Iterator[Iterable[Part]]:
+        """All of it, once: groups whose loss is that of all their parts together.
+
+        Args:
+            at_once: examples in a part, at most.
+        """
+
+    def with_voxels(self, classes: Collection[int]) -> set[int]:
+        """Which of these class indices have a voxel."""
+
+
 @dataclass(frozen=True)
 class PreparedCase:
-    """One case in the store.
+    """One case's slices in the store.
 
     Attributes:
         id: the case's id in its data set.
@@ -50,6 +112,7 @@ class PreparedCase:
         order: for each network channel, which stored channel it is (repeated ones are stored once).
         site: where the examination was made, if known.
         target: the case's class, such as `benign`, if known.
+        neighbours: slices on either side that join each slice as channels; see `with_neighbours`.
     """
 
     id: str
@@ -58,6 +121,7 @@ class PreparedCase:
     order: tuple[int, ...]
     site: str | None = None
     target: str | None = None
+    neighbours: int = 0
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -83,24 +147,60 @@ class PreparedCase:
         Raises:
             RunError: the file of slices is gone or damaged.
         """
-        try:
+        first, last = max(0, start - self.neighbours), min(len(self), stop + self.neighbours)
+        with reading(self.folder):
             array = blosc2.open(str(self.folder / SLICES_FILE), mode="r", mmap_mode="r", dparams=READING)
-            stored = array[start:stop]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise RunError(
-                f"The prepared case {self.folder} is damaged ({error}). Delete that folder, then run the "
-                "same command again: the case is prepared anew."
-            ) from error
+            stored = array[first:last]
+        own = slice(start - first, min(stop, len(self)) - first)
         images = torch.from_numpy(stored[:, list(self.order)]).float()
-        return images, torch.from_numpy(stored[:, -1].astype(np.uint8))
+        masks = torch.from_numpy(stored[own, -1].astype(np.uint8))
+        return with_neighbours(images, own, self.neighbours), masks
+
+    def example(self, position: int) -> tuple[Tensor, Tensor]:
+        """One slice; see `read`."""
+        return self.read(position, position + 1)
+
+    def parts(self, at_once: int) -> Iterator[Iterable[Part]]:
+        """All slices as one group; see `Prepared.parts`."""
+        starts = range(0, len(self), at_once)
+        yield (Part(*self.read(start, start + at_once), (...,)) for start in starts)
+
+    def with_voxels(self, classes: Collection[int]) -> set[int]:
+        """Which of these class indices have a pixel; reads no more slices than it takes to find out."""
+        found: set[int] = set()
+        for position in self.tumour_pixels.nonzero()[0].tolist():
+            if found.issuperset(classes):
+                break
+            found |= set(self.example(position)[1].unique().tolist()) & set(classes)
+        return found
+
+
+def with_neighbours(slices: Tensor, own: slice, neighbours: int) -> Tensor:
+    """Slices with those around them as channels: `n c h w` → `m c·(2·neighbours+1) h w`.
+
+    The channels are all those of the slice `neighbours` below, then of the next, …, then of the slice itself,
+    …, up to `neighbours` above. Beyond the first and the last of `slices`, that one is repeated.
+
+    Args:
+        slices: in the order of their positions.
+        own: the `m` of them that are wanted; the others only are neighbours.
+        neighbours: on either side; with 0 the wanted slices are given as they are.
+    """
+    if not neighbours:
+        return slices[own]
+    middles = torch.arange(own.start, own.stop)[:, None]
+    around = middles + torch.arange(-neighbours, neighbours + 1)
+    return slices[around.clamp(0, len(slices) - 1)].flatten(1, 2)
 
 
 def is_whole(folder: Path) -> bool:
     """Whether a prepared case lies in `folder`, with as many bytes as were written."""
     try:
         description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        size = (folder / SLICES_FILE).stat().st_size
-        return bool(size == description.get("bytes", size))  # not noted by the first versions
+        # of slices the first versions did not note the size
+        sizes = description.get("files") or {SLICES_FILE: description.get("bytes")}
+        found = {name: (folder / name).stat().st_size for name in sizes}
+        return all(size is None or size == found[name] for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -112,7 +212,7 @@ class SliceWriter:
         """Make the array; `folder` exists and is empty."""
         self._folder = folder
         self._pixels: list[int] = []
-        with _writing(folder):
+        with writing(folder):
             self._array = blosc2.empty(
                 (slices, channels + 1, *size),
                 dtype=np.float16,
@@ -130,7 +230,7 @@ class SliceWriter:
         """
         start = len(self._pixels)
         joined = torch.cat([images, masks[:, None].float()], dim=1).to(torch.float16)
-        with _writing(self._folder):
+        with writing(self._folder):
             self._array[start : start + len(joined)] = joined.numpy()
         self._pixels += (masks > 0).flatten(1).sum(1).tolist()
 
@@ -144,7 +244,23 @@ class SliceWriter:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def reading(folder: Path) -> Iterator[None]:
+    """Say what to do where a prepared case cannot be read.
+
+    Raises:
+        RunError: its files are gone or damaged.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise RunError(
+            f"The prepared case {folder} is damaged ({error}). Delete that folder, then run the "
+            "same command again: the case is prepared anew."
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
     """Blosc2 reports a full disk as a RuntimeError without a reason."""
     try:
         yield

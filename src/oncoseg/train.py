@@ -16,7 +16,7 @@ from oncoseg import hardware, models
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import new_folder
 from oncoseg.locks import locked
-from oncoseg.prepare import Progress
+from oncoseg.prepare import Progress, Settings
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import read_split
@@ -274,10 +274,13 @@ def check_recipe(recipe: Recipe) -> None:
     """Check what a recipe names before anything is prepared for it.
 
     Raises:
-        RecipeError: an unknown loss or network, arguments that they do not take, slices that the network
-            does not take, or a device that is not there.
+        RecipeError: an unknown loss or network, arguments that they do not take, slices or windows that the
+            network does not take, sizes of voxels or windows that were not planned, or a device that is not
+            there.
     """
     hardware.choose_device(recipe.training.device)
+    for modality in recipe.modalities.values():
+        Settings.of(modality, recipe.classes, recipe.preparation)
     losses_of(recipe)
     weight = torch.nn.Parameter(torch.zeros(1))
     schedules.build(
@@ -286,12 +289,12 @@ def check_recipe(recipe: Recipe) -> None:
         steps=1,
         arguments=recipe.training.schedule.arguments,
     )
-    name, arguments = recipe.network.name, recipe.network.arguments
-    size = recipe.augmentation.crop or recipe.preparation.slice_size
+    name, size = recipe.network.name, recipe.example_size
     try:
-        models.describe(name, arguments, recipe.in_channels, len(recipe.classes), size)
+        models.describe(name, recipe.network_arguments, recipe.in_channels, len(recipe.classes), size)
     except RuntimeError as error:
+        larger = "preparation.slice_size" if len(size) == 2 else "preparation.patch"
         raise RecipeError(
-            f"Network {name!r} does not take slices of {size[0]}×{size[1]} ({error}). Choose a larger "
-            "preparation.slice_size, or other network.arguments."
+            f"Network {name!r} does not take {recipe.examples} of {'×'.join(map(str, size))} ({error}). "
+            f"Choose a larger {larger}, or other network.arguments."
         ) from error

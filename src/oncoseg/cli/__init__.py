@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import convert, data, evaluation, leaks, recipes, runs, terminal
+from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, terminal
 from oncoseg.errors import ElsewhereError, OncosegError
 from oncoseg.stopping import Terminated, name_of, orderly_termination
 
@@ -24,6 +24,11 @@ SIGNALLED = 128
 """Added to the number of another signal."""
 
 FIELD_COMMANDS = {"train": runs.TRAIN_FLAGS, "prepare": data.PREPARE_FLAGS}
+FIELD_COMMANDS = {
+    "train": runs.TRAIN_FLAGS,
+    "prepare": data.PREPARE_FLAGS,
+    "plan": plan.PLAN_FLAGS,
+}
 """Commands that take a recipe's fields as flags and list them in their help → their other flags."""
 
 
@@ -71,6 +76,11 @@ def _make_app() -> App:
         data.prepare: [
             f"oncoseg prepare unified-mri-ct {two} --store store",
             "oncoseg prepare unified-mri-ct --help",
+        ],
+        plan.plan: [
+            f"oncoseg plan unified-mri-ct {two} --out planned.json",
+            "oncoseg plan unified-mri-ct --data mri=data/brats --only mri --memory-gib 20",
+            "oncoseg plan unified-mri-ct --data mri=data/brats --only mri --preparation.spacing-mm [1,1,2]",
         ],
         runs.train: [
             f"oncoseg train unified-mri-ct {two} --out runs/first",

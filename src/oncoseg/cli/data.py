@@ -174,7 +174,7 @@ def prepare(
                 progress=progress,
                 spread=spread,
             )
-        rows.append((name, len(prepared), sum(len(case) for case in prepared)))
+        rows.append((name, len(prepared), sum(len(case.tumour_pixels) for case in prepared)))
     terminal.print_table(None, ("modality", "cases", "slices"), rows, right=2)
     terminal.say(f"Prepared store: {store}")
 

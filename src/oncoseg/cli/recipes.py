@@ -64,14 +64,16 @@ def describe(name: str, /) -> None:
     from oncoseg import models
 
     recipe = open_recipe(name)
-    network, size = recipe.network, recipe.preparation.slice_size
-    cost = models.describe(network.name, network.arguments, recipe.in_channels, len(recipe.classes), size)
+    network, volumes = recipe.network, recipe.preparation.spatial_dims == 3
+    size = recipe.example_size if volumes else recipe.preparation.slice_size
+    cost = models.describe(
+        network.name, recipe.network_arguments, recipe.in_channels, len(recipe.classes), size
+    )
     shape = "×".join(map(str, (recipe.in_channels, *size)))
     terminal.say(f"{recipe.name}: {network.name}")
     terminal.say(f"parameters: {cost.parameters:,}")
-    terminal.say(
-        f"multiply-adds for one {shape} slice: {cost.multiply_adds:,} ({cost.multiply_adds / 1e9:.1f} G)"
-    )
+    what, count = recipe.examples.removesuffix("s"), cost.multiply_adds
+    terminal.say(f"multiply-adds for one {shape} {what}: {count:,} ({count / 1e9:.1f} G)")
 
 
 def open_recipe(name: str) -> "Recipe":

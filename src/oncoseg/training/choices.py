@@ -1,16 +1,20 @@
-"""What a recipe chooses by name: losses, optimiser, and how cases are grouped."""
+"""What a recipe chooses: network, losses, optimiser, and what makes up batches."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from oncoseg import losses, models
+from oncoseg.errors import RecipeError
+from oncoseg.patches import epoch_patches
 from oncoseg.recipe import Recipe
-from oncoseg.store import PreparedCase
+from oncoseg.sampler import Cases, ExampleIds, epoch_batches
+from oncoseg.store import Prepared
 from oncoseg.training import optimisers
 
-GROUPS: Mapping[str, Callable[[PreparedCase], str | None]] = {
+GROUPS: Mapping[str, Callable[[Prepared], str | None]] = {
     "class": lambda case: case.target,
     "site": lambda case: case.site,
 }
@@ -27,8 +31,8 @@ def losses_of(recipe: Recipe) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 def network_of(recipe: Recipe) -> nn.Module:
     """The recipe's network, with weights drawn anew."""
-    chosen = recipe.network
-    return models.build(chosen.name, recipe.in_channels, len(recipe.classes), chosen.arguments)
+    makings = recipe.in_channels, len(recipe.classes), recipe.network_arguments
+    return models.build(recipe.network.name, *makings)
 
 
 def optimiser_of(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -38,3 +42,33 @@ def optimiser_of(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> to
     return optimisers.build(
         chosen.name, parameters, training.learning_rate, training.weight_decay, chosen.arguments
     )
+
+
+def batches_of(recipe: Recipe, cases: Cases, seed: Sequence[int]) -> Sequence[ExampleIds]:
+    """What makes up each batch of an epoch.
+
+    Args:
+        recipe: says how batches are balanced.
+        cases: of the stage's modalities, prepared by this recipe.
+        seed: whole numbers that decide the order.
+    """
+    training = recipe.training
+    group = None if training.balance is None else GROUPS[training.balance]
+    if recipe.preparation.spatial_dims == 2:
+        return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
+    shares = training.foreground_share, training.patches_per_case
+    return epoch_patches(cast(Any, cases), training.batch_size, *shares, seed, group)
+
+
+def check_shared(batches: Sequence[ExampleIds], processes: int, recipe: Recipe) -> None:
+    """Check that each of several processes gets an example of every batch.
+
+    Raises:
+        RecipeError: the batches are smaller than that.
+    """
+    if any(sum(map(len, batch.values())) < processes for batch in batches):
+        raise RecipeError(
+            f"training.batch_size {recipe.training.batch_size} is shared by {processes} processes; expected "
+            f"at least one of the {recipe.examples} for each. Start fewer processes, or train a new run with "
+            "larger batches."
+        )

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from oncoseg.errors import DataError
-from oncoseg.folds import Prepared, Split
-from oncoseg.store import PreparedCase
+from oncoseg.folds import Cases, Split
+from oncoseg.store import Prepared
 
 
 class Seen:
@@ -13,9 +13,9 @@ class Seen:
 
     def __init__(self, classes: Iterable[str]) -> None:
         self._names = dict(enumerate(classes, 1))
-        self._of_case: dict[Path, frozenset[int]] = {}
+        self._of_case: dict[Path, set[int]] = {}
 
-    def missing(self, side: Prepared) -> list[str]:
+    def missing(self, side: Cases) -> list[str]:
         """Classes of which no case has a pixel; of a single class the pixels of tumour tell that already."""
         missing = dict(self._names)
         if len(missing) == 1:
@@ -28,20 +28,13 @@ class Seen:
                     missing.pop(index, None)
         return list(missing.values())
 
-    def _in(self, case: PreparedCase) -> frozenset[int]:
-        """Reads only as far as it takes to find one pixel of each class."""
+    def _in(self, case: Prepared) -> set[int]:
         if case.folder not in self._of_case:
-            found: set[int] = set()
-            for position in case.tumour_pixels.nonzero()[0]:
-                if found >= set(self._names):
-                    break
-                _, mask = case.read(int(position), int(position) + 1)
-                found |= set(mask.unique().tolist())
-            self._of_case[case.folder] = frozenset(found)
+            self._of_case[case.folder] = case.with_voxels(self._names)
         return self._of_case[case.folder]
 
 
-def check(train: Prepared, seen: Seen) -> None:
+def check(train: Cases, seen: Seen) -> None:
     """Check that the training side has a pixel of every class, in whatever modality.
 
     Raises:
@@ -55,7 +48,7 @@ def check(train: Prepared, seen: Seen) -> None:
         )
 
 
-def check_folds(prepared: Prepared, splits: Sequence[Split], classes: Iterable[str]) -> None:
+def check_folds(prepared: Cases, splits: Sequence[Split], classes: Iterable[str]) -> None:
     """Check the same of every fold, before the first one is trained.
 
     Args:
@@ -88,7 +81,7 @@ def without(unseen: Sequence[str], side: str) -> str:
     return f"No case under {side}, of any modality, has a pixel of {' or '.join(unseen)} after preparation"
 
 
-def _train_side(prepared: Prepared, split: Split) -> Mapping[str, list[PreparedCase]]:
+def _train_side(prepared: Cases, split: Split) -> Mapping[str, list[Prepared]]:
     return {
         name: [case for case in cases if case.patient in split[name]["train"]]
         for name, cases in prepared.items()

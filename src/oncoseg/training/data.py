@@ -3,20 +3,22 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from oncoseg import plausibility
 from oncoseg import split as splitting
+from oncoseg.augment import Strengths
+from oncoseg.augment.volumes import margin_of
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.datasets.left_out import left_out, without_large
 from oncoseg.errors import DataError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
-from oncoseg.recipe import Recipe
-from oncoseg.store import PreparedCase
+from oncoseg.recipe import Modality, Recipe
+from oncoseg.store import Prepared
 from oncoseg.training import class_presence
 from oncoseg.training.sources import Data, Remark, Sources, check_modalities
 
@@ -31,8 +33,8 @@ class TrainingData(NamedTuple):
         data: for `RunFolder.write_data`, which says what it holds.
     """
 
-    train: dict[str, list[PreparedCase]]
-    validation: dict[str, list[PreparedCase]]
+    train: dict[str, list[Prepared]]
+    validation: dict[str, list[Prepared]]
     split: dict[str, Any]
     data: dict[str, Any]
 
@@ -84,15 +86,15 @@ def load(
     sources = Sources.of(data)
     scans, remark = _open(recipe, sources, progress), sources.remark
     sides = _sides(recipe, scans, split)
-    train: dict[str, list[PreparedCase]] = {}
-    validation: dict[str, list[PreparedCase]] = {}
+    train: dict[str, list[Prepared]] = {}
+    validation: dict[str, list[Prepared]] = {}
     records = {}
     for name in recipe.modalities:
         if remark is not None and not sides[name]["test"]:
             remark(name, [Problem("no-test-patient", None, NO_TEST_PATIENT)])
     for name, modality in recipe.modalities.items():
         parts = sides[name]
-        settings = Settings.of(modality, recipe.classes, recipe.preparation, sources.accept_implausible)
+        settings = _settings(recipe, modality, sources.accept_implausible)
         with _naming(name):
             substituted = _substituted(parts, settings)
             used = [*parts["train"], *parts["validation"]]
@@ -122,7 +124,7 @@ def load_all(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
-) -> tuple[dict[str, list[PreparedCase]], dict[str, Any]]:
+) -> tuple[dict[str, list[Prepared]], dict[str, Any]]:
     """Open and prepare every case with a mask, for folds to be drawn.
 
     Args:
@@ -140,11 +142,11 @@ def load_all(
     """
     sources = Sources.of(data)
     scans = _open(recipe, sources, progress)
-    prepared: dict[str, list[PreparedCase]] = {}
+    prepared: dict[str, list[Prepared]] = {}
     records: dict[str, Any] = {}
     for name, modality in recipe.modalities.items():
         cases = [case for case in scans[name].cases if case.masks]
-        settings = Settings.of(modality, recipe.classes, recipe.preparation, sources.accept_implausible)
+        settings = _settings(recipe, modality, sources.accept_implausible)
         with _naming(name):
             substituted = _substituted({"all": cases}, settings)
             prepared[name] = prepare(cases, settings, store, workers=workers, progress=progress)
@@ -153,7 +155,15 @@ def load_all(
     return prepared, records
 
 
-def record_of_part(record: Mapping[str, Any], cases: Sequence[PreparedCase]) -> dict[str, Any]:
+def _settings(recipe: Recipe, modality: Modality, accept_implausible: bool) -> Settings:
+    settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+    if settings.patch is None or settings.spacing_mm is None:
+        return settings
+    strengths = Strengths(**recipe.augmentation.model_dump())
+    return replace(settings, margin=margin_of(settings.patch, settings.spacing_mm, strengths))
+
+
+def record_of_part(record: Mapping[str, Any], cases: Sequence[Prepared]) -> dict[str, Any]:
     """A record of `load_all` as `load` would have made it for these training and validation cases."""
     order = {case.id: number for number, case in enumerate(cases)}
     doubts = [doubt for doubt in record["doubts"] if doubt["case"] in order]
@@ -254,7 +264,7 @@ def _substituted(parts: Mapping[str, list[Case]], settings: Settings) -> dict[st
     return substituted
 
 
-def _check_tumour(cases: list[PreparedCase], part: str) -> None:
+def _check_tumour(cases: list[Prepared], part: str) -> None:
     if not any(case.tumour_pixels.any() for case in cases):
         raise DataError(
             f"None of the {len(cases)} cases under {part} has a tumour pixel after preparation; expected "
@@ -263,7 +273,7 @@ def _check_tumour(cases: list[PreparedCase], part: str) -> None:
         )
 
 
-def _check_groups(cases: list[PreparedCase], balance: str | None) -> None:
+def _check_groups(cases: list[Prepared], balance: str | None) -> None:
     kinds = {"class": {case.target for case in cases}, "site": {case.site for case in cases}}
     if balance is not None and kinds[balance] == {None}:
         raise DataError(
@@ -276,7 +286,7 @@ def _record(
     sources: Sources,
     name: str,
     scan: Scan,
-    prepared: list[PreparedCase],
+    prepared: list[Prepared],
     settings: Settings,
     substituted: dict[str, str],
 ) -> dict[str, Any]:
@@ -299,7 +309,7 @@ def _record(
     }
 
 
-def _fingerprint(prepared: Sequence[PreparedCase]) -> str:
+def _fingerprint(prepared: Sequence[Prepared]) -> str:
     return sha256_of_json(sorted(case.folder.name for case in prepared))[:16]
 
 

@@ -7,17 +7,16 @@ on a GPU a few steps later.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from oncoseg.errors import RunError
 from oncoseg.recipe import Training
-from oncoseg.sampler import Cases, SliceId
+from oncoseg.sampler import Cases, ExampleId, ExampleIds
 from oncoseg.training import shards
-
-Refs = Mapping[str, Sequence[SliceId]]
-"""Modality → the slices of one batch."""
 
 MOST_WAITING = 64
 """Steps whose figures may be under way; for the oldest of more, the program waits."""
@@ -43,7 +42,7 @@ class WatchedStep(NamedTuple):
     epoch: int
     step: int
     learning_rate: float
-    batches: Sequence[Refs]
+    batches: Sequence[ExampleIds]
 
 
 class Seen(NamedTuple):
@@ -166,9 +165,19 @@ def report_of(
     }
 
 
-def _slice(cases: Cases, modality: str, ref: SliceId) -> dict[str, Any]:
+def error_of(report: Mapping[str, Any], folder: Path) -> RunError:
+    """What is said of a step of which `report_of` tells, and that is kept in a run folder."""
+    return RunError(
+        f"The loss or the weights became NaN or infinite at step {report['step']} of {report['stage']} epoch "
+        f"{report['epoch']}; expected finite numbers. {report['suggestion']}; what was kept before stays in "
+        f"{folder}, and nan.json there names the slices."
+    )
+
+
+def _slice(cases: Cases, modality: str, ref: ExampleId) -> dict[str, Any]:
+    """A slice, or where a window of a volume begins."""
     case = cases[modality][ref.case]
-    images, _ = case.read(ref.position, ref.position + 1)
+    images, _ = case.example(ref.position)
     return {"case": case.id, "slice": ref.position, "finite": bool(images.isfinite().all())}
 
 
@@ -179,7 +188,8 @@ def _figure(value: float) -> float | str:
 def _suggestion(bad_slices: Sequence[Mapping[str, Any]], training: Training, precision: str) -> str:
     if bad_slices:
         case, number = bad_slices[0]["case"], bad_slices[0]["slice"]
-        return f"Slice {number} of the prepared case {case} is not finite: mend its images, or leave it out"
+        what = f"The window at {number}" if isinstance(number, tuple) else f"Slice {number}"
+        return f"{what} of the prepared case {case} is not finite: mend its images, or leave it out"
     lower = f"a lower training.learning_rate than {training.learning_rate:g}"
     others = ["training.clip_norm 1"] if training.clip_norm is None else []
     others += ["training.precision 32-true"] if precision == "bf16-mixed" else []

@@ -9,12 +9,11 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
 
 from oncoseg import limits
 from oncoseg.errors import RunError
@@ -24,7 +23,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Cases, read_ahead
 from oncoseg.stopping import StopRequest
-from oncoseg.store import PreparedCase
+from oncoseg.store import Part, Prepared
 from oncoseg.training import checkpoints
 from oncoseg.training.loop import Training
 from oncoseg.training.meter import Meter
@@ -101,17 +100,19 @@ def foresee(recipe: Recipe, cases: Cases, validation: Cases) -> Needs | None:
     Raises:
         RunError: the recipe's batch does not fit into the memory; says which would.
     """
-    if resident_bytes() is None:
+    before = resident_bytes()
+    if before is None:
         return None
     each = len(recipe.modalities)
     size = max(1, recipe.training.batch_size // each) * each
-    small = [max(2, each), 2 * max(2, each)]
+    least = each if recipe.preparation.spatial_dims == 3 else max(2, each)
+    small = [least, 2 * least]
     found: dict[int, _Tried] = {}
     try:
         for batch in small:
             if batch < size:
                 found[batch] = _try(recipe, cases, validation, batch, steps=2)
-        _check_fits(found, size, each, recipe.training.accumulate)
+        _check_fits(recipe, found, size, before)
         last = found[size] = _try(recipe, cases, validation, size, STEPS)
     except _FailedError:
         return None
@@ -134,17 +135,20 @@ class _FailedError(Exception):
     """The steps failed."""
 
 
-class _FirstSlices:
-    """The beginning of a case, for validation."""
+class _Beginning:
+    """As much of a case as validation computes at a time."""
 
-    def __init__(self, case: PreparedCase) -> None:
+    def __init__(self, case: Prepared) -> None:
         self._case, self.patient = case, case.patient
 
     def __len__(self) -> int:
-        return min(len(self._case), VALIDATION_BATCH)
+        return len(self._first().images)
 
-    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        return self._case.read(start, min(stop, len(self)))
+    def parts(self, at_once: int) -> Iterator[Iterable[Part]]:
+        yield [self._first()]
+
+    def _first(self) -> Part:
+        return next(iter(next(self._case.parts(VALIDATION_BATCH))))
 
 
 def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int) -> _Tried:
@@ -152,7 +156,7 @@ def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int
     changes = {"training.batch_size": batch, "training.accumulate": 1, "training.compiled": False}
     smaller = recipe.with_changes(changes)
     longest = {name: [max(of_one, key=len)] for name, of_one in validation.items()}
-    parts = {name: [_FirstSlices(of_one[0])] for name, of_one in longest.items()}
+    parts = {name: [_Beginning(of_one[0])] for name, of_one in longest.items()}
     with tempfile.TemporaryDirectory(prefix="oncoseg-") as folder:
         try:
             run = RunFolder(Path(folder))
@@ -186,7 +190,7 @@ def _steps(training: Training, count: int) -> list[float]:
     stage = training.stages[training.stage]
     training._set_up_optimiser(stage)
     training.network.train()
-    few = (training._batches(stage, 0)[:count] * count)[:count]
+    few = (list(training._batches(stage, 0)[:count]) * count)[:count]
     seconds = []
     for refs, batch in zip(few, read_ahead(training.cases, few), strict=True):
         began = time.monotonic()
@@ -208,29 +212,36 @@ def left(training: Training) -> tuple[int, int]:
     return batches, to_come - training.epoch * of_epoch[now]
 
 
-def _check_fits(found: Mapping[int, _Tried], size: int, each: int, accumulate: int) -> None:
-    """Foretell a larger batch's memory from two smaller ones'.
+def _check_fits(recipe: Recipe, found: Mapping[int, _Tried], size: int, before: float) -> None:
+    """Foretell a larger batch's memory from two smaller ones', or from one and what nothing takes.
 
     Raises:
         RunError: there is not so much.
     """
-    if len(found) < 2:
+    if not found:
         return
-    (first, one), (second, two) = found.items()
-    slope = (two.memory_bytes - one.memory_bytes) / (second - first)
+    each, accumulate = len(recipe.modalities), recipe.training.accumulate
+    second, two = max(found.items())
+    nothing = 0.0 if two.on_gpu else before
+    memory = {0: nothing} | {batch: tried.memory_bytes for batch, tried in found.items()}
+    first = sorted(memory)[-2]
+    slope = (two.memory_bytes - memory[first]) / (second - first)
     foretold = two.memory_bytes + CAUTION * slope * (size - second)
     room = _room(two)
     if foretold <= room:
         return
     fits = second + int((room - two.memory_bytes) / (CAUTION * slope)) // each * each
+    smaller = "network, preparation.slice_size or augmentation.crop"
+    if recipe.preparation.spatial_dims == 3:
+        smaller = "network or preparation.patch"
     advice = (
         f"--training.batch-size {fits} --training.accumulate {accumulate * math.ceil(size / fits)} takes as "
-        "many slices for a step"
+        f"many {recipe.examples} for a step"
         if fits >= each
-        else "take a smaller network, preparation.slice_size or augmentation.crop"
+        else f"take a smaller {smaller}"
     )
     raise RunError(
-        f"Training in batches of {size} slices will take about {foretold / GIB:.1f} GiB of "
+        f"Training in batches of {size} {recipe.examples} will take about {foretold / GIB:.1f} GiB of "
         f"{'GPU memory' if two.on_gpu else 'memory'}, but there are {room / GIB:.1f} GiB: {advice}."
     )
 
@@ -243,8 +254,13 @@ def _room(tried: _Tried) -> float:
     return free_memory_gib() * GIB + (resident_bytes() or 0)
 
 
-def _case_bytes(recipe: Recipe, validation: Mapping[str, Sequence[PreparedCase]]) -> float:
-    """What the validation of the longest case holds besides the slices that were tried."""
+def _case_bytes(recipe: Recipe, validation: Mapping[str, Sequence[Prepared]]) -> float:
+    """What the validation of the longest case holds besides the slices that were tried.
+
+    Of volumes that is nothing, as their windows are computed one by one.
+    """
+    if recipe.preparation.spatial_dims == 3:
+        return 0.0
     longest = max(len(case) for cases in validation.values() for case in cases)
     pixels = math.prod(recipe.preparation.slice_size)
     beyond = max(0, longest - VALIDATION_BATCH)

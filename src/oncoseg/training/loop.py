@@ -22,27 +22,26 @@ from torch import Tensor, nn
 
 from oncoseg import hardware
 from oncoseg.augment import Strengths, augment
-from oncoseg.errors import RecipeError, RunError
+from oncoseg.errors import RunError
 from oncoseg.files import write_bytes
 from oncoseg.logits import Supervised
 from oncoseg.processes import available_processors
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.sampler import (
-    Batch,
-    Cases,
-    SliceId,
-    SliceIds,
-    epoch_batches,
-    parts_of,
-    read_ahead,
-    share_of,
-)
+from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
 from oncoseg.training import checkpoints, optimisers, schedules, shards
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.choices import GROUPS, losses_of, network_of, optimiser_of
-from oncoseg.training.divergence import Seen, Watch, WatchedStep, bad_weights, is_finite, report_of
+from oncoseg.training.choices import batches_of, check_shared, losses_of, network_of, optimiser_of
+from oncoseg.training.divergence import (
+    Seen,
+    Watch,
+    WatchedStep,
+    bad_weights,
+    error_of,
+    is_finite,
+    report_of,
+)
 from oncoseg.training.log import EpochRow, TrainingLog
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
@@ -92,16 +91,14 @@ class Training:
         self.whole = WholeBatch(self.ranks)
         torch.manual_seed(settings.seed)
         network = network_of(recipe)
-        self.layout = hardware.training_layout(self.precision, self.device)
+        self.layout = hardware.training_layout(self.precision, self.device, recipe.preparation.spatial_dims)
         if settings.compiled and self.ranks.count == 1:
             network.compile()
         self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
         if self.ranks.count > 1:
-            size = recipe.augmentation.crop or recipe.preparation.slice_size
-            slice_ = torch.zeros(1, recipe.in_channels, *size, device=self.device)
-            self.whole.settle(
-                self.network, slice_.contiguous(memory_format=self.layout), self.fabric.backward
-            )
+            example = torch.zeros(1, recipe.in_channels, *recipe.example_size, device=self.device)
+            example = example.contiguous(memory_format=self.layout)
+            self.whole.settle(self.network, example, self.fabric.backward)
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
         self.stages = stages_of(recipe)
@@ -170,12 +167,12 @@ class Training:
                 self._save_checkpoint()
 
     def _next_group(
-        self, ahead: Iterator[tuple[SliceIds, Batch]], count: int
-    ) -> list[tuple[SliceIds, Batch]]:
+        self, ahead: Iterator[tuple[ExampleIds, Batch]], count: int
+    ) -> list[tuple[ExampleIds, Batch]]:
         with self.meter.waiting():
             return list(itertools.islice(ahead, count))
 
-    def _train_step(self, group: Sequence[tuple[SliceIds, Batch]]) -> None:
+    def _train_step(self, group: Sequence[tuple[ExampleIds, Batch]]) -> None:
         """One step of the optimiser, by the mean gradient of one or more batches."""
         sums = self._gradients(group)
         norm = optimisers.clip(self.fabric, self.network, self.optimiser, self.recipe.training.clip_norm)
@@ -190,7 +187,7 @@ class Training:
         if self.average is not None:
             self.average.after_step(self.network)
 
-    def _gradients(self, group: Sequence[tuple[SliceIds, Batch]]) -> EpochSums:
+    def _gradients(self, group: Sequence[tuple[ExampleIds, Batch]]) -> EpochSums:
         """The mean gradient of some batches; where the GPU's memory does not hold one, in parts of it."""
         while True:
             try:
@@ -200,7 +197,7 @@ class Training:
                     raise RunError(NOT_OWN_SHARE) from error
             self._halve(group[0][0])  # what the failed try held is free by now
 
-    def _gradients_at_once(self, group: Sequence[tuple[SliceIds, Batch]]) -> EpochSums:
+    def _gradients_at_once(self, group: Sequence[tuple[ExampleIds, Batch]]) -> EpochSums:
         sums = EpochSums()
         pieces = self.pieces if self.ranks.count == 1 else 1
         for number, (refs, batch) in enumerate(group):
@@ -231,7 +228,7 @@ class Training:
         # several processes' gradients are averaged, but the loss is the sum of their rows'
         self.fabric.backward(loss * self.ranks.count / batches)
 
-    def _halve(self, batch: SliceIds) -> None:
+    def _halve(self, batch: ExampleIds) -> None:
         """From now on compute batches in parts of half the size; the optimiser's steps stay where they were.
 
         Raises:
@@ -245,6 +242,7 @@ class Training:
         self.pieces *= 2
         text = IN_PARTS.format(
             size=sum(sizes),
+            examples=self.recipe.examples,
             step=self.step + 1,
             stage=self.stages[self.stage].name,
             epoch=self.epoch + 1,
@@ -318,25 +316,17 @@ class Training:
 
     # batches --------------------------------------------------------------------------------
 
-    def _read_ahead(self, batches: Sequence[SliceIds]) -> Iterator[tuple[SliceIds, Batch]]:
+    def _read_ahead(self, batches: Sequence[ExampleIds]) -> Iterator[tuple[ExampleIds, Batch]]:
         """What each whole batch holds, and this process's rows of it."""
         own = [share_of(batch, self.ranks.rows()) for batch in batches]
-        if any(sum(map(len, batch.values())) < self.ranks.count for batch in batches):
-            raise RecipeError(
-                f"training.batch_size {self.recipe.training.batch_size} is shared by {self.ranks.count} "
-                "processes; expected at least one slice for each. Start fewer processes, or train a new run "
-                "with larger batches."
-            )
+        check_shared(batches, self.ranks.count, self.recipe)
         on_gpu = self.device.type == "cuda"
         readers = min(GPU_READERS, available_processors()) if on_gpu else 1
         yield from zip(batches, read_ahead(self.cases, own, readers=readers, pinned=on_gpu), strict=True)
 
-    def _batches(self, stage: Stage, epoch: int) -> list[dict[str, list[SliceId]]]:
-        training = self.recipe.training
+    def _batches(self, stage: Stage, epoch: int) -> Sequence[ExampleIds]:
         cases = {name: self.cases[name] for name in stage.modalities}
-        seed = (training.seed, self.stage, epoch)
-        group = None if training.balance is None else GROUPS[training.balance]
-        return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
+        return batches_of(self.recipe, cases, (self.recipe.training.seed, self.stage, epoch))
 
     def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """This process's rows of the whole batch, on the device and augmented."""
@@ -349,6 +339,8 @@ class Training:
             torch.Generator().manual_seed(seed),
             rows=self.ranks.rows(),
             total=self.whole.total,
+            spacing_mm=self.recipe.preparation.spacing_mm,
+            window=self.recipe.preparation.patch,
         )
         return images.contiguous(memory_format=self.layout), masks
 
@@ -523,8 +515,4 @@ class Training:
         report = report_of(seen, self.cases, self.network, weights, self.recipe.training, self.precision)
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
-        raise RunError(
-            f"The loss or the weights became NaN or infinite at step {seen.step.step} of {seen.step.stage} "
-            f"epoch {seen.step.epoch}; expected finite numbers. {report['suggestion']}; what was kept before "
-            f"stays in {self.run.path}, and nan.json there names the slices."
-        )
+        raise error_of(report, self.run.path)

@@ -20,8 +20,9 @@ class Piece(NamedTuple):
 
 
 NOT_ONE_SLICE = (
-    "The GPU's memory does not hold the training of one slice of each modality; expected room for that. Give "
-    "it a smaller preparation.slice_size, augmentation.crop or network, or set training.device to cpu."
+    "The GPU's memory does not hold the training of one slice of each modality (in 3D: one window); expected "
+    "room for that. Give it a smaller preparation.slice_size, augmentation.crop, preparation.patch or "
+    "network, or set training.device to cpu."
 )
 """Said where no parts are small enough."""
 
@@ -33,9 +34,9 @@ NOT_OWN_SHARE = (
 """Said where several processes share a batch."""
 
 IN_PARTS = (
-    "The GPU's memory did not hold a batch of {size} slices at step {step} of {stage} epoch {epoch}: from "
-    "there on each is computed in {pieces} parts and their gradients are averaged. The steps stay the same, "
-    "but a part has a loss and batch statistics of its own."
+    "The GPU's memory did not hold a batch of {size} {examples} at step {step} of {stage} epoch {epoch}: "
+    "from there on each is computed in {pieces} parts and their gradients are averaged. The steps stay the "
+    "same, but a part has a loss and batch statistics of its own."
 )
 """Said where they are."""
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from oncoseg.logits import margins
 from oncoseg.metrics import Confusion, dice, pool
-from oncoseg.store import PreparedCase
+from oncoseg.store import Prepared
 from oncoseg.training.ranks import Ranks
 
 VALIDATION_BATCH = 32
-"""Slices computed at a time in validation."""
+"""Slices computed at a time in validation; windows of volumes are computed one by one."""
 
 
 class EpochSums:
@@ -29,7 +29,7 @@ class EpochSums:
             self._counts[name] = torch.tensor(counts, device=device)
 
     def add(self, name: str, loss: Tensor, logits: Tensor, masks: Tensor) -> None:
-        """Take in one batch, or a part of one: logits `n classes h w`, masks `n h w`."""
+        """Take in one batch, or a part of one: logits `n classes …`, masks `n …`."""
         self._losses.setdefault(name, []).append(loss)
         counts = torch.stack(_tp_fp_fn(logits, masks))
         self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
@@ -68,7 +68,7 @@ class EpochSums:
 
 @torch.inference_mode()
 def validate(
-    cases: Sequence[PreparedCase],
+    cases: Sequence[Prepared],
     network: Callable[[Tensor], Tensor],
     loss: Callable[[Tensor, Tensor], Tensor],
     before_case: Callable[[], object] = lambda: None,
@@ -78,8 +78,8 @@ def validate(
 
     Args:
         cases: of one modality.
-        network: images `n c h w` in [0, 1] → logits `n classes h w`.
-        loss: logits and masks `n h w` → one number.
+        network: images `n c …` in [0, 1] → logits `n classes …`.
+        loss: logits and masks `n …` → one number.
         before_case: called before each case, in all processes equally often; what it raises ends the
             validation.
         ranks: the processes that share the cases and all get the same result; None for this one only.
@@ -88,8 +88,7 @@ def validate(
     for number in range(rounds if ranks is None else -(-rounds // ranks.count)):
         before_case()
         if number < len(share):
-            logits, masks = _predicted(share[number], network)
-            own.append((loss(logits, masks).item(), count_pixels(logits, masks)))
+            own.append(_measured(share[number], network, loss))
     measured = own if ranks is None else ranks.gathered(own, len(cases))
     losses = [one for one, _ in measured]
     counts: dict[str, list[Confusion]] = {}
@@ -98,13 +97,22 @@ def validate(
     return float(np.mean(losses)), mean_of_known([dice(pool(of_one)) for of_one in counts.values()])
 
 
-def _predicted(case: PreparedCase, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    logits, masks = [], []
-    for start in range(0, len(case), VALIDATION_BATCH):
-        images, truth = case.read(start, start + VALIDATION_BATCH)
-        logits.append(network(images).float())
-        masks.append(truth.to(logits[-1].device))
-    return torch.cat(logits), torch.cat(masks)
+def _measured(
+    case: Prepared,
+    network: Callable[[Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[float, Confusion]:
+    """Loss, where a case has several groups of parts their mean by size, and counts of a case."""
+    losses, counts = [], []
+    for group in case.parts(VALIDATION_BATCH):
+        computed = [(network(part.images).float()[part.keep], part.masks) for part in group]
+        logits = torch.cat([one for one, _ in computed])
+        masks = torch.cat([truth.to(logits.device) for _, truth in computed])
+        losses.append(loss(logits, masks).item())
+        counts.append(count_pixels(logits, masks))
+    sizes = [sum(one) for one in counts]
+    mean = losses[0] if len(losses) == 1 else float(np.average(losses, weights=sizes))
+    return mean, pool(counts)
 
 
 def mean_of_known(values: Sequence[float]) -> float:
@@ -119,6 +127,6 @@ def _tp_fp_fn(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def count_pixels(logits: Tensor, masks: Tensor) -> Confusion:
-    """Compare logits `n classes h w` with masks `n h w` at probability 0.5, all classes together."""
+    """Compare logits `n classes …` with masks `n …` at probability 0.5, all classes together."""
     tp, fp, fn = (int(count) for count in _tp_fp_fn(logits, masks))
     return Confusion(tp, fp, fn, masks.numel() - tp - fp - fn)

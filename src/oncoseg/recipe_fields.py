@@ -1,0 +1,87 @@
+"""Setting a recipe's fields by their dotted names, as flags do."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from oncoseg.errors import RecipeError, nearest
+
+
+def wholes_first(dotted: str) -> tuple[int, bool]:
+    """Sorts a part before its own parts, and a name before the arguments that go with it."""
+    return dotted.count("."), not dotted.endswith(".name")
+
+
+def set_field(root: Any, values: Any, dotted: str, value: Any) -> None:
+    """Put a field into a recipe's values; a part that gets another name loses its arguments.
+
+    Args:
+        root: the recipe's type.
+        values: the recipe as a dictionary, which is changed.
+        dotted: the field, such as `training.max_epochs`.
+        value: text is read as JSON where the field is not itself text.
+
+    Raises:
+        RecipeError: an unknown field; the nearest is suggested.
+    """
+    *parents, last = dotted.split(".")
+    kind = root
+    for name in parents:
+        key = _known(name, values, dotted)
+        values, kind = values[key], _kind_below(kind, key)
+    if parents and parents[-1] == "arguments":
+        key = last.replace("-", "_")
+    elif parents and parents[-1] in {"substitutes", "classes"}:
+        key = last
+    else:
+        key = _known(last, values, dotted)
+    new = _from_text(value, _kind_below(kind, key)) if isinstance(value, str) else value
+    if key == "name" and "arguments" in getattr(kind, "model_fields", {}) and new != values[key]:
+        values["arguments"] = {}
+    values[key] = new
+
+
+def nearest_field(root: Any, place: Sequence[Any]) -> str:
+    """What to say of an unknown field.
+
+    Args:
+        root: the recipe's type.
+        place: the names of the parts that lead to it, and its own.
+    """
+    part = root
+    for name in place[:-1]:
+        part = _kind_below(part, name)
+    names = list(part.model_fields) if hasattr(part, "model_fields") else []
+    near = difflib.get_close_matches(str(place[-1]), names, n=1)
+    return f"unknown field, did you mean {near[0]!r}?" if near else "unknown field"
+
+
+def _kind_below(kind: Any, name: Any) -> Any:
+    """The type of a part's field, or of a dictionary's values; Any where there is none."""
+    if hasattr(kind, "model_fields"):
+        field = kind.model_fields.get(name)
+        return field.annotation if field else Any
+    return get_args(kind)[1] if get_origin(kind) is dict else Any
+
+
+def _known(name: str, values: Any, dotted: str) -> str:
+    names = list(values) if isinstance(values, dict) else []
+    for spelling in (name, name.replace("-", "_")):
+        if spelling in names:
+            return spelling
+    hint = nearest(name, names, None if names else "expected one of none here.")
+    raise RecipeError(f"Unknown recipe field {dotted!r}: there is no {name!r}; {hint}")
+
+
+def _from_text(text: str, kind: Any) -> Any:
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if text.lower() == "none" and (NoneType in kinds or Any in kinds):
+        return None
+    if str in kinds:
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,143 @@
+"""A recipe for volumes, made from any recipe: `planner` chooses, the network's own memory is counted."""
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from oncoseg import hardware
+from oncoseg.errors import RecipeError
+from oncoseg.fingerprint import Fingerprint
+from oncoseg.footprint import footprint
+from oncoseg.models import MODELS, build
+from oncoseg.planner import UNKNOWN_STRIDES, Choice, Shape, plan
+from oncoseg.processes import LARGEST_SHARE_GIB, free_memory_gib
+from oncoseg.recipe import VOLUME_SCALINGS, Modality, Recipe
+
+FIELDS = {
+    "spacing_mm": "preparation.spacing_mm",
+    "patch": "preparation.patch",
+    "strides": "network.arguments.strides",
+    "features": "network.arguments.features",
+    "batch_size": "training.batch_size",
+}
+"""What the planner chooses → the recipe's field."""
+
+GPU_SHARE = 0.9
+"""Of a GPU's free memory, what is planned with."""
+
+
+class Planned(NamedTuple):
+    """A planned recipe.
+
+    Attributes:
+        recipe: complete, for `train`.
+        choices: each field that was chosen: its dotted name, its value and why.
+    """
+
+    recipe: Recipe
+    choices: tuple[Choice, ...]
+
+
+def plan_recipe(
+    recipe: Recipe, fingerprint: Fingerprint, memory_gib: float, changes: Mapping[str, Any]
+) -> Planned:
+    """Fill in what a recipe needs in 3D.
+
+    Args:
+        recipe: of slices or volumes; what it says of them is planned anew.
+        fingerprint: of all its modalities' data.
+        memory_gib: for a training step.
+        changes: of its fields, which are kept; see `Recipe.with_changes`.
+
+    Raises:
+        RecipeError: an unknown field or an unfit value.
+    """
+    kept = {field.replace("-", "_"): value for field, value in changes.items()}
+    if str(kept.get("preparation.spatial_dims", 3)) != "3":
+        raise RecipeError("Plans are for 3D; leave --preparation.spatial-dims out, or give 3.")
+    converted = [choice for choice in _for_volumes(recipe) if choice.name not in kept]
+    volumes = recipe.with_changes({choice.name: choice.value for choice in converted} | kept)
+    given = _given(volumes, kept)
+    takes = inspect.signature(MODELS[volumes.network.name]).parameters
+    if "strides" not in takes:
+        given.setdefault("strides", UNKNOWN_STRIDES)
+    memory = _memory_of(volumes, frozenset(takes))
+    chosen = [
+        choice._replace(name=FIELDS[choice.name])
+        for choice in plan(fingerprint, memory, memory_gib * 2**30, given, len(volumes.modalities))
+        if choice.name in takes or choice.name not in ("strides", "features")
+    ]
+    planned = volumes.with_changes({one.name: _plain(one.value) for one in chosen if one.name not in kept})
+    return Planned(planned, (*converted, *chosen))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, in which a recipe is kept."""
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def memory_at_hand_gib(device: str) -> float:
+    """What training may take here: of a GPU most that is free, else half of what is free, at most 8 GiB."""
+    import torch
+
+    if hardware.choose_device(device).type == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return GPU_SHARE * free / 2**30
+    return min(LARGEST_SHARE_GIB, free_memory_gib() / 2)
+
+
+def _for_volumes(recipe: Recipe) -> list[Choice]:
+    """What must change for volumes besides what is planned."""
+    choices = [Choice("preparation.spatial_dims", 3, "volumes in place of slices")]
+    if recipe.preparation.neighbours:
+        choices.append(Choice("preparation.neighbours", 0, "a volume holds them already"))
+    if recipe.augmentation.crop is not None:
+        choices.append(
+            Choice("augmentation.crop", None, "it is for slices; preparation.patch takes its place")
+        )
+    if recipe.training.tumour_share is not None:
+        why = "it is for slices; training.foreground_share takes its place"
+        choices.append(Choice("training.tumour_share", None, why))
+    for name, modality in recipe.modalities.items():
+        if modality.scaling not in VOLUME_SCALINGS:
+            choices.append(_scaling(name, modality))
+    return choices
+
+
+def _scaling(name: str, modality: Modality) -> Choice:
+    if set(modality.channels) == {"CT"}:
+        low, high = modality.window
+        why = f"Hounsfield units mean the same in every image; its window, {low:g} to {high:g}"
+        return Choice(f"modalities.{name}.scaling", "window", why)
+    why = f"{modality.scaling} would change from slice to slice; by percentiles of the whole volume instead"
+    return Choice(f"modalities.{name}.scaling", "volume-percentile", why)
+
+
+def _given(recipe: Recipe, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's choices among what is planned."""
+    values = {
+        "spacing_mm": recipe.preparation.spacing_mm,
+        "patch": recipe.preparation.patch,
+        "strides": recipe.network.arguments.get("strides"),
+        "features": recipe.network.arguments.get("features"),
+        "batch_size": recipe.training.batch_size,
+    }
+    return {name: value for name, value in values.items() if FIELDS[name] in kept and value is not None}
+
+
+def _memory_of(recipe: Recipe, takes: frozenset[str]) -> Any:
+    precision = hardware.choose_precision(
+        recipe.training.precision, hardware.choose_device(recipe.training.device)
+    )
+
+    @cache
+    def counted(shape: Shape) -> Any:
+        planned = {"features": list(shape.features), "strides": [list(step) for step in shape.strides]}
+        arguments = {**recipe.network_arguments, **{k: v for k, v in planned.items() if k in takes}}
+        name, classes = recipe.network.name, len(recipe.classes)
+        return footprint(
+            lambda: build(name, recipe.in_channels, classes, arguments), recipe.in_channels, shape.patch
+        )
+
+    return lambda shape, batch: counted(shape).step_bytes(batch, precision)
