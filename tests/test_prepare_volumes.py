@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from oncoseg import prepare as preparing
+from oncoseg.batches import Batches
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RecipeError
@@ -187,7 +188,9 @@ def test_slices_may_be_scaled_by_their_volume(tmp_path: Path, scaling: str) -> N
         return torch.zeros(len(slices), 1, 40, 40)
 
     with open_source(case, ["CT"]) as source:
-        for _ in predict_slabs(source, settings, network, 1, 4, lambda *_: None):
+        for _ in predict_slabs(
+            source, settings, network, 1, Batches(4, torch.device("cpu")), lambda *_: None
+        ):
             pass
     assert torch.equal(torch.cat(seen).half().float(), images)
 

@@ -230,6 +230,9 @@ class Training(_Part):
     """Compute on a GPU only in ways that give the same bits each time, which is slower."""
     compiled: bool = False
     """Have torch.compile fuse small operations; needs a C++ compiler, and takes a minute at first."""
+    weights: Literal["copied", "sharded"] = "copied"
+    """Whether each of several processes holds all weights, gradients and optimiser state, or a share of them
+    (FSDP: for large networks; slower). One process holds them all in either case."""
 
     @model_validator(mode="before")
     @classmethod
