@@ -30,19 +30,10 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, optimisers, schedules, shards
+from oncoseg.training import checkpoints, divergence, optimisers, schedules, shards
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.choices import batches_of, check_shared, losses_of, network_of, optimiser_of
-from oncoseg.training.divergence import (
-    Seen,
-    Watch,
-    WatchedStep,
-    bad_weights,
-    error_of,
-    is_finite,
-    report_of,
-)
-from oncoseg.training.log import EpochRow, TrainingLog
+from oncoseg.training.log import TrainingLog, rows_of
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
 from oncoseg.training.ranks import Ranks
@@ -113,7 +104,7 @@ class Training:
         self.partial = EpochSums()
         self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter)
-        self.watch = Watch()
+        self.watch = divergence.Watch()
         self.loss, self.looked = math.nan, -math.inf
         self.warn, self.pieces = warn, 1
 
@@ -178,7 +169,7 @@ class Training:
         self.partial.join(sums)
         place = (self.stages[self.stage].name, self.epoch + 1, self.step + 1)
         refs = [refs for refs, _ in group]
-        self.watch.add(WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
+        self.watch.add(divergence.WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
         self._stop_if_diverged(self.watch.first_bad())
         self.optimiser.step()
         self.schedule.after_step()
@@ -258,21 +249,9 @@ class Training:
         macro = mean_of_known(list(self.scores.values()))
         self._tell_monitor(stage, self.step, validated=True)
         self.epoch, self.step = self.epoch + 1, 0
-        rows = [
-            EpochRow(
-                stage=stage.name,
-                epoch=self.epoch,
-                modality=name,
-                train_loss=self.partial.loss(name),
-                train_dice=self.partial.dice(name),
-                validation_loss=found[name][0],
-                validation_dice=self.scores[name],
-                macro_dice=macro,
-                learning_rate=self.schedule.rate,
-                minutes=round(self._minutes(), 3),
-            )
-            for name in stage.modalities
-        ]
+        trained = {name: (self.partial.loss(name), self.partial.dice(name)) for name in stage.modalities}
+        end = macro, self.schedule.rate, round(self._minutes(), 3)
+        rows = rows_of(stage.name, self.epoch, trained, found, *end)
         self.partial = EpochSums()
         self.schedule.after_epoch(macro)
         self._keep_if_best(stage, macro)
@@ -488,9 +467,11 @@ class Training:
     def _check_finite(self) -> None:
         """Raise RunError where a loss, a gradient or the weights are not finite: no checkpoint is spoilt."""
         seen = self.watch.first_bad(wait=True)
-        self._stop_if_diverged(seen if seen is not None or is_finite(self.network) else self.watch.latest)
+        self._stop_if_diverged(
+            seen if seen is not None or divergence.is_finite(self.network) else self.watch.latest
+        )
 
-    def _stop_if_diverged(self, seen: Seen | None) -> None:
+    def _stop_if_diverged(self, seen: divergence.Seen | None) -> None:
         """Stop all processes where any has seen a step whose figures, or weights after it, are not finite.
 
         Raises:
@@ -500,18 +481,20 @@ class Training:
         if found:
             # on GPUs another process may have noticed it sooner
             known = seen or self.watch.first_bad(wait=True) or self.watch.latest
-            bad = self.ranks.gathered([bad_weights(self.network)], self.ranks.count)
+            bad = self.ranks.gathered([divergence.bad_weights(self.network)], self.ranks.count)
             self.ranks.from_first(
-                lambda: self._report_divergence(cast(Seen, known), sorted(set().union(*bad)))
+                lambda: self._report_divergence(cast(divergence.Seen, known), sorted(set().union(*bad)))
             )
 
-    def _report_divergence(self, seen: Seen, weights: Sequence[str]) -> None:
+    def _report_divergence(self, seen: divergence.Seen, weights: Sequence[str]) -> None:
         """Write `nan.json` about a step.
 
         Raises:
             RunError: always.
         """
-        report = report_of(seen, self.cases, self.network, weights, self.recipe.training, self.precision)
+        report = divergence.report_of(
+            seen, self.cases, self.network, weights, self.recipe.training, self.precision
+        )
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
-        raise error_of(report, self.run.path)
+        raise divergence.error_of(report, self.run.path)
