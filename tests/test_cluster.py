@@ -33,6 +33,15 @@ def two_workers() -> Iterator[Any]:
             yield spread
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As Ray gives each task: with more, sums are added in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def failing_once(folder: Path, item: str) -> str:
     """Each item fails at first: one by its process's end, one by a disk error."""
     mark = folder / item
@@ -91,7 +100,7 @@ def test_preparing_on_a_cluster_gives_the_same_store_and_goes_on(
 
 @pytest.mark.slow
 def test_predicting_on_a_cluster_gives_the_same_masks_and_goes_on(
-    two_workers: Any, whole: RunFolder, data: Mapping[str, Path], tmp_path: Path
+    one_thread: None, two_workers: Any, whole: RunFolder, data: Mapping[str, Path], tmp_path: Path
 ) -> None:
     predictor = Predictor.load(whole.path, {"prediction.threshold": 0.4})
     here = predictor.predict([data["mri"]], tmp_path / "here", probabilities=True)

@@ -30,6 +30,11 @@ def call(how: str, name: str, folder: Path) -> dict[str, Any]:
         check=True,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment(),
     )
     return dict(json.loads(done.stdout))
+
+
+def environment() -> dict[str, str]:
+    """Of this process, with the paths that pytest added."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -25,7 +25,8 @@ from oncoseg.predict import Predictor
 from oncoseg.recipe import Recipe
 from oncoseg.slabs import open_source
 from oncoseg.store import PreparedCase
-from test_predict import AIR, METAL, Broken, TwoClasses, oriented, write_marked
+from test_predict import AIR, METAL, Broken, oriented, write_marked
+from test_predict_for_evaluation import TwoClasses
 from test_slabs import asked_of_readers
 from test_volume import affines
 from tiny import brats_case, lidc_nodule, tiny_recipe

@@ -39,6 +39,25 @@ def check_disk(needed_bytes: float, folder: Path, what: str) -> None:
         )
 
 
+def check_memory(needed_bytes: float, room_bytes: float, what: str) -> None:
+    """Check that memory will do.
+
+    Args:
+        needed_bytes: foretold for the whole process.
+        room_bytes: the most that it may hold.
+        what: begins the sentence.
+
+    Raises:
+        RunError: it will not.
+    """
+    if needed_bytes > room_bytes:
+        raise RunError(
+            f"{what} will take about {needed_bytes / GIB:.1f} GiB of memory, but there are "
+            f"{room_bytes / GIB:.1f} GiB. End other programs, or take a machine, container or batch job with "
+            "more."
+        )
+
+
 def resident_bytes() -> int | None:
     """The memory that this process holds now; None where the system does not tell."""
     try:

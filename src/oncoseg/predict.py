@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from oncoseg import __version__, display, hardware, io, limits, plausibility, predict2d, predict3d
+from oncoseg.batches import Batches
 from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
 from oncoseg.ensemble import Ensemble
@@ -30,7 +31,7 @@ from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.networks import load_networks
 from oncoseg.prediction_record import RECORD_FILE, add_remarks, read_record
-from oncoseg.prepare import Settings, read_truth
+from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.scratch import scratch_array
@@ -118,8 +119,8 @@ class Predictor:
         )
         self.networks = self._network.networks
         self._windows = predict3d.Windows.of(recipe)
-        self.weights_sha256 = weights_sha256
-        self.looks = looks
+        self.weights_sha256, self.looks = weights_sha256, looks
+        self.batches = Batches(recipe.prediction.batch_size, self.device)
         self.settings = {
             name: Settings.of(modality, recipe.classes, recipe.preparation)
             for name, modality in recipe.modalities.items()
@@ -157,9 +158,7 @@ class Predictor:
         Raises:
             RunError: the network's output is not finite.
         """
-        return predict2d.predict_slices(
-            slices, self._network, len(self.recipe.classes), self.recipe.prediction.batch_size
-        )
+        return predict2d.predict_slices(slices, self._network, len(self.recipe.classes), self.batches)
 
     def predict_case(self, case: Case, modality: str) -> CasePrediction:
         """Predict one case that has a truth, on its source grid, for comparing both.
@@ -228,6 +227,7 @@ class Predictor:
         opened: Opened | None = None,
         foretell: Callable[[str], None] | None = None,
         spread: Spread | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> list[Path]:
         """Write a mask for every input on the input's own grid.
 
@@ -249,6 +249,7 @@ class Predictor:
             foretell: told first, in a line, what memory, disk and time it will take; None to do without. Not
                 with `spread`.
             spread: where the images are predicted, such as on a cluster; None for this process.
+            warn: told when fewer slices are computed at a time than the recipe says, for want of memory.
 
         Returns:
             The masks' paths, in the order of the inputs and of the formats.
@@ -257,8 +258,9 @@ class Predictor:
             DataError: inputs that are unclear or of one name, before anything is predicted; or images
                 that cannot be used, after all others were.
             RunError: `out` holds other files, masks of other images among them, cannot be written or has
-                no room; or the network's output is not finite.
+                no room; memory will not do; or the network's output is not finite.
         """
+        self.batches.warn = warn
         for name in formats:
             masks.check_mask_format(name)
         failures: dict[str, str] = {}
@@ -375,16 +377,17 @@ class Predictor:
             return predict3d.predict_slabs(
                 source, settings, self._network, classes, self._windows, folder, seen
             )
-        size = self.recipe.prediction.batch_size
-        return predict2d.predict_slabs(source, settings, self._network, classes, size, seen)
+        return predict2d.predict_slabs(source, settings, self._network, classes, self.batches, seen)
 
     def _foretell_seconds(self, source: SlabSource, settings: Settings) -> float:
         recipe = self.recipe
         channels, classes = recipe.in_channels, len(recipe.classes)
         if self._windows is not None:
             return predict3d.foretell_seconds(source, settings, self._network, channels, self._windows)
-        size = recipe.prediction.batch_size
-        return predict2d.foretell_seconds(source, settings, self._network, channels, classes, size)
+        count = min(SLAB, source.slices)
+        self.batches.check_slab(count, math.prod(source.like.grid) // source.slices * channels)
+        self.batches.fit(self.predict_slices, channels, settings.size)
+        return predict2d.foretell_seconds(source, settings, self._network, classes, self.batches)
 
     def _algorithm(self, modality: str) -> Algorithm:
         """What a mask of DICOM says about where it comes from."""

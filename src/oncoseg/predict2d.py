@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oncoseg.batches import Batches
 from oncoseg.prepare import SLAB, Settings
+from oncoseg.scaling import Intensities, Range
 from oncoseg.slabs import Place, Seen, SlabSource
 from oncoseg.store import with_neighbours
-from oncoseg.transforms import prepare_slices, restore_slices
+from oncoseg.transforms import restore_slices
 from oncoseg.volume import Volume, from_canonical, to_canonical
 
 Network = Callable[[Tensor], Tensor]
@@ -18,7 +20,7 @@ Network = Callable[[Tensor], Tensor]
 
 
 def predict_slabs(
-    source: SlabSource, settings: Settings, network: Network, classes: int, batch_size: int, seen: Seen
+    source: SlabSource, settings: Settings, network: Network, classes: int, batches: Batches, seen: Seen
 ) -> Iterator[tuple[Place, np.ndarray]]:
     """Each slab's place in `c i j k`, and its probabilities there, on the source's axes.
 
@@ -26,19 +28,36 @@ def predict_slabs(
         DataError: a channel is constant or the files are damaged.
         RunError: the network's output is not finite.
     """
-    backwards = source.backwards
+
+    def predicted(images: Tensor) -> Tensor:
+        return predict_slices(images, network, classes, batches)
+
+    yield from _slabs(source, settings, predicted, seen)
+    source.check_contrast()
+
+
+def _slabs(
+    source: SlabSource, settings: Settings, predicted: Network, seen: Seen
+) -> Iterator[tuple[Place, np.ndarray]]:
+    backwards, ranges = source.backwards, _ranges(source, settings) if settings.by_volume else []
     for start, stop, own, voxels in _with_margins(source, settings.neighbours):
         place = source.place(start, stop)
         seen(place, voxels[source.place(own.start, own.stop)])
         canonical, orientation = to_canonical(Volume(voxels, source.like.affine_ras))
-        slices = prepare_slices(
-            canonical.array, settings.size, settings.scaling, settings.percentiles, settings.window
-        )
+        slices = settings.slices(canonical.array, ranges)
         mine = slice(len(slices) - own.stop, len(slices) - own.start) if backwards else own
         images = with_neighbours(slices, mine, settings.neighbours)
-        restored = restore_slices(predict_slices(images, network, classes, batch_size), canonical.grid[:2])
+        restored = restore_slices(predicted(images), canonical.grid[:2])
         yield place, from_canonical(np.moveaxis(restored.numpy(), 0, -1), orientation)
-    source.check_contrast()
+
+
+def _ranges(source: SlabSource, settings: Settings) -> list[Range]:
+    """What becomes 0 and 1 in each channel, from reading the source once beforehand."""
+    seen = Intensities(to_canonical(source.like)[0].grid)
+    for start in range(0, source.slices, SLAB):
+        voxels = source.slab(start, min(start + SLAB, source.slices))
+        seen.add(to_canonical(Volume(voxels, source.like.affine_ras))[0].array)
+    return settings.ranges(seen)
 
 
 def _with_margins(source: SlabSource, margin: int) -> Iterator[tuple[int, int, slice, np.ndarray]]:
@@ -60,7 +79,7 @@ def _with_margins(source: SlabSource, margin: int) -> Iterator[tuple[int, int, s
         yield start, stop, slice(start - low, stop - low), held
 
 
-def predict_slices(slices: Tensor, network: Network, classes: int, batch_size: int) -> Tensor:
+def predict_slices(slices: Tensor, network: Network, classes: int, batches: Batches) -> Tensor:
     """Probabilities `n classes h w` (float32, on the CPU) of prepared slices `n c h w`.
 
     A slice without any contrast, such as one beyond the head, holds no information: it is not
@@ -68,17 +87,22 @@ def predict_slices(slices: Tensor, network: Network, classes: int, batch_size: i
     """
     probability = torch.zeros(len(slices), classes, *slices.shape[-2:])
     filled = slices.flatten(1).any(dim=1).nonzero().flatten()
-    for chosen in filled.split(batch_size):
+
+    def compute(chosen: Tensor) -> None:
         probability[chosen] = network(slices[chosen]).cpu()
+
+    batches.each(compute, filled)
     return probability
 
 
 def foretell_seconds(
-    source: SlabSource, settings: Settings, network: Network, channels: int, classes: int, batch_size: int
+    source: SlabSource, settings: Settings, network: Network, classes: int, batches: Batches
 ) -> float:
-    """How long a source will take, from reading and computing its first slab."""
+    """How long a source will take, from its first slab; of noise, as the first slices are often empty."""
+
+    def predicted(images: Tensor) -> Tensor:
+        return predict_slices(torch.rand_like(images), network, classes, batches)
+
     began = time.monotonic()
-    count = min(SLAB, source.slices)
-    source.slab(0, count)
-    predict_slices(torch.rand(count, channels, *settings.size), network, classes, batch_size)
-    return (time.monotonic() - began) * source.slices / count
+    next(_slabs(source, settings, predicted, lambda place, voxels: None))
+    return (time.monotonic() - began) * source.slices / min(SLAB, source.slices)

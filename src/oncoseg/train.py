@@ -75,7 +75,7 @@ def train(
     check_modalities(recipe, sources.folders)
     check_stated(recipe, sources.licences, sources.origins)
     given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
-    ranks, run = Ranks(recipe.training.device, recipe.training.precision), RunFolder(out)
+    ranks, run = _ranks(recipe), RunFolder(out)
 
     def load() -> training_data.TrainingData:
         new_folder(out, "The run folder")
@@ -153,7 +153,7 @@ def resume(
     run = RunFolder(out)
     kept, records = run.recipe(), run.data()
     check_stated(kept, licences, origins)
-    ranks = Ranks(kept.training.device, kept.training.precision)
+    ranks = _ranks(kept)
 
     def load() -> training_data.TrainingData:
         loaded = training_data.load(
@@ -183,6 +183,10 @@ def resume(
             training.restore(warn)
         _tell(needs, training, foretell)
         return training.go()
+
+
+def _ranks(recipe: Recipe) -> Ranks:
+    return Ranks(recipe.training.device, recipe.training.precision, recipe.training.weights)
 
 
 def _needs(

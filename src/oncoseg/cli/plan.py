@@ -74,10 +74,10 @@ def _fingerprint(recipe: "Recipe", folders: Mapping[str, Path], channels: Mappin
     from oncoseg.datasets import open_dataset
     from oncoseg.errors import DataError
     from oncoseg.fingerprint import Fingerprint, read_fingerprint
-    from oncoseg.training import sources
+    from oncoseg.training.sources import channels_by_modality, check_modalities
 
-    sources.check_modalities(recipe, folders)
-    chosen = sources.channels_by_modality(recipe, channels)
+    check_modalities(recipe, folders)
+    chosen = channels_by_modality(recipe, channels)
     found = Fingerprint((), ())
     for name, folder in folders.items():
         with terminal.progress(f"looking through {name}") as scanning:

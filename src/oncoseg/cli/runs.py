@@ -279,6 +279,7 @@ def predict(
             ),
             foretell=_foretell,
             spread=spread,
+            warn=terminal.note,
         )
     if any(record.get("synthetic") for record in kept(RunFolder(run).data).values()):
         terminal.note(

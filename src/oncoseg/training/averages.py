@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from oncoseg.training import shards
+
 
 class AverageWeights:
     """Exponential moving average of all floating-point weights and buffers.
@@ -25,7 +27,8 @@ class AverageWeights:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         self._steps += 1
         fresh = _floating(network)
-        torch._foreach_lerp_(list(self._values.values()), [fresh[name] for name in self._values], 1 - decay)
+        averages = [shards.local(value) for value in self._values.values()]
+        torch._foreach_lerp_(averages, [shards.local(fresh[name]) for name in self._values], 1 - decay)
 
     @contextmanager
     def in_place(self, network: nn.Module) -> Iterator[None]:
@@ -48,7 +51,7 @@ class AverageWeights:
         assert isinstance(steps, int)
         if set(values) != set(self._values):
             raise ValueError("the averaged weights are of another network")
-        self._values, self._steps = values, steps
+        self._values, self._steps = shards.parted_state(values, self._values), steps
 
 
 def _floating(network: nn.Module) -> dict[str, Tensor]:

@@ -13,9 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import nn
 
 from oncoseg.errors import RunError
 from oncoseg.files import disk_errors, write_bytes
@@ -108,12 +106,3 @@ def _settle(path: Path) -> None:
 def _fresh(path: Path) -> Path:
     """Where a whole new checkpoint lies until it has its name."""
     return path.with_name(f"{path.name}.new")
-
-
-def weights(network: nn.Module) -> bytes:
-    """A network's weights and buffers as a file of safetensors.
-
-    `save_file` would make one that only its owner may read.
-    """
-    named = network.state_dict().items()
-    return safetensors.torch.save({name: value.contiguous().to("cpu", copy=True) for name, value in named})

@@ -29,6 +29,12 @@ def losses_of(recipe: Recipe) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     }
 
 
+def network_of(recipe: Recipe) -> nn.Module:
+    """The recipe's network, with weights drawn anew."""
+    makings = recipe.in_channels, len(recipe.classes), recipe.network_arguments
+    return models.build(recipe.network.name, *makings)
+
+
 def optimiser_of(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """The recipe's optimiser of some parameters."""
     training = recipe.training
@@ -66,9 +72,3 @@ def check_shared(batches: Sequence[ExampleIds], processes: int, recipe: Recipe) 
             f"at least one of the {recipe.examples} for each. Start fewer processes, or train a new run with "
             "larger batches."
         )
-
-
-def network_of(recipe: Recipe) -> nn.Module:
-    """The recipe's network with new weights."""
-    makings = recipe.in_channels, len(recipe.classes), recipe.network_arguments
-    return models.build(recipe.network.name, *makings)

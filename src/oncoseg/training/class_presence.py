@@ -13,7 +13,7 @@ class Seen:
 
     def __init__(self, classes: Iterable[str]) -> None:
         self._names = dict(enumerate(classes, 1))
-        self._of_case: dict[Path, frozenset[int]] = {}
+        self._of_case: dict[Path, set[int]] = {}
 
     def missing(self, side: Cases) -> list[str]:
         """Classes of which no case has a pixel; of a single class the pixels of tumour tell that already."""
@@ -28,9 +28,9 @@ class Seen:
                     missing.pop(index, None)
         return list(missing.values())
 
-    def _in(self, case: Prepared) -> frozenset[int]:
+    def _in(self, case: Prepared) -> set[int]:
         if case.folder not in self._of_case:
-            self._of_case[case.folder] = frozenset(case.with_voxels(self._names))
+            self._of_case[case.folder] = case.with_voxels(self._names)
         return self._of_case[case.folder]
 
 

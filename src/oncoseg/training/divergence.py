@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from oncoseg.errors import RunError
 from oncoseg.recipe import Training
 from oncoseg.sampler import Cases, ExampleId, ExampleIds
+from oncoseg.training import shards
 
 MOST_WAITING = 64
 """Steps whose figures may be under way; for the oldest of more, the program waits."""
@@ -109,16 +110,26 @@ class Watch:
 
 
 def is_finite(network: nn.Module) -> bool:
-    """Whether all weights and buffers are."""
-    return not _not_finite(network.named_parameters()) and not _not_finite(network.named_buffers())
+    """Whether all weights and buffers are; of weights that are shared out, this process's parts."""
+    return not bad_weights(network) and not _not_finite(network.named_buffers())
+
+
+def bad_weights(network: nn.Module) -> list[str]:
+    """The names of those that are not finite; of weights that are shared out, in this process's parts."""
+    return _not_finite(network.named_parameters())
 
 
 def _not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
-    return [name for name, value in named if not bool(value.isfinite().all())]
+    return [name for name, value in named if not bool(shards.local(value).isfinite().all())]
 
 
 def report_of(
-    seen: Seen, cases: Cases, network: nn.Module, training: Training, precision: str
+    seen: Seen,
+    cases: Cases,
+    network: nn.Module,
+    weights: Sequence[str],
+    training: Training,
+    precision: str,
 ) -> dict[str, Any]:
     """What is known of a step, for `nan.json`; figures that are not finite are text.
 
@@ -126,6 +137,7 @@ def report_of(
         seen: the step.
         cases: modality → the training cases.
         network: as it is now.
+        weights: the names of its weights that are not finite.
         training: the recipe's settings.
         precision: in which was computed.
     """
@@ -136,7 +148,6 @@ def report_of(
     bad_slices = [
         one for batch in batches for slices in batch.values() for one in slices if not one["finite"]
     ]
-    weights = _not_finite(network.named_parameters())
     return {
         "stage": seen.step.stage,
         "epoch": seen.step.epoch,

@@ -15,9 +15,10 @@ from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
+import safetensors.torch
 import torch
 from lightning_fabric.wrappers import _FabricOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from oncoseg import hardware
 from oncoseg.augment import Strengths, augment
@@ -29,11 +30,10 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, optimisers, schedules
+from oncoseg.training import checkpoints, divergence, optimisers, schedules, shards
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.choices import batches_of, check_shared, losses_of, network_of, optimiser_of
-from oncoseg.training.divergence import Seen, Watch, WatchedStep, error_of, is_finite, report_of
-from oncoseg.training.log import EpochRow, TrainingLog
+from oncoseg.training.log import TrainingLog, rows_of
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
 from oncoseg.training.ranks import Ranks
@@ -75,7 +75,7 @@ class Training:
         settings = recipe.training
         self.run, self.recipe, self.cases, self.validation = run, recipe, cases, validation
         self.monitor, self.meter = monitor, meter
-        self.ranks = Ranks(settings.device, settings.precision) if ranks is None else ranks
+        self.ranks = ranks or Ranks(settings.device, settings.precision, settings.weights)
         self.device, self.precision, self.fabric = self.ranks.device, self.ranks.precision, self.ranks.fabric
         if self.device.type == "cuda":
             hardware.tune_gpu(settings.deterministic)
@@ -104,7 +104,7 @@ class Training:
         self.partial = EpochSums()
         self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter)
-        self.watch = Watch()
+        self.watch = divergence.Watch()
         self.loss, self.looked = math.nan, -math.inf
         self.warn, self.pieces = warn, 1
 
@@ -169,7 +169,7 @@ class Training:
         self.partial.join(sums)
         place = (self.stages[self.stage].name, self.epoch + 1, self.step + 1)
         refs = [refs for refs, _ in group]
-        self.watch.add(WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
+        self.watch.add(divergence.WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
         self._stop_if_diverged(self.watch.first_bad())
         self.optimiser.step()
         self.schedule.after_step()
@@ -249,21 +249,9 @@ class Training:
         macro = mean_of_known(list(self.scores.values()))
         self._tell_monitor(stage, self.step, validated=True)
         self.epoch, self.step = self.epoch + 1, 0
-        rows = [
-            EpochRow(
-                stage=stage.name,
-                epoch=self.epoch,
-                modality=name,
-                train_loss=self.partial.loss(name),
-                train_dice=self.partial.dice(name),
-                validation_loss=found[name][0],
-                validation_dice=self.scores[name],
-                macro_dice=macro,
-                learning_rate=self.schedule.rate,
-                minutes=round(self._minutes(), 3),
-            )
-            for name in stage.modalities
-        ]
+        trained = {name: (self.partial.loss(name), self.partial.dice(name)) for name in stage.modalities}
+        end = macro, self.schedule.rate, round(self._minutes(), 3)
+        rows = rows_of(stage.name, self.epoch, trained, found, *end)
         self.partial = EpochSums()
         self.schedule.after_epoch(macro)
         self._keep_if_best(stage, macro)
@@ -291,10 +279,13 @@ class Training:
 
     def _validate(self, stage: Stage) -> dict[str, tuple[float, float]]:
         """Modality → loss and Dice. A stop within loses them; going on then begins with them."""
-        self.network.eval()
+        complete: nn.Module = self.network.eval()
+        if self.ranks.sharded:
+            complete = shards.complete(complete, lambda: network_of(self.recipe))
 
         def network(images: Tensor) -> Tensor:
-            return cast(Tensor, self.network(images.to(self.device, memory_format=self.layout)))
+            with self.fabric.autocast():
+                return cast(Tensor, complete(images.to(self.device, memory_format=self.layout)))
 
         return {
             name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks)
@@ -350,7 +341,7 @@ class Training:
         chosen, steps = self.recipe.training.schedule, stage.epochs * self._steps_of_epoch(stage)
         self.schedule = schedules.build(chosen.name, optimiser, steps, chosen.arguments)
         if self.optimiser_state is not None:
-            optimiser.load_state_dict(self.optimiser_state["optimiser"])
+            optimiser.load_state_dict(shards.parted_optimiser(self.optimiser_state["optimiser"], optimiser))
             self.schedule.restore(self.optimiser_state["schedule"])
             self.optimiser_state = None
         self.optimiser = cast(_FabricOptimizer, self.fabric.setup_optimizers(optimiser))
@@ -358,7 +349,7 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self._check_finite()
-        state = self._state()
+        state = shards.whole_state(self._state(), keep=self.ranks.first)
 
         def save() -> None:
             checkpoints.save(self.run.checkpoint, state)
@@ -391,13 +382,14 @@ class Training:
             RunError: all checkpoints are damaged, or it does not fit the recipe.
         """
         say = warn if self.ranks.first else lambda _: None
+        device = torch.device("cpu") if self.ranks.sharded else self.device  # it may not hold the whole
         state = self.ranks.first_then_others(
-            lambda: checkpoints.load(self.run.checkpoint, self.device, say)  # the first one tidies up
+            lambda: checkpoints.load(self.run.checkpoint, device, say)  # the first one tidies up
         )
         if state is None:
             return
         try:
-            self.network.load_state_dict(state["network"])
+            self.network.load_state_dict(shards.parted_state(state["network"], self.network.state_dict()))
             self.stage, self.epoch, self.step = state["place"]
             self.best, self.scores, self.minutes_before = state["best"], state["scores"], state["minutes"]
             self.epochs_without_better = state["epochs_without_better"]
@@ -419,8 +411,9 @@ class Training:
 
     def _save_model(self) -> None:
         with self._kept_weights():
-            weights = checkpoints.weights(self.network)
-        self.ranks.from_first(lambda: write_bytes(self.run.model, weights))
+            weights = shards.whole_weights(self.network, keep=self.ranks.first)
+        # save_file would make a file that only its owner may read
+        self.ranks.from_first(lambda: write_bytes(self.run.model, safetensors.torch.save(weights)))
 
     def _save_metrics(self, finished: bool) -> None:
         metrics = {"best": self.best, "finished": finished, "minutes": round(self._minutes(), 2)}
@@ -474,9 +467,11 @@ class Training:
     def _check_finite(self) -> None:
         """Raise RunError where a loss, a gradient or the weights are not finite: no checkpoint is spoilt."""
         seen = self.watch.first_bad(wait=True)
-        self._stop_if_diverged(seen if seen is not None or is_finite(self.network) else self.watch.latest)
+        self._stop_if_diverged(
+            seen if seen is not None or divergence.is_finite(self.network) else self.watch.latest
+        )
 
-    def _stop_if_diverged(self, seen: Seen | None) -> None:
+    def _stop_if_diverged(self, seen: divergence.Seen | None) -> None:
         """Stop all processes where any has seen a step whose figures, or weights after it, are not finite.
 
         Raises:
@@ -486,15 +481,20 @@ class Training:
         if found:
             # on GPUs another process may have noticed it sooner
             known = seen or self.watch.first_bad(wait=True) or self.watch.latest
-            self.ranks.from_first(lambda: self._report_divergence(cast(Seen, known)))
+            bad = self.ranks.gathered([divergence.bad_weights(self.network)], self.ranks.count)
+            self.ranks.from_first(
+                lambda: self._report_divergence(cast(divergence.Seen, known), sorted(set().union(*bad)))
+            )
 
-    def _report_divergence(self, seen: Seen) -> None:
+    def _report_divergence(self, seen: divergence.Seen, weights: Sequence[str]) -> None:
         """Write `nan.json` about a step.
 
         Raises:
             RunError: always.
         """
-        report = report_of(seen, self.cases, self.network, self.recipe.training, self.precision)
+        report = divergence.report_of(
+            seen, self.cases, self.network, weights, self.recipe.training, self.precision
+        )
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
-        raise error_of(report, self.run.path)
+        raise divergence.error_of(report, self.run.path)

@@ -9,6 +9,7 @@ from lightning_fabric.wrappers import _FabricOptimizer
 from torch import nn
 
 from oncoseg.errors import RecipeError, check_arguments, nearest
+from oncoseg.training import shards
 
 
 def adam(
@@ -73,7 +74,7 @@ def clip(fabric: Fabric, network: nn.Module, optimiser: _FabricOptimizer, norm: 
     """Bound the norm of the gradient, unless `norm` is None; gives what it was before."""
     if norm is None:
         grads = [one.grad for one in network.parameters() if one.grad is not None]
-        return torch.nn.utils.get_total_norm(grads)
+        return shards.whole(torch.nn.utils.get_total_norm(grads))
     # its own check would wait for the GPU at every step; `Watch` does not
     found = fabric.clip_gradients(network, optimiser, max_norm=norm, error_if_nonfinite=False)
-    return cast(torch.Tensor, found)
+    return shards.whole(cast(torch.Tensor, found))

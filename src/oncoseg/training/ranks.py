@@ -21,11 +21,14 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.strategies.parallel import ParallelStrategy
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from oncoseg import hardware
 from oncoseg.errors import ElsewhereError, OncosegError, RecipeError, RunError
+from oncoseg.training import shards
 
 LONGEST_WAIT = timedelta(days=7)
 """For another process that prepares, validates or writes; one that has ended is noticed at once."""
@@ -42,14 +45,16 @@ class Ranks:
         precision: Fabric's name of the number format.
         fabric: set up for them.
         device: on which this process computes.
+        sharded: whether the processes share out the network's weights.
     """
 
-    def __init__(self, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(self, device: str = "auto", precision: str = "auto", weights: str = "copied") -> None:
         """Meet the other processes, if there are any.
 
         Args:
             device: see `hardware.choose_device`.
             precision: see `hardware.choose_precision`.
+            weights: `copied` or `sharded`, see `Training.weights` of a recipe; the same for one process.
 
         Raises:
             RecipeError: no such device, or fewer GPUs than processes on this machine.
@@ -60,6 +65,7 @@ class Ranks:
         environment = _environment()
         self.count = environment.world_size() if environment else 1
         self.number = environment.global_rank() if environment else 0
+        self.sharded = weights == "sharded" and self.count > 1
         accelerator, given = "cuda" if chosen.type == "cuda" else "cpu", cast(Any, self.precision)
         if self.count == 1:
             alone = LightningEnvironment()  # else Fabric would ask SLURM, whatever started this process
@@ -69,9 +75,13 @@ class Ranks:
         each, machines = _processes_and_machines()
         _check_gpus(chosen, each)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-        strategy = DDPStrategy(cluster_environment=environment, **_buffers_left_alone())
         self.fabric = Fabric(
-            accelerator=accelerator, devices=each, num_nodes=machines, strategy=strategy, precision=given
+            accelerator=accelerator,
+            devices=each,
+            num_nodes=machines,
+            strategy=_sharded(self.count) if self.sharded else _copied(),
+            plugins=[cast(ClusterEnvironment, environment)],
+            precision=given,
         )
         self.fabric.launch()
         self.device = self.fabric.device
@@ -217,6 +227,14 @@ def _processes_and_machines() -> tuple[int, int]:
         return each, int(os.environ["WORLD_SIZE"]) // each
     machines = int(os.environ["SLURM_NNODES"])
     return int(os.environ["SLURM_NTASKS"]) // machines, machines
+
+
+def _copied() -> ParallelStrategy:
+    return DDPStrategy(**_buffers_left_alone())
+
+
+def _sharded(processes: int) -> ParallelStrategy:
+    return ModelParallelStrategy(shards.share_out, data_parallel_size=processes, tensor_parallel_size=1)
 
 
 def _buffers_left_alone() -> dict[str, Any]:
