@@ -61,9 +61,9 @@ def tune_gpu(deterministic: bool) -> None:
 def training_layout(precision: str, device: torch.device, spatial_dims: int = 2) -> torch.memory_format:
     """The memory layout in which a training step is fastest.
 
-    Channels-last (of volumes, a step in bf16 takes 16 % less with it; measured on two AVX-512 cores), except for
-    fp32 on processors without AVX-512: there its backward convolutions take a quarter longer (measured with slices
-    on two AVX2 cores), while inference is still faster with it.
+    Channels-last (of volumes, a step in bf16 takes 16 % less with it; measured on two AVX-512 cores),
+    except for fp32 on processors without AVX-512: there its backward convolutions take a quarter longer
+    (measured with slices on two AVX2 cores), while inference is still faster with it.
     """
     slow = device.type == "cpu" and precision == "32-true" and "avx512f" not in _cpu_flags()
     if slow:
