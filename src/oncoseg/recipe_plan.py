@@ -25,7 +25,7 @@ FIELDS = {
 
 CAUTION = 1.3
 """What training takes, against its bare steps: checkpoints, validation and the allocator's leftovers are
-beside them (measured on one real data set: 1.27 at 4.7 GiB, 1.32 at 2.5 GiB)."""
+beside them (on one real data set `train` took 4.7 GiB where 3.7 were counted)."""
 
 GPU_SHARE = 0.9
 """Of a GPU's free memory, what is planned with."""
