@@ -31,7 +31,7 @@ FIELD_COMMANDS = {
 """Commands that take a recipe's fields as flags and list them in their help → their other flags."""
 
 
-GO_ON = ("convert", "demo", "predict", "prepare", "rerun", "train")
+GO_ON = ("convert", "demo", "predict", "prepare", "rerun", "study", "train")
 """Commands that keep what was finished, and go on from there when they are called again."""
 
 
@@ -59,6 +59,7 @@ def _make_app() -> App:
     )
     listing.command(recipes.describe, help_epilogue=_example("oncoseg recipes describe unified-mri-ct"))
     app.command(listing)
+    app.command(_studies())
     two = "--data mri=data/lgg --data ct=data/lidc"
     examples: dict[Callable[..., Any], list[str]] = {
         data.inspect: [
@@ -88,6 +89,12 @@ def _make_app() -> App:
             "oncoseg train --resume --out runs/first --extend 10",
             "oncoseg train unified-mri-ct --help",
         ],
+        study.study: [
+            "oncoseg study aspp-attention --data mri=data/brats --out studies/aspp",
+            "oncoseg study aspp-attention --dry-run --training.max-epochs 5",
+            "oncoseg study my-study.json --data mri=data/brats --out studies/mine --minutes-each 30",
+            "oncoseg study --resume --out studies/aspp --max-minutes 55",
+        ],
         runs.rerun: [
             "oncoseg rerun runs/first --out runs/again",
             "oncoseg rerun runs/first --data mri=moved/lgg --out runs/again",
@@ -110,6 +117,16 @@ def _make_app() -> App:
     for command, lines in examples.items():
         app.command(command, help_epilogue=_example(*lines))
     return app
+
+
+def _studies() -> App:
+    listing = App(
+        name="studies", help_epilogue=_example("oncoseg studies", "oncoseg studies describe aspp-attention")
+    )
+    listing.default(study.list_all)
+    listing.command(study.show, help_epilogue=_example("oncoseg studies show aspp-attention > my-study.json"))
+    listing.command(study.describe, help_epilogue=_example("oncoseg studies describe aspp-attention"))
+    return listing
 
 
 app = _make_app()
@@ -159,7 +176,8 @@ def _run(tokens: list[str]) -> int:
         result_action="return_value",
     )
     if takes_fields and {"--help", "-h"} & set(tokens):
-        recipes.print_fields(None if tokens[1].startswith("-") else tokens[1])
+        print_fields = study.print_study_fields if tokens[0] == "study" else recipes.print_fields
+        print_fields(None if tokens[1].startswith("-") else tokens[1])
     return code if isinstance(code, int) else 0
 
 

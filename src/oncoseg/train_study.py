@@ -1,0 +1,451 @@
+"""Training a study: one ordinary run after the other, each evaluated at once, in one process or in several."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from oncoseg.datasets import open_dataset
+from oncoseg.errors import DataError, RunError, nearest
+from oncoseg.evaluate.run import Progress as EvaluationProgress
+from oncoseg.evaluate.run import evaluate_run, is_evaluated
+from oncoseg.files import atomic_folder, filled, new_folder, read_json, write_json
+from oncoseg.locks import Locked, locked
+from oncoseg.prepare import Progress
+from oncoseg.recipe import Recipe
+from oncoseg.run_folder import RunFolder
+from oncoseg.split import from_json, read_split, split_patients, to_json
+from oncoseg.stopping import Terminated
+from oncoseg.studies.study import Run, Study
+from oncoseg.study_folder import StudyFolder, is_done, is_study, minutes_spent
+from oncoseg.train import check_recipe, resume, stated
+from oncoseg.training import data as training_data
+from oncoseg.training.left_out import without_large
+from oncoseg.training.ranks import check_alone
+from oncoseg.training.status import Outcome, Status
+
+TOGETHER = "A study"
+"""Begins the sentence where several processes would share the batches of its runs."""
+
+SIDE = "test"
+"""On which all runs are evaluated."""
+
+TIMING_FILE = "timing.json"
+"""Beside an evaluation: how long its predictions took."""
+
+
+class Teller(NamedTuple):
+    """Who is told how it goes; of all, nobody unless named.
+
+    Attributes:
+        preparing: called with (cases done, cases in all).
+        monitor: called after every step and every validation.
+        evaluating: called with (cases done, cases in all).
+        remark: called for each modality with what is doubtful about its images.
+        opened: called for each modality with what was found in its data set.
+        tell: called with a sentence before every run, and for one that another process works on.
+        foretell: told before the first step of every run what it will take; see `train.train`.
+    """
+
+    preparing: Progress | None = None
+    monitor: Callable[[Status], None] | None = None
+    evaluating: EvaluationProgress | None = None
+    remark: training_data.Remark | None = None
+    opened: training_data.Opened | None = None
+    tell: Callable[[str], None] = lambda _: None
+    foretell: Callable[[str], None] | None = None
+
+
+SILENT = Teller()
+"""Nobody is told anything."""
+
+
+def train_study(
+    study: Study,
+    data: Mapping[str, Path],
+    out: Path,
+    *,
+    groups: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    store: Path | None = None,
+    split_file: Path | None = None,
+    max_minutes: float | None = None,
+    workers: int | None = None,
+    accept_implausible: bool = False,
+    channels: Mapping[str, str] = MappingProxyType({}),
+    licences: Mapping[str, str] = MappingProxyType({}),
+    origins: Mapping[str, str] = MappingProxyType({}),
+    teller: Teller = SILENT,
+) -> Outcome:
+    """Train every run of a study on the same patients, and evaluate each on the test side.
+
+    The runs are run folders below OUT/runs like any other. Where the study was begun there before, this goes
+    on with it, or joins the processes that work on it: runs that are done are not trained again.
+
+    Args:
+        study: complete, with all changes.
+        data: modality → folder of its data set.
+        out: the folder; new, empty or with the same study.
+        groups: train the runs of these only; none named for all.
+        variants: likewise.
+        store: the prepared store; None for the one in the user's cache.
+        split_file: sides to use instead of drawing them; see `split.read_split`.
+        max_minutes: budget of this call, preparing and evaluating included; None for no end.
+        workers: processes for preparing, see `prepare`.
+        accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
+        channels: of DICOM folders, channel → what its series are called.
+        licences: modality → under which licence its data may be used; see `train.train`.
+        origins: modality → where its data come from, likewise.
+        teller: told how it goes.
+
+    Returns:
+        Whether all runs that were asked for are trained and evaluated, and if not, why.
+
+    Raises:
+        RunError: `out` holds something else or another study, the data have changed since it was begun, or a
+            loss is not finite any more.
+        DataError: data that cannot be used, or a split without anybody to test.
+        RecipeError: runs that cannot be, see `Study.runs`; an unknown network, or no such device.
+    """
+    entered = time.monotonic()
+    check_alone(TOGETHER)
+    chosen = study.runs(groups, variants)
+    store, folder = store or training_data.default_store(), StudyFolder(out)
+    for run in chosen:
+        check_recipe(run.recipe)
+    if not is_study(out):
+        given = read_split(split_file, sorted(_modalities(study.runs()))) if split_file else None
+        sources = _sources(study, data, channels, accept_implausible, licences, origins)
+        _begin(study, sources, out, given, teller)
+    _check_same(folder, study, data)  # another process may have begun it meanwhile
+    _lay_out(folder, chosen, store, workers, teller)
+    try:
+        return _go_on(folder, study, chosen, entered, store, max_minutes, workers, teller)
+    except KeyboardInterrupt as asked:  # not within training, which stops by itself
+        name = "SIGTERM" if isinstance(asked, Terminated) else "SIGINT"
+        return Outcome(out, False, f"{name} was received")
+
+
+def resume_study(
+    out: Path,
+    *,
+    groups: Sequence[str] = (),
+    variants: Sequence[str] = (),
+    store: Path | None = None,
+    max_minutes: float | None = None,
+    workers: int | None = None,
+    teller: Teller = SILENT,
+) -> Outcome:
+    """Go on with a study that was begun, on its own data; arguments and errors as of `train_study`."""
+    folder = StudyFolder(out)
+    return train_study(
+        folder.study(),
+        {name: Path(source["path"]) for name, source in folder.data().items()},
+        out,
+        groups=groups,
+        variants=variants,
+        store=store,
+        max_minutes=max_minutes,
+        workers=workers,
+        teller=teller,
+    )
+
+
+def _modalities(runs: Sequence[Run]) -> set[str]:
+    return {name for run in runs for name in run.recipe.modalities}
+
+
+# beginning ------------------------------------------------------------------------------------
+
+
+def _sources(
+    study: Study,
+    data: Mapping[str, Path],
+    channels: Mapping[str, str],
+    accept_implausible: bool,
+    licences: Mapping[str, str],
+    origins: Mapping[str, str],
+) -> dict[str, Any]:
+    """What `StudyFolder.data` describes."""
+    runs = study.runs()
+    known = sorted(_modalities(runs))
+    for name in sorted({*data, *licences, *origins} - set(known)):
+        raise DataError(f"No run of {study.name} has a modality {name!r}; {nearest(name, known)}")
+    parted: dict[str, dict[str, str]] = {}
+    for channel, series in channels.items():
+        taken = False
+        for run in runs:
+            with contextlib.suppress(DataError):  # another run may take it
+                for name, of in training_data.channels_by_modality(run.recipe, {channel: series}).items():
+                    parted.setdefault(name, {}).update(of)
+                    taken = True
+        if not taken:
+            training_data.channels_by_modality(runs[0].recipe, {channel: series})  # says what there is
+    described = {
+        name: {
+            "path": str(Path(path).resolve()),
+            "channels": parted.get(name, {}),
+            "accept_implausible": accept_implausible,
+        }
+        for name, path in data.items()
+    }
+    return stated(described, licences, origins)
+
+
+def _begin(
+    study: Study, sources: Mapping[str, Any], out: Path, given: Mapping[str, Any] | None, teller: Teller
+) -> None:
+    """Draw the sides and write the study's own files."""
+    new_folder(out, "The study's folder")
+    with filled(out):
+        split = _draw(study, sources, given, teller)
+        with atomic_folder(out) as unfinished:
+            folder = StudyFolder(unfinished)
+            first = study.runs()[0].recipe
+            RunFolder(unfinished).write_split(first.training.seed, split)
+            folder.write_data(sources)
+            folder.write_study(study)
+
+
+def _draw(
+    study: Study, sources: Mapping[str, Any], given: Mapping[str, Any] | None, teller: Teller
+) -> dict[str, Any]:
+    """One split for all runs, as `train` would draw it for the first; a patient keeps the side."""
+    runs = study.runs()
+    shares, seed = runs[0].recipe.split, runs[0].recipe.training.seed
+    limits = {name: of.max_slices for run in runs for name, of in run.recipe.modalities.items()}
+    split: dict[str, Any] = {}
+    known: dict[str, str] = {}
+    for name, source in sources.items():
+        scan = open_dataset(Path(source["path"]), channels=source["channels"], progress=teller.preparing)
+        scan = without_large(scan, limits[name])
+        if given is None:
+            cases = [case for case in scan.cases if case.masks]
+            sides = split_patients(cases, shares.train, shares.validation, seed, known)
+        else:
+            sides = from_json(given.get(name, {}), scan.cases)
+        known |= {case.patient: part for part, cases in sides.items() for case in cases}
+        split[name] = to_json(sides)
+    if not any(sides.get(SIDE) for sides in split.values()):
+        raise DataError(
+            "The split has no patient under test; expected at least one, to compare the networks on. Give "
+            "another --split, or let it be drawn."
+        )
+    return split
+
+
+def _check_same(folder: StudyFolder, study: Study, data: Mapping[str, Path]) -> None:
+    """Check that what was asked for is what lies there.
+
+    Raises:
+        RunError: other runs, settings or data sets; names the first difference.
+    """
+    kept = folder.study()
+    hint = f"Go on with it by `oncoseg study --resume --out {folder.path}`, or choose another folder."
+    before, now = ({run.name: run.recipe for run in one.runs()} for one in (kept, study))
+    if list(before) != list(now):
+        raise RunError(
+            f"{folder.path} holds a study of {'; '.join(before)}, not of {'; '.join(now)}; expected the same. "
+            f"{hint}"
+        )
+    for name, recipe in now.items():
+        if differs := _first_difference(before[name], recipe):
+            raise RunError(f"{folder.path} was begun with other settings: {name}: {differs}. {hint}")
+    if kept.minutes_each != study.minutes_each:
+        raise RunError(
+            f"{folder.path} was begun with other settings: minutes_each was {kept.minutes_each}, is now "
+            f"{study.minutes_each}. {hint}"
+        )
+    for name, path in data.items():
+        source = folder.data().get(name, {"path": "no data"})
+        if source["path"] != str(path.resolve()):
+            raise RunError(
+                f"{folder.path} was begun on {source['path']} for {name}, not on {path}; expected the same. {hint}"
+            )
+
+
+def _first_difference(before: Recipe, now: Recipe) -> str:
+    one, other = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
+    for name in dict.fromkeys([*one, *other]):
+        if not name.startswith(("title", "published", "deviations")) and one.get(name) != other.get(name):
+            return f"`{name}` was {one.get(name)}, is now {other.get(name)}"
+    return ""
+
+
+def _flat(values: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or not values:
+        return {path: values}
+    return {
+        name: value
+        for key, of in values.items()
+        for name, value in _flat(of, f"{path}.{key}" if path else key).items()
+    }
+
+
+def _lay_out(
+    folder: StudyFolder, runs: Sequence[Run], store: Path, workers: int | None, teller: Teller
+) -> None:
+    """Make a run folder that was not begun for every run; those that are there must be of the same data.
+
+    Runs with the same preparation share it. So preparing does not count for any run's share of time.
+
+    Raises:
+        RunError: data that have changed.
+    """
+    split = folder.split()
+    records: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        recipe = run.recipe
+        key = _prepared_by(recipe).to_json()
+        if key not in records:
+            records[key] = _record(folder, recipe, split, store, workers, teller)
+        where, record = folder.run(run), records[key]
+        if not where.path.exists():
+            with atomic_folder(where.path) as unfinished:
+                written = RunFolder(unfinished)
+                written.write_recipe(recipe)
+                written.write_split(recipe.training.seed, {name: split[name] for name in recipe.modalities})
+                written.write_data(record)
+        for name, now in record.items():
+            if where.data()[name]["fingerprint"] != now["fingerprint"]:
+                raise RunError(
+                    f"The {name} data at {now['path']} have changed since {folder.path} was begun; all runs "
+                    "of a study must see the same data. Restore them, or begin a new study."
+                )
+
+
+def _prepared_by(recipe: Recipe) -> Recipe:
+    """The recipe with nothing of its own but what decides the prepared data, and the checks of them."""
+    plain = {"title": "", "deviations": (), "published": (), "name": ""}
+    network = type(recipe.network)()
+    training = type(recipe.training)(balance=recipe.training.balance)
+    return recipe.model_copy(update=plain | {"network": network, "training": training})
+
+
+def _record(
+    folder: StudyFolder,
+    recipe: Recipe,
+    split: Mapping[str, Any],
+    store: Path,
+    workers: int | None,
+    teller: Teller,
+) -> dict[str, Any]:
+    """The record of a recipe's data for its run folders; prepares them."""
+    sources = folder.data()
+    if missing := sorted(set(recipe.modalities) - set(sources)):
+        raise DataError(
+            f"This run needs data for {' and '.join(missing)}, which the study was not begun with; expected "
+            f"{' '.join(f'--data {name}=PATH' for name in missing)} from the start. Begin a new study, or "
+            "restrict it with --only-group."
+        )
+    loaded = training_data.load(
+        recipe,
+        {name: Path(sources[name]["path"]) for name in recipe.modalities},
+        store,
+        split={name: split[name] for name in recipe.modalities},
+        workers=workers,
+        progress=teller.preparing,
+        accept_implausible=any(sources[name]["accept_implausible"] for name in recipe.modalities),
+        channels={name: sources[name]["channels"] for name in recipe.modalities},
+        remark=teller.remark,
+        opened=teller.opened,
+    )
+    return {
+        name: record | {what: sources[name][what] for what in ("licence", "origin")}
+        for name, record in loaded.data.items()
+    }
+
+
+# going on -------------------------------------------------------------------------------------
+
+
+def _go_on(
+    folder: StudyFolder,
+    study: Study,
+    runs: Sequence[Run],
+    entered: float,
+    store: Path,
+    max_minutes: float | None,
+    workers: int | None,
+    teller: Teller,
+) -> Outcome:
+    spent = Outcome(folder.path, False, f"the time budget of {max_minutes or 0:g} minutes is spent")
+    for number, run in enumerate(runs, 1):
+        where = folder.run(run)
+        try:
+            while not is_done(where, study.minutes_each):
+                left = _minutes_left(entered, max_minutes)
+                if left is not None and left <= 0:
+                    return spent
+                teller.tell(f"run {number} of {len(runs)}: {run.name}")
+                outcome = _train(where, study.minutes_each, left, store, workers, teller)
+                if not outcome.finished and "time budget" not in outcome.reason:
+                    return outcome._replace(run=folder.path)
+            if is_evaluated(where.path, SIDE) and (where.path / "evaluation" / SIDE / TIMING_FILE).is_file():
+                continue
+            left = _minutes_left(entered, max_minutes)
+            if left is not None and left <= 0:
+                return spent
+            _evaluate(where, run, study, teller)
+        except Locked:
+            teller.tell(f"{run.name}: another process works on it")
+    left_over = [run.name for run in runs if not is_complete(folder, study, run)]
+    if left_over:
+        return Outcome(folder.path, False, f"other processes work on {'; '.join(left_over)}")
+    return Outcome(folder.path, True, f"{len(runs)} of {len(study.runs())} runs are trained and evaluated")
+
+
+def is_complete(folder: StudyFolder, study: Study, run: Run) -> bool:
+    """Whether a run is trained and evaluated, and how long its predictions took is known."""
+    where = folder.run(run)
+    timed = (where.path / "evaluation" / SIDE / TIMING_FILE).is_file()
+    scored = (where.path / "evaluation" / SIDE / "summary.json").is_file()
+    return is_done(where, study.minutes_each) and timed and scored
+
+
+def _minutes_left(entered: float, max_minutes: float | None) -> float | None:
+    return None if max_minutes is None else max_minutes - (time.monotonic() - entered) / 60
+
+
+def _train(
+    where: RunFolder,
+    each: float | None,
+    left: float | None,
+    store: Path,
+    workers: int | None,
+    teller: Teller,
+) -> Outcome:
+    """Go on with a run until its end, its share of time or the end of the call's."""
+    budgets = [left, None if each is None else each - minutes_spent(where)]
+    return resume(
+        where.path,
+        store=store,
+        max_minutes=min((budget for budget in budgets if budget is not None), default=None),
+        workers=workers,
+        prepare_progress=teller.preparing,
+        monitor=teller.monitor,
+        warn=teller.tell,
+        foretell=teller.foretell,
+    )
+
+
+def _evaluate(where: RunFolder, run: Run, study: Study, teller: Teller) -> None:
+    """Score a run on the test side and keep how long its predictions took.
+
+    Raises:
+        RunError: its share of time did not hold an epoch.
+    """
+    if not where.model.is_file():
+        raise RunError(
+            f"{run.name} has no weights: its {study.minutes_each:g} minutes did not hold one epoch with its "
+            "validation. Begin a new study with more --minutes-each, or with fewer data."
+        )
+    with locked(where.path / "evaluation.lock", f"The evaluation of {run.name}"):
+        teller.tell(f"evaluating {run.name}")
+        seconds: list[float] = []
+        evaluation = evaluate_run(where.path, SIDE, progress=teller.evaluating, timed=seconds.append)
+        summary = read_json(evaluation / "summary.json")
+        timing = {"seconds": round(sum(seconds), 3), "cases": len(seconds), **summary["prediction"]}
+        write_json(evaluation / TIMING_FILE, timing)
