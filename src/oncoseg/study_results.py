@@ -132,8 +132,8 @@ def read_results(out: Path) -> StudyResults:
     done = [run for run in runs if is_complete(folder, study, run)]
     if not done:
         raise RunError(
-            f"No run of the study {out} is trained and evaluated yet; expected one. Go on with `oncoseg study "
-            f"--resume --out {out}`."
+            f"No run of the study {out} is trained and evaluated yet; expected one. Go on with "
+            f"`oncoseg study --resume --out {out}`."
         )
     results = [_result(run, folder.run(run), study) for run in done]
     contests = {group: found for group in study.groups if (found := _contest(study, group, results))}
@@ -169,8 +169,8 @@ def _result(run: Run, folder: RunFolder, study: Study) -> Result:
         timing = dict(read_json(evaluation / TIMING_FILE))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(
-            f"{evaluation} is damaged ({error}); expected what `oncoseg study` wrote. Delete it, and go on with "
-            "the study."
+            f"{evaluation} is damaged ({error}); expected what `oncoseg study` wrote. Delete it, and go on "
+            "with the study."
         ) from error
     printed = study.printed(run.group, run.variant)
     return Result(run, folder, summary, overlap_table(evaluation), printed, _cost(run.recipe, folder, timing))

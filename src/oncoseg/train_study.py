@@ -1,15 +1,16 @@
-"""Training a study: one ordinary run after the other, each evaluated at once, in one process or in several."""
+"""Training a study: ordinary runs, each evaluated at once, one after the other or in several processes."""
 
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from oncoseg.datasets import open_dataset
+from oncoseg.datasets.base import Problem, Scan
 from oncoseg.errors import DataError, RunError, nearest
-from oncoseg.evaluate.run import Progress as EvaluationProgress
 from oncoseg.evaluate.run import evaluate_run, is_evaluated
 from oncoseg.files import atomic_folder, filled, new_folder, read_json, write_json
 from oncoseg.locks import Locked, locked
@@ -32,6 +33,9 @@ TOGETHER = "A study"
 SIDE = "test"
 """On which all runs are evaluated."""
 
+SHORTEST = 1e-6
+"""Minutes of a budget that is spent: training takes no 0."""
+
 TIMING_FILE = "timing.json"
 """Beside an evaluation: how long its predictions took."""
 
@@ -42,7 +46,7 @@ class Teller(NamedTuple):
     Attributes:
         preparing: called with (cases done, cases in all).
         monitor: called after every step and every validation.
-        evaluating: called with (cases done, cases in all).
+        evaluating: gives, for each run anew, what is called with (cases done, cases in all).
         remark: called for each modality with what is doubtful about its images.
         opened: called for each modality with what was found in its data set.
         tell: called with a sentence before every run, and for one that another process works on.
@@ -51,7 +55,7 @@ class Teller(NamedTuple):
 
     preparing: Progress | None = None
     monitor: Callable[[Status], None] | None = None
-    evaluating: EvaluationProgress | None = None
+    evaluating: Callable[[], AbstractContextManager[Progress | None]] = contextlib.nullcontext
     remark: training_data.Remark | None = None
     opened: training_data.Opened | None = None
     tell: Callable[[str], None] = lambda _: None
@@ -247,8 +251,8 @@ def _check_same(folder: StudyFolder, study: Study, data: Mapping[str, Path]) -> 
     before, now = ({run.name: run.recipe for run in one.runs()} for one in (kept, study))
     if list(before) != list(now):
         raise RunError(
-            f"{folder.path} holds a study of {'; '.join(before)}, not of {'; '.join(now)}; expected the same. "
-            f"{hint}"
+            f"{folder.path} holds a study of {'; '.join(before)}, not of {'; '.join(now)}; expected the "
+            f"same. {hint}"
         )
     for name, recipe in now.items():
         if differs := _first_difference(before[name], recipe):
@@ -262,7 +266,8 @@ def _check_same(folder: StudyFolder, study: Study, data: Mapping[str, Path]) -> 
         source = folder.data().get(name, {"path": "no data"})
         if source["path"] != str(path.resolve()):
             raise RunError(
-                f"{folder.path} was begun on {source['path']} for {name}, not on {path}; expected the same. {hint}"
+                f"{folder.path} was begun on {source['path']} for {name}, not on {path}; expected the same. "
+                f"{hint}"
             )
 
 
@@ -294,7 +299,7 @@ def _lay_out(
     Raises:
         RunError: data that have changed.
     """
-    split = folder.split()
+    split, teller = folder.split(), _once(teller)
     records: dict[str, dict[str, Any]] = {}
     for run in runs:
         recipe = run.recipe
@@ -314,6 +319,27 @@ def _lay_out(
                     f"The {name} data at {now['path']} have changed since {folder.path} was begun; all runs "
                     "of a study must see the same data. Restore them, or begin a new study."
                 )
+
+
+def _once(teller: Teller) -> Teller:
+    """Told the same only once, though data sets are opened for several runs."""
+    said: set[str] = set()
+
+    def news(name: str, problems: Sequence[Problem]) -> list[Problem]:
+        new = [one for one in problems if f"{name} {one.message}" not in said]
+        said.update(f"{name} {one.message}" for one in new)
+        return new
+
+    def remark(name: str, problems: Sequence[Problem]) -> None:
+        if teller.remark is not None and (new := news(name, problems)):
+            teller.remark(name, new)
+
+    def opened(name: str, scan: Scan) -> None:
+        if teller.opened is not None and name not in said:
+            said.add(name)
+            teller.opened(name, scan)
+
+    return teller._replace(remark=remark, opened=opened)
 
 
 def _prepared_by(recipe: Recipe) -> Recipe:
@@ -371,22 +397,21 @@ def _go_on(
     workers: int | None,
     teller: Teller,
 ) -> Outcome:
+    budget = _Budget(entered, max_minutes)
     spent = Outcome(folder.path, False, f"the time budget of {max_minutes or 0:g} minutes is spent")
     for number, run in enumerate(runs, 1):
         where = folder.run(run)
         try:
             while not is_done(where, study.minutes_each):
-                left = _minutes_left(entered, max_minutes)
-                if left is not None and left <= 0:
+                if budget.is_spent():
                     return spent
                 teller.tell(f"run {number} of {len(runs)}: {run.name}")
-                outcome = _train(where, study.minutes_each, left, store, workers, teller)
+                outcome = _train(where, study.minutes_each, budget.left(), store, workers, teller)
                 if not outcome.finished and "time budget" not in outcome.reason:
                     return outcome._replace(run=folder.path)
             if is_evaluated(where.path, SIDE) and (where.path / "evaluation" / SIDE / TIMING_FILE).is_file():
                 continue
-            left = _minutes_left(entered, max_minutes)
-            if left is not None and left <= 0:
+            if budget.is_spent():
                 return spent
             _evaluate(where, run, study, teller)
         except Locked:
@@ -405,8 +430,21 @@ def is_complete(folder: StudyFolder, study: Study, run: Run) -> bool:
     return is_done(where, study.minutes_each) and timed and scored
 
 
-def _minutes_left(entered: float, max_minutes: float | None) -> float | None:
-    return None if max_minutes is None else max_minutes - (time.monotonic() - entered) / 60
+class _Budget:
+    """The time of a call, which does something however short it is, so that calls come to an end."""
+
+    def __init__(self, entered: float, max_minutes: float | None) -> None:
+        self._ends = None if max_minutes is None else entered + 60 * max_minutes
+        self._asked = False
+
+    def is_spent(self) -> bool:
+        """Whether nothing more may be begun; not the first time it is asked."""
+        first, self._asked = not self._asked, True
+        return not first and self._ends is not None and time.monotonic() >= self._ends
+
+    def left(self) -> float | None:
+        """Minutes that a training may take, which makes one step at least."""
+        return None if self._ends is None else max(SHORTEST, (self._ends - time.monotonic()) / 60)
 
 
 def _train(
@@ -445,7 +483,8 @@ def _evaluate(where: RunFolder, run: Run, study: Study, teller: Teller) -> None:
     with locked(where.path / "evaluation.lock", f"The evaluation of {run.name}"):
         teller.tell(f"evaluating {run.name}")
         seconds: list[float] = []
-        evaluation = evaluate_run(where.path, SIDE, progress=teller.evaluating, timed=seconds.append)
+        with teller.evaluating() as progress:
+            evaluation = evaluate_run(where.path, SIDE, progress=progress, timed=seconds.append)
         summary = read_json(evaluation / "summary.json")
         timing = {"seconds": round(sum(seconds), 3), "cases": len(seconds), **summary["prediction"]}
         write_json(evaluation / TIMING_FILE, timing)

@@ -191,6 +191,7 @@ def rerun(
 
 
 def tell_needs(line: str) -> None:
+    """Say what a training or a prediction will take."""
     terminal.note(f"This will take {line}.")
 
 

@@ -14,8 +14,7 @@ from oncoseg.cli.runs import progress_of_training, say_stopped, stop_code, tell_
 from oncoseg.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
-    from oncoseg.studies import Study
-    from oncoseg.studies.study import Run
+    from oncoseg.studies.study import Run, Study
     from oncoseg.training.status import Outcome
 
 STUDY_FLAGS = (
@@ -49,8 +48,8 @@ def study(
 ) -> int:
     """Train several networks on the same patients, evaluate them, and make the paper's tables and figure.
 
-    Stopped, the same command or --resume goes on; what is done is not done again. Several processes may share
-    the work: start the same command in each. Every field of the recipes is a flag, too, and holds for all runs.
+    Stopped, the same command or --resume goes on; what is done is not done again. Several processes may
+    share the work: start the same command in each. Every field of the recipes is a flag, too, for all runs.
 
     Args:
         name: A study's name, or the path of a study's JSON file. Not needed with --resume.
@@ -91,11 +90,11 @@ def study(
         raise RunError("Expected --out FOLDER for the study, as in --out studies/first.")
     from oncoseg.train_study import Teller, resume_study, train_study
 
-    with progress_of_training() as (preparing, monitor), terminal.progress("evaluating") as evaluating:
+    with progress_of_training() as (preparing, monitor):
         teller = Teller(
             preparing,
             monitor,
-            evaluating,
+            lambda: terminal.progress("evaluating"),
             terminal.note_problems,
             terminal.note_found,
             terminal.note,
@@ -183,8 +182,8 @@ def _check_resuming(name: str | None, fields: Any, given: dict[str, Any]) -> Non
         wrong.append("the recipes' fields")
     if wrong:
         raise RunError(
-            f"A resumed study keeps its own settings and data; leave {', '.join(wrong)} out, or leave --resume "
-            "out, which checks that they are the same."
+            f"A resumed study keeps its own settings and data; leave {', '.join(wrong)} out, or --resume: "
+            "without it, it is checked that they are the same."
         )
 
 
@@ -240,7 +239,7 @@ def _report(outcome: "Outcome") -> int:
 def print_study(out: Path) -> None:
     """Write a study's tables and page from what is done, and print what the tests show."""
     from oncoseg.files import SYNTHETIC_SENTENCE
-    from oncoseg.report.study import conclusion, write_study
+    from oncoseg.report.study import conclude, write_study
     from oncoseg.study_results import read_results
 
     found = read_results(out)
@@ -260,7 +259,7 @@ def print_study(out: Path) -> None:
     if found.synthetic:
         terminal.say(SYNTHETIC_SENTENCE)
     for group, contest in found.contests.items():
-        terminal.say(conclusion(group, contest))
+        terminal.say(conclude(group, contest).text)
         for part in contest.parts:
             for each in part.comparisons:
                 terminal.say(f"  {part.metric}: {each.sentence}")

@@ -21,7 +21,7 @@ MEANINGS = {
     "miou_foreground": "IoU of the tumour alone, TP / (TP + FP + FN), then averaged.",
     "miou_classes": (
         "The mean of the tumour's IoU and the background's, TN / (TN + FP + FN), then averaged. It is high "
-        "where background is plenty. Undefined where the tumour's is."
+        "where background is plenty. Undefined where either is."
     ),
     "accuracy": "(TP + TN) / all voxels. It flatters: background is plenty.",
 }
@@ -54,13 +54,13 @@ def overlap_table(evaluation: Path) -> list[OverlapRow]:
         return _rows(evaluation)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{evaluation} cannot be read ({type(error).__name__}); expected what `oncoseg evaluate RUN` wrote. "
-            "Evaluate the run again."
+            f"{evaluation} cannot be read ({type(error).__name__}); expected what `oncoseg evaluate RUN` "
+            "wrote. Evaluate the run again."
         ) from error
 
 
 def mean_iou(counts: Confusion, changes: Policy | None = None) -> float:
-    """Mean of the IoU of tumour and of background; NaN where that of the tumour is undefined.
+    """Mean of the IoU of tumour and of background; NaN where either is undefined.
 
     Args:
         counts: of one slice, patient or set.

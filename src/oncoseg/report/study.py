@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oncoseg.comparisons.systems import ALPHA
 from oncoseg.evaluate.compare import Contest
@@ -53,19 +53,33 @@ def write_study(out: Path, results: StudyResults | None = None) -> Path:
     return page
 
 
-def conclusion(group: str, contest: Contest) -> str:
-    """What a group's paired tests show, in one sentence."""
+class Conclusion(NamedTuple):
+    """What a group's paired tests show.
+
+    Attributes:
+        text: in one sentence.
+        tests: how many, in words.
+        any: whether they could show anything.
+    """
+
+    text: str
+    tests: str
+    any: bool
+
+
+def conclude(group: str, contest: Contest) -> Conclusion:
+    """Sum a group's paired tests up."""
     comparisons = [each for part in contest.parts for each in part.comparisons]
-    better = [each for each in comparisons if each.better]
     tests = words.counted(len(comparisons), "paired test")
-    if better:
-        return f"{group}: {len(better)} of {tests} {'shows' if len(better) == 1 else 'show'} a difference."
+    if better := [each for each in comparisons if each.better]:
+        shows = "shows" if len(better) == 1 else "show"
+        return Conclusion(f"{group}: {len(better)} of {tests} {shows} a difference.", tests, True)
     if all(each.p_smallest > ALPHA for each in comparisons):
-        n = max(each.n for each in comparisons)
-        return (
-            f"{group}: nothing can be said, as no test of {words.patients(n)} could have shown a difference."
-        )
-    return f"{group}: no difference shown between any two of the {len(contest.systems)} networks ({tests})."
+        n = words.patients(max(each.n for each in comparisons))
+        text = f"{group}: nothing can be said, as no test of {n} could have shown a difference."
+        return Conclusion(text, tests, False)
+    networks = "the two" if len(contest.systems) == 2 else f"any two of the {len(contest.systems)}"
+    return Conclusion(f"{group}: no difference shown between {networks} networks ({tests}).", tests, True)
 
 
 def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pictures: bytes | None) -> str:
@@ -78,7 +92,7 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         synthetic=found.synthetic,
         missing=[run.name for run in found.missing],
         command=f"oncoseg study --resume --out {out}",
-        conclusions={group: conclusion(group, one) for group, one in found.contests.items()},
+        conclusions={group: conclude(group, one) for group, one in found.contests.items()},
         contests=found.contests,
         places={group: _place(found, out, group) for group in found.contests},
         table_1={group: list(_patients(found, group)) for group in found.study.groups},
@@ -133,13 +147,13 @@ def _budget(found: StudyResults) -> str:
     """How much training every run had, in words."""
     if (each := found.study.minutes_each) is not None:
         return (
-            f"Every run had the same time: {each:g} minutes of training, or all its epochs where these took less; "
-            "the weights with the best validation Dice until then were kept. The schedule of the learning rate "
-            "follows the epochs asked for and was not shortened."
+            f"Every run had the same budget: {each:g} minutes of training, or all its epochs where these "
+            "took less. The weights with the best validation Dice until then were kept; the schedule of the "
+            "learning rate follows the epochs asked for and was not shortened."
         )
     epochs = {result.run.recipe.training.max_epochs for result in found.results}
     if len(epochs) == 1:
-        return f"Every run had the same number of epochs: {words.counted(epochs.pop(), 'epoch')}."
+        return f"Every run had the same budget: {words.counted(epochs.pop(), 'epoch')}."
     return f"The runs were asked for different numbers of epochs ({', '.join(map(str, sorted(epochs)))})."
 
 
