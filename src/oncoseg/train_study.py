@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
@@ -122,6 +122,7 @@ def train_study(
     if not is_study(out):
         given = read_split(split_file, sorted(_modalities(study.runs()))) if split_file else None
         sources = _sources(study, data, channels, accept_implausible, licences, origins)
+        _check_given(_modalities(chosen), sources)
         _begin(study, sources, out, given, teller)
     _check_same(folder, study, data)  # another process may have begun it meanwhile
     _lay_out(folder, chosen, store, workers, teller)
@@ -350,6 +351,20 @@ def _prepared_by(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=plain | {"network": network, "training": training})
 
 
+def _check_given(modalities: Iterable[str], sources: Mapping[str, Any]) -> None:
+    """Check that a study was begun with the data that a run needs.
+
+    Raises:
+        DataError: it was not.
+    """
+    if missing := sorted(set(modalities) - set(sources)):
+        raise DataError(
+            f"The study needs data for {' and '.join(missing)}; expected "
+            f"{' '.join(f'--data {name}=PATH' for name in missing)} when it is begun. Begin a new study with "
+            "it, or leave out the runs that need it with --only-group."
+        )
+
+
 def _record(
     folder: StudyFolder,
     recipe: Recipe,
@@ -360,12 +375,7 @@ def _record(
 ) -> dict[str, Any]:
     """The record of a recipe's data for its run folders; prepares them."""
     sources = folder.data()
-    if missing := sorted(set(recipe.modalities) - set(sources)):
-        raise DataError(
-            f"This run needs data for {' and '.join(missing)}, which the study was not begun with; expected "
-            f"{' '.join(f'--data {name}=PATH' for name in missing)} from the start. Begin a new study, or "
-            "restrict it with --only-group."
-        )
+    _check_given(recipe.modalities, sources)
     loaded = training_data.load(
         recipe,
         {name: Path(sources[name]["path"]) for name in recipe.modalities},
