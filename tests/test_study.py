@@ -256,7 +256,7 @@ def test_a_spent_budget_ends_with_75_and_parts_can_be_trained_alone(
 def test_every_run_can_have_the_same_minutes(
     mri: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A training that takes 20 minutes for an epoch and a half, and 10 for the rest of the second but its validation."""
+    """A training of which an epoch and a step take 20 minutes, and two more steps 10."""
     asked: list[float] = []
     steps_of_call = {20.0: 4, 10.0: 2}
 
@@ -312,6 +312,26 @@ def test_runs_in_the_hands_of_another_process_are_passed_over(
     assert outcome == Outcome(out, False, "other processes work on FLAIR, U-Net")
     assert told == ["FLAIR, U-Net: another process works on it"]
     assert resume_study(out, store=store, workers=0).finished
+
+
+def test_an_interrupted_evaluation_is_made_again(
+    whole: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    *_, last = runs_of(out).values()
+    (last.path / "evaluation" / "test" / "summary.json").unlink()
+
+    def interrupted(*given: Any, **named: Any) -> Path:
+        raise KeyboardInterrupt
+
+    command = ["study", "--resume", "--out", str(out), "--store", str(store), "--workers", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate_run", interrupted)
+        assert main(command) == 130
+    assert "Stopped: SIGINT was received" in capsys.readouterr().out
+    assert not list(out.rglob("*.lock"))
+    assert main(command) == 0
+    assert (out / "table1.csv").read_bytes() == (whole / "table1.csv").read_bytes()
 
 
 # what is refused
