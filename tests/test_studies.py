@@ -1,11 +1,13 @@
 """Studies as data: what they resolve to, and what is wrong with one that a user wrote."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from oncoseg import models
 from oncoseg.cli import main
 from oncoseg.errors import RecipeError
 from oncoseg.recipes import get_recipe
@@ -162,3 +164,30 @@ def test_a_dry_run_shows_the_plan_with_the_flags_and_writes_nothing(tmp_path: Pa
     assert parameters < json.loads(rows[1][5].replace(",", ""))
     assert "Budget of each run: 30 minutes, or all epochs where these take less." in printed
     assert not out.exists()
+
+
+def test_help_lists_the_fields_with_the_first_runs_values(capsys: Capture) -> None:
+    assert main(["study", "aspp-attention", "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--only-variant" in words
+    assert "--training.max-epochs Epochs of joint training" in words
+    assert "{int > 0} [default: 100]" in words
+
+
+def test_the_documented_study_can_be_described(tmp_path: Path, capsys: Capture) -> None:
+    document = Path(__file__).parents[1] / "docs" / "studies.md"
+    (example,) = re.findall(r"```json\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "gates.json").write_text(example, encoding="utf-8")
+    assert main(["studies", "describe", str(tmp_path / "gates.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "gates: 3 runs" in printed
+    assert "Metrics of the paired tests: dice, hd95_max_mm." in printed
+
+
+def test_the_documented_costs_are_the_networks() -> None:
+    document = (Path(__file__).parents[1] / "docs" / "studies.md").read_text(encoding="utf-8")
+    for run in open_study("aspp-attention").runs(["FLAIR"]):
+        network, size = run.recipe.network, run.recipe.preparation.slice_size
+        cost = models.describe(network.name, network.arguments, 1, 1, size)
+        row = f"| {run.variant} | {cost.parameters:,} | {cost.multiply_adds / 1e9:.1f} G |"
+        assert row in document
