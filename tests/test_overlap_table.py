@@ -75,8 +75,10 @@ def test_every_averaging_by_hand(tmp_path: Path) -> None:
     assert {row.averaging for row in rows} == set(expected)
     for averaging, values in expected.items():
         scores = row_of(rows, averaging).scores
-        assert list(scores) == ["dice", "miou_foreground", "miou_classes", "accuracy"]
-        assert [one.mean for one in scores.values()] == pytest.approx(values), averaging
+        names = ("dice", "miou_foreground", "miou_classes", "accuracy")
+        assert [scores[name].mean for name in names] == pytest.approx(values), averaging
+    assert row_of(rows, "pooled").scores["precision"].mean == pytest.approx(5 / 6)
+    assert row_of(rows, "patient").scores["recall"].mean == pytest.approx((1 / 2 + 1) / 2)
     assert row_of(rows, "slice").scores["miou_classes"].n == 3
     assert row_of(rows, "slice").scores["miou_classes"].undefined == 1
 

@@ -103,8 +103,8 @@ def test_table_1_has_both_mious_and_the_papers_figures_apart(whole: Path) -> Non
             assert float(row["miou_classes"]) == pytest.approx(classes)
             assert float(row["accuracy"]) == pytest.approx((tp + tn) / (tp + fp + fn + tn))
         ours = (row["group"], row["variant"]) == ("FLAIR", "ASPP")
-        paper = ("0.7975", "0.4583", "", "other data") if ours else ("", "", "", "")
-        assert tuple(row[f"published_{name}"] for name in ("dice", "miou", "accuracy", "on")) == paper
+        paper = ("0.7975", "0.4583", "other data") if ours else ("", "", "")
+        assert tuple(row[name] for name in row if name.startswith("published")) == paper
 
 
 def test_table_2_has_what_was_measured(whole: Path) -> None:

@@ -19,7 +19,7 @@ from oncoseg.files import atomic_file, atomic_folder, read_json, write_json
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.statistics import Summary
-from oncoseg.studies.study import Run, Study
+from oncoseg.studies.study import PRINTED_COSTS, PRINTED_SCORES, Run, Study
 from oncoseg.study_folder import StudyFolder, minutes_spent
 from oncoseg.train_study import SIDE, TIMING_FILE, is_complete
 
@@ -257,7 +257,7 @@ def _table_1(study: Study, result: Result) -> Iterable[dict[str, Any]]:
                 for name in MEANINGS
                 for end, value in _with_ends(row.scores[name]).items()
             },
-            **_published(study, result, ("dice", "miou", "accuracy")),
+            **_published(study, result, PRINTED_SCORES),
             "synthetic": result.summary["synthetic"],
         }
 
@@ -277,15 +277,17 @@ def _table_2(study: Study, result: Result) -> dict[str, Any]:
         "parameters": result.cost.parameters,
         "multiply_adds": result.cost.multiply_adds,
         "hardware": result.cost.hardware,
-        **_published(study, result, ("training_minutes", "inference_seconds")),
+        **_published(study, result, PRINTED_COSTS),
     }
 
 
 def _published(study: Study, result: Result, names: Sequence[str]) -> dict[str, Any]:
     """The paper's figures in columns of their own, and whether they are of the same data."""
-    there = any(name in result.printed for name in names)
+    rows = study.published.rows if study.published else ()
+    used = [name for name in names if any(name in row.scores for row in rows)]
+    there = any(name in result.printed for name in used)
     return {
-        **{f"published_{name}": result.printed.get(name) for name in names},
+        **{f"published_{name}": result.printed.get(name) for name in used},
         "published_on": mark(study) if there else None,
     }
 

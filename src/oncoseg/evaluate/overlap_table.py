@@ -1,4 +1,4 @@
-"""Dice, both meanings of mean IoU, and pixel accuracy of an evaluation, under every averaging.
+"""Overlap of an evaluation, with both meanings of mean IoU and pixel accuracy, under every averaging.
 
 Papers print an "mIoU" without saying of what the mean is: of the classes with the background among them, or
 of the images' IoU of the foreground. Both are here, from the counts that `oncoseg evaluate` wrote.
@@ -23,6 +23,8 @@ MEANINGS = {
         "The mean of the tumour's IoU and the background's, TN / (TN + FP + FN), then averaged. It is high "
         "where background is plenty. Undefined where either is."
     ),
+    "precision": "TP / (TP + FP), the share of the predicted voxels that are tumour.",
+    "recall": "TP / (TP + FN), the share of the tumour that is found.",
     "accuracy": "(TP + TN) / all voxels. It flatters: background is plenty.",
 }
 """Score → definition, in the order of tables."""
@@ -110,6 +112,8 @@ def _scores(
         "dice": lambda one: metrics.score("dice", one, changes),
         "miou_foreground": lambda one: metrics.score("iou", one, changes),
         "miou_classes": lambda one: mean_iou(one, changes),
+        "precision": lambda one: metrics.score("precision", one, changes),
+        "recall": lambda one: metrics.score("recall", one, changes),
         "accuracy": metrics.accuracy,
     }
     return {name: summarise([of[name](one) for one in counts]) for name in MEANINGS}

@@ -1,7 +1,7 @@
 """The page of a study: the paper's tables and figure, with intervals, tests and the published figures."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,19 @@ from oncoseg.report.figures import write_figures
 from oncoseg.report.study_plots import figure, learning_curves, row_name
 from oncoseg.split import PARTS
 from oncoseg.statistics import rough_sentence
+from oncoseg.studies.study import PRINTED_COSTS, PRINTED_SCORES
 from oncoseg.study_folder import StudyFolder
 from oncoseg.study_results import FigureRow, Result, StudyResults, mark, read_results, write_results
+
+TITLES = {
+    "dice": "Dice (DSC)",
+    "miou_foreground": "mIoU, tumour",
+    "miou_classes": "mIoU, tumour and background",
+    "precision": "Precision",
+    "recall": "Recall",
+    "accuracy": "Pixel accuracy",
+}
+"""Headings of table 1."""
 
 FIGURE = "figure3.png"
 """The file of the pictures, beside the page."""
@@ -98,7 +109,9 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         table_1={group: list(_patients(found, group)) for group in found.study.groups},
         averaged={group: list(_averaged(found, group)) for group in found.study.groups},
         table_2={group: found.of_group(group) for group in found.study.groups},
-        printed={name for result in found.results for name in result.printed},
+        printed=_printed(found, PRINTED_SCORES),
+        printed_costs=_printed(found, PRINTED_COSTS),
+        titles=TITLES,
         mark=mark(found.study),
         meanings=MEANINGS,
         averagings=AVERAGINGS,
@@ -111,6 +124,12 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         figure_rows=[_in_words(row) for row in found.figure],
         plots=plots,
     )
+
+
+def _printed(found: StudyResults, names: Sequence[str]) -> list[str]:
+    """What the paper prints of any run, in the order of the columns."""
+    rows = found.study.published.rows if found.study.published else ()
+    return [name for name in names if any(name in row.scores for row in rows)]
 
 
 def _place(found: StudyResults, out: Path, group: str) -> str:

@@ -14,8 +14,19 @@ from oncoseg.recipes import get_recipe
 FORMAT_VERSION: Literal[1] = 1
 """Version of study files; raised when an older program could not read a newer one rightly."""
 
-Scores = dict[Literal["dice", "miou", "accuracy", "training_minutes", "inference_seconds"], float]
-"""What papers print of each network; shares in [0, 1]."""
+PRINTED_SCORES = ("dice", "miou", "iou", "precision", "recall", "accuracy")
+PRINTED_COSTS = ("training_minutes", "inference_seconds")
+"""What papers print of each network; scores in [0, 1]."""
+
+Scores = dict[
+    Literal[
+        "dice", "miou", "iou", "precision", "recall", "accuracy", "training_minutes", "inference_seconds"
+    ],
+    float,
+]
+
+Shown = Literal["dice", "miou_foreground", "miou_classes", "precision", "recall", "accuracy"]
+"""Columns of table 1; see `evaluate.overlap_table.MEANINGS`."""
 
 
 class _Part(BaseModel):
@@ -88,6 +99,8 @@ class Study(_Part):
     """Of the recipe's fields, in every run, after the group's and the variant's."""
     minutes_each: Annotated[float, Field(gt=0)] | None = None
     """Training time of each run, after which its best weights so far are kept; None for all its epochs."""
+    shown: tuple[Shown, ...] = ("dice", "miou_foreground", "miou_classes", "accuracy")
+    """Scores of table 1 on the page, in order; the file has all of them."""
     tested: tuple[str, ...] = ("dice",)
     """Metrics of the paired tests; every further one makes Holm's correction harsher."""
     published: PublishedTable | None = None
