@@ -21,7 +21,7 @@ from oncoseg.study_folder import StudyFolder, is_done, minutes_spent
 from oncoseg.study_results import read_results
 from oncoseg.train import resume, train
 from oncoseg.train_study import Teller, resume_study, train_study
-from oncoseg.training.status import Outcome
+from oncoseg.training.status import Outcome, spent
 from runs import assert_same, stopping_at
 from tiny import brats_case, tiny_data
 from tiny_study import CHANGES, study_file, tiny_study
@@ -268,7 +268,7 @@ def test_every_run_can_have_the_same_minutes(
         record["in_all"]["minutes"] = 30 - max_minutes + took
         RunFolder(path).write_record(record)
         assert outcome.reason == "SIGTERM was received"
-        return outcome._replace(reason="the time budget is spent")
+        return outcome._replace(reason=spent(max_minutes))
 
     monkeypatch.setattr(module, "resume", slow)
     study = tiny_study(minutes_each=30, changes=CHANGES | {"training.max_epochs": 1000})

@@ -69,7 +69,7 @@ class Cost(NamedTuple):
         cases: of the test side.
         hardware: on which it was trained.
         parameters: of its network.
-        multiply_adds: for one slice.
+        multiply_adds: for one slice, or one window of a volume.
     """
 
     epochs: int
@@ -176,16 +176,28 @@ def _result(run: Run, folder: RunFolder, study: Study) -> Result:
     return Result(run, folder, summary, overlap_table(evaluation), printed, _cost(run.recipe, folder, timing))
 
 
+def size_of_input(recipe: Recipe) -> tuple[int, ...]:
+    """What multiply-adds are counted for: a whole slice, or a window of a volume."""
+    prepared = recipe.preparation
+    return recipe.example_size if prepared.spatial_dims == 3 else prepared.slice_size
+
+
+def network_cost(recipe: Recipe) -> models.Cost:
+    """Parameters and multiply-adds of a recipe's network, for its input."""
+    name, classes = recipe.network.name, len(recipe.classes)
+    return models.describe(name, recipe.network_arguments, recipe.in_channels, classes, size_of_input(recipe))
+
+
 def _cost(recipe: Recipe, folder: RunFolder, timing: Mapping[str, Any]) -> Cost:
-    network, size = recipe.network, recipe.preparation.slice_size
-    of = models.describe(network.name, network.arguments, recipe.in_channels, len(recipe.classes), size)
     with folder.log.open(newline="", encoding="utf-8") as file:
         epochs = {row["epoch"] for row in csv.DictReader(file) if row["stage"] == "joint"}
     calls = folder.record().get("calls") or [{}]
     used = [call.get("hardware", {}) for call in calls]
     where = dict.fromkeys(str(one.get("gpu") or one.get("processor") or "not known") for one in used)
     minutes = minutes_spent(folder)
-    return Cost(len(epochs), minutes, timing["seconds"], timing["cases"], "; ".join(where), *of)
+    return Cost(
+        len(epochs), minutes, timing["seconds"], timing["cases"], "; ".join(where), *network_cost(recipe)
+    )
 
 
 def _contest(study: Study, group: str, results: Sequence[Result]) -> Contest | None:

@@ -4,12 +4,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Problem, Scan
+from oncoseg.datasets.left_out import without_large
 from oncoseg.errors import DataError, RunError, nearest
 from oncoseg.evaluate.run import evaluate_run, is_evaluated
 from oncoseg.files import atomic_folder, filled, new_folder, read_json, write_json
@@ -18,14 +19,14 @@ from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import from_json, read_split, split_patients, to_json
-from oncoseg.stopping import Terminated
+from oncoseg.stopping import name_of, orderly_termination
 from oncoseg.studies.study import Run, Study
 from oncoseg.study_folder import StudyFolder, is_done, is_study, minutes_spent
-from oncoseg.train import check_recipe, resume, stated
+from oncoseg.train import check_recipe, resume
 from oncoseg.training import data as training_data
-from oncoseg.training.left_out import without_large
 from oncoseg.training.ranks import check_alone
-from oncoseg.training.status import Outcome, Status
+from oncoseg.training.sources import Data, Sources
+from oncoseg.training.status import Outcome, Status, received, spent
 
 TOGETHER = "A study"
 """Begins the sentence where several processes would share the batches of its runs."""
@@ -47,8 +48,6 @@ class Teller(NamedTuple):
         preparing: called with (cases done, cases in all).
         monitor: called after every step and every validation.
         evaluating: gives, for each run anew, what is called with (cases done, cases in all).
-        remark: called for each modality with what is doubtful about its images.
-        opened: called for each modality with what was found in its data set.
         tell: called with a sentence before every run, and for one that another process works on.
         foretell: told before the first step of every run what it will take; see `train.train`.
     """
@@ -56,8 +55,6 @@ class Teller(NamedTuple):
     preparing: Progress | None = None
     monitor: Callable[[Status], None] | None = None
     evaluating: Callable[[], AbstractContextManager[Progress | None]] = contextlib.nullcontext
-    remark: training_data.Remark | None = None
-    opened: training_data.Opened | None = None
     tell: Callable[[str], None] = lambda _: None
     foretell: Callable[[str], None] | None = None
 
@@ -68,7 +65,7 @@ SILENT = Teller()
 
 def train_study(
     study: Study,
-    data: Mapping[str, Path],
+    data: Data,
     out: Path,
     *,
     groups: Sequence[str] = (),
@@ -77,10 +74,6 @@ def train_study(
     split_file: Path | None = None,
     max_minutes: float | None = None,
     workers: int | None = None,
-    accept_implausible: bool = False,
-    channels: Mapping[str, str] = MappingProxyType({}),
-    licences: Mapping[str, str] = MappingProxyType({}),
-    origins: Mapping[str, str] = MappingProxyType({}),
     teller: Teller = SILENT,
 ) -> Outcome:
     """Train every run of a study on the same patients, and evaluate each on the test side.
@@ -90,7 +83,7 @@ def train_study(
 
     Args:
         study: complete, with all changes.
-        data: modality → folder of its data set.
+        data: modality → folder of its data set, or `Sources` with more to say of them.
         out: the folder; new, empty or with the same study.
         groups: train the runs of these only; none named for all.
         variants: likewise.
@@ -98,10 +91,6 @@ def train_study(
         split_file: sides to use instead of drawing them; see `split.read_split`.
         max_minutes: budget of this call, preparing and evaluating included; None for no end.
         workers: processes for preparing, see `prepare`.
-        accept_implausible: take images that cannot be what they are said to be; see `plausibility`.
-        channels: of DICOM folders, channel → what its series are called.
-        licences: modality → under which licence its data may be used; see `train.train`.
-        origins: modality → where its data come from, likewise.
         teller: told how it goes.
 
     Returns:
@@ -117,20 +106,20 @@ def train_study(
     check_alone(TOGETHER)
     chosen = study.runs(groups, variants)
     store, folder = store or training_data.default_store(), StudyFolder(out)
+    sources = Sources.of(data)
     for run in chosen:
         check_recipe(run.recipe)
     if not is_study(out):
         given = read_split(split_file, sorted(_modalities(study.runs()))) if split_file else None
-        sources = _sources(study, data, channels, accept_implausible, licences, origins)
-        _check_given(_modalities(chosen), sources)
+        _check_sources(study, chosen, sources)
         _begin(study, sources, out, given, teller)
-    _check_same(folder, study, data)  # another process may have begun it meanwhile
-    _lay_out(folder, chosen, store, workers, teller)
+    _check_same(folder, study, sources.folders)  # another process may have begun it meanwhile
+    _lay_out(folder, chosen, _told_once(folder, sources), store, workers, teller)
     try:
-        return _go_on(folder, study, chosen, entered, store, max_minutes, workers, teller)
+        with orderly_termination():
+            return _go_on(folder, study, chosen, entered, store, max_minutes, workers, teller)
     except KeyboardInterrupt as asked:  # not within training, which stops by itself
-        name = "SIGTERM" if isinstance(asked, Terminated) else "SIGINT"
-        return Outcome(out, False, f"{name} was received")
+        return Outcome(out, False, received(name_of(asked)))
 
 
 def resume_study(
@@ -147,7 +136,7 @@ def resume_study(
     folder = StudyFolder(out)
     return train_study(
         folder.study(),
-        {name: Path(source["path"]) for name, source in folder.data().items()},
+        Sources.of_records(folder.data()),
         out,
         groups=groups,
         variants=variants,
@@ -165,42 +154,20 @@ def _modalities(runs: Sequence[Run]) -> set[str]:
 # beginning ------------------------------------------------------------------------------------
 
 
-def _sources(
-    study: Study,
-    data: Mapping[str, Path],
-    channels: Mapping[str, str],
-    accept_implausible: bool,
-    licences: Mapping[str, str],
-    origins: Mapping[str, str],
-) -> dict[str, Any]:
-    """What `StudyFolder.data` describes."""
-    runs = study.runs()
-    known = sorted(_modalities(runs))
-    for name in sorted({*data, *licences, *origins} - set(known)):
+def _check_sources(study: Study, chosen: Sequence[Run], sources: Sources) -> None:
+    """Check that what is said of data is about the study's modalities, and that the chosen runs have theirs.
+
+    Raises:
+        DataError: it is about another, or one is missing.
+    """
+    known = sorted(_modalities(study.runs()))
+    for name in sorted({*sources.folders, *sources.licences, *sources.origins} - set(known)):
         raise DataError(f"No run of {study.name} has a modality {name!r}; {nearest(name, known)}")
-    parted: dict[str, dict[str, str]] = {}
-    for channel, series in channels.items():
-        taken = False
-        for run in runs:
-            with contextlib.suppress(DataError):  # another run may take it
-                for name, of in training_data.channels_by_modality(run.recipe, {channel: series}).items():
-                    parted.setdefault(name, {}).update(of)
-                    taken = True
-        if not taken:
-            training_data.channels_by_modality(runs[0].recipe, {channel: series})  # says what there is
-    described = {
-        name: {
-            "path": str(Path(path).resolve()),
-            "channels": parted.get(name, {}),
-            "accept_implausible": accept_implausible,
-        }
-        for name, path in data.items()
-    }
-    return stated(described, licences, origins)
+    _check_given(_modalities(chosen), sources.folders)
 
 
 def _begin(
-    study: Study, sources: Mapping[str, Any], out: Path, given: Mapping[str, Any] | None, teller: Teller
+    study: Study, sources: Sources, out: Path, given: Mapping[str, Any] | None, teller: Teller
 ) -> None:
     """Draw the sides and write the study's own files."""
     new_folder(out, "The study's folder")
@@ -210,21 +177,31 @@ def _begin(
             folder = StudyFolder(unfinished)
             first = study.runs()[0].recipe
             RunFolder(unfinished).write_split(first.training.seed, split)
-            folder.write_data(sources)
+            folder.write_data(sources.stated_in(_records(sources)))
             folder.write_study(study)
 
 
-def _draw(
-    study: Study, sources: Mapping[str, Any], given: Mapping[str, Any] | None, teller: Teller
-) -> dict[str, Any]:
+def _records(sources: Sources) -> dict[str, dict[str, Any]]:
+    """What `StudyFolder.data` describes, but for what the user states."""
+    return {
+        name: {
+            "path": str(Path(path).resolve()),
+            "channels": dict(sources.channels.get(name, {})),
+            "accept_implausible": sources.accept_implausible,
+        }
+        for name, path in sources.folders.items()
+    }
+
+
+def _draw(study: Study, sources: Sources, given: Mapping[str, Any] | None, teller: Teller) -> dict[str, Any]:
     """One split for all runs, as `train` would draw it for the first; a patient keeps the side."""
     runs = study.runs()
     shares, seed = runs[0].recipe.split, runs[0].recipe.training.seed
     limits = {name: of.max_slices for run in runs for name, of in run.recipe.modalities.items()}
     split: dict[str, Any] = {}
     known: dict[str, str] = {}
-    for name, source in sources.items():
-        scan = open_dataset(Path(source["path"]), channels=source["channels"], progress=teller.preparing)
+    for name, path in sources.folders.items():
+        scan = open_dataset(path, channels=sources.channels.get(name), progress=teller.preparing)
         scan = without_large(scan, limits[name])
         if given is None:
             cases = [case for case in scan.cases if case.masks]
@@ -291,7 +268,12 @@ def _flat(values: Any, path: str = "") -> dict[str, Any]:
 
 
 def _lay_out(
-    folder: StudyFolder, runs: Sequence[Run], store: Path, workers: int | None, teller: Teller
+    folder: StudyFolder,
+    runs: Sequence[Run],
+    sources: Sources,
+    store: Path,
+    workers: int | None,
+    teller: Teller,
 ) -> None:
     """Make a run folder that was not begun for every run; those that are there must be of the same data.
 
@@ -300,13 +282,13 @@ def _lay_out(
     Raises:
         RunError: data that have changed.
     """
-    split, teller = folder.split(), _once(teller)
+    split = folder.split()
     records: dict[str, dict[str, Any]] = {}
     for run in runs:
         recipe = run.recipe
         key = _prepared_by(recipe).to_json()
         if key not in records:
-            records[key] = _record(folder, recipe, split, store, workers, teller)
+            records[key] = _record(recipe, sources, split, store, workers, teller)
         where, record = folder.run(run), records[key]
         if not where.path.exists():
             with atomic_folder(where.path) as unfinished:
@@ -322,25 +304,22 @@ def _lay_out(
                 )
 
 
-def _once(teller: Teller) -> Teller:
-    """Told the same only once, though data sets are opened for several runs."""
+def _told_once(folder: StudyFolder, sources: Sources) -> Sources:
+    """The study's own sources, of which the caller is told each thing once, though several runs open them."""
     said: set[str] = set()
 
-    def news(name: str, problems: Sequence[Problem]) -> list[Problem]:
+    def remark(name: str, problems: Sequence[Problem]) -> None:
         new = [one for one in problems if f"{name} {one.message}" not in said]
         said.update(f"{name} {one.message}" for one in new)
-        return new
-
-    def remark(name: str, problems: Sequence[Problem]) -> None:
-        if teller.remark is not None and (new := news(name, problems)):
-            teller.remark(name, new)
+        if new and sources.remark is not None:
+            sources.remark(name, new)
 
     def opened(name: str, scan: Scan) -> None:
-        if teller.opened is not None and name not in said:
+        if name not in said and sources.opened is not None:
             said.add(name)
-            teller.opened(name, scan)
+            sources.opened(name, scan)
 
-    return teller._replace(remark=remark, opened=opened)
+    return replace(Sources.of_records(folder.data()), remark=remark, opened=opened)
 
 
 def _prepared_by(recipe: Recipe) -> Recipe:
@@ -366,32 +345,25 @@ def _check_given(modalities: Iterable[str], sources: Mapping[str, Any]) -> None:
 
 
 def _record(
-    folder: StudyFolder,
     recipe: Recipe,
+    sources: Sources,
     split: Mapping[str, Any],
     store: Path,
     workers: int | None,
     teller: Teller,
 ) -> dict[str, Any]:
     """The record of a recipe's data for its run folders; prepares them."""
-    sources = folder.data()
-    _check_given(recipe.modalities, sources)
+    _check_given(recipe.modalities, sources.folders)
+    used = replace(sources, folders={name: sources.folders[name] for name in recipe.modalities})
     loaded = training_data.load(
         recipe,
-        {name: Path(sources[name]["path"]) for name in recipe.modalities},
+        used,
         store,
         split={name: split[name] for name in recipe.modalities},
         workers=workers,
         progress=teller.preparing,
-        accept_implausible=any(sources[name]["accept_implausible"] for name in recipe.modalities),
-        channels={name: sources[name]["channels"] for name in recipe.modalities},
-        remark=teller.remark,
-        opened=teller.opened,
     )
-    return {
-        name: record | {what: sources[name][what] for what in ("licence", "origin")}
-        for name, record in loaded.data.items()
-    }
+    return used.stated_in(loaded.data)
 
 
 # going on -------------------------------------------------------------------------------------
@@ -408,21 +380,24 @@ def _go_on(
     teller: Teller,
 ) -> Outcome:
     budget = _Budget(entered, max_minutes)
-    spent = Outcome(folder.path, False, f"the time budget of {max_minutes or 0:g} minutes is spent")
+    over = Outcome(folder.path, False, spent(max_minutes or 0))
     for number, run in enumerate(runs, 1):
         where = folder.run(run)
         try:
             while not is_done(where, study.minutes_each):
                 if budget.is_spent():
-                    return spent
+                    return over
                 teller.tell(f"run {number} of {len(runs)}: {run.name}")
-                outcome = _train(where, study.minutes_each, budget.left(), store, workers, teller)
-                if not outcome.finished and "time budget" not in outcome.reason:
+                minutes = _least(budget.left(), study.minutes_each, where)
+                outcome = _train(where, minutes, store, workers, teller)
+                if outcome.too_late:
+                    return Outcome(folder.path, False, received(outcome.too_late))
+                if not outcome.finished and outcome.reason != spent(minutes or 0):
                     return outcome._replace(run=folder.path)
             if is_evaluated(where.path, SIDE) and (where.path / "evaluation" / SIDE / TIMING_FILE).is_file():
                 continue
             if budget.is_spent():
-                return spent
+                return over
             _evaluate(where, run, study, teller)
         except Locked:
             teller.tell(f"{run.name}: another process works on it")
@@ -457,20 +432,20 @@ class _Budget:
         return None if self._ends is None else max(SHORTEST, (self._ends - time.monotonic()) / 60)
 
 
-def _train(
-    where: RunFolder,
-    each: float | None,
-    left: float | None,
-    store: Path,
-    workers: int | None,
-    teller: Teller,
-) -> Outcome:
-    """Go on with a run until its end, its share of time or the end of the call's."""
+def _least(left: float | None, each: float | None, where: RunFolder) -> float | None:
+    """Minutes until the call's or the run's own time is over, whichever is first; None for no end."""
     budgets = [left, None if each is None else each - minutes_spent(where)]
+    return min((budget for budget in budgets if budget is not None), default=None)
+
+
+def _train(
+    where: RunFolder, minutes: float | None, store: Path, workers: int | None, teller: Teller
+) -> Outcome:
+    """Go on with a run until its end, or for so long."""
     return resume(
         where.path,
         store=store,
-        max_minutes=min((budget for budget in budgets if budget is not None), default=None),
+        max_minutes=minutes,
         workers=workers,
         prepare_progress=teller.preparing,
         monitor=teller.monitor,

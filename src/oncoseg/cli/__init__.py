@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, terminal
+from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, study, terminal
 from oncoseg.errors import ElsewhereError, OncosegError
 from oncoseg.stopping import Terminated, name_of, orderly_termination
 
@@ -27,6 +27,7 @@ FIELD_COMMANDS = {
     "train": runs.TRAIN_FLAGS,
     "prepare": data.PREPARE_FLAGS,
     "plan": plan.PLAN_FLAGS,
+    "study": study.STUDY_FLAGS,
 }
 """Commands that take a recipe's fields as flags and list them in their help → their other flags."""
 

@@ -1,7 +1,7 @@
 """The commands about studies: `oncoseg study`, `studies`, `studies show`, `studies describe`."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ from oncoseg.cli import terminal
 from oncoseg.cli.data import Chosen, parse_channels, parse_data, parse_stated
 from oncoseg.cli.recipes import Fields, print_recipe_fields
 from oncoseg.cli.runs import progress_of_training, say_stopped, stop_code, tell_needs
-from oncoseg.errors import RecipeError, RunError
+from oncoseg.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from oncoseg.studies.study import Run, Study
@@ -89,14 +89,13 @@ def study(
     if out is None:
         raise RunError("Expected --out FOLDER for the study, as in --out studies/first.")
     from oncoseg.train_study import Teller, resume_study, train_study
+    from oncoseg.training.sources import Sources
 
     with progress_of_training() as (preparing, monitor):
         teller = Teller(
             preparing,
             monitor,
             lambda: terminal.progress("evaluating"),
-            terminal.note_problems,
-            terminal.note_found,
             terminal.note,
             tell_needs,
         )
@@ -111,17 +110,17 @@ def study(
         if name is None:
             outcome = resume_study(out, **options)
         else:
-            outcome = train_study(
-                _changed(name, fields, minutes_each),
+            chosen = _changed(name, fields, minutes_each)
+            sources = Sources(
                 parse_data(data or []),
-                out,
-                split_file=split_file,
-                accept_implausible=accept_implausible,
-                channels=parse_channels(channel) or {},
-                licences=parse_stated(licence or [], "--licence"),
-                origins=parse_stated(origin or [], "--origin"),
-                **options,
+                _channels(chosen, parse_channels(channel)),
+                accept_implausible,
+                parse_stated(licence or [], "--licence"),
+                parse_stated(origin or [], "--origin"),
+                terminal.note_problems,
+                terminal.note_found,
             )
+            outcome = train_study(chosen, sources, out, split_file=split_file, **options)
     return _report(outcome)
 
 
@@ -206,15 +205,39 @@ def _changed(name: str, tree: Any, minutes_each: float | None) -> "Study":
     return chosen.with_changes(changes, minutes_each)
 
 
+def _channels(chosen: "Study", given: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Modality → channel → what its series are called: each channel in the runs that take it.
+
+    Raises:
+        DataError: a channel that no run takes.
+    """
+    from oncoseg.training.sources import channels_by_modality
+
+    parted: dict[str, dict[str, str]] = {}
+    for channel, series in given.items():
+        refused: list[DataError] = []
+        runs = chosen.runs()
+        for run in runs:
+            try:
+                found = channels_by_modality(run.recipe, {channel: series})
+            except DataError as error:
+                refused.append(error)
+                continue
+            for modality, of in found.items():
+                parted.setdefault(modality, {}).update(of)
+        if len(refused) == len(runs):
+            raise refused[0]
+    return parted
+
+
 def _print_plan(chosen: "Study", runs: "Sequence[Run]") -> None:
-    from oncoseg import models
+    from oncoseg.study_results import network_cost, size_of_input
 
     rows = []
     for run in runs:
-        recipe = run.recipe
-        network, size = recipe.network, recipe.preparation.slice_size
-        cost = models.describe(network.name, network.arguments, recipe.in_channels, len(recipe.classes), size)
-        shape = "×".join(map(str, (recipe.in_channels, *size)))
+        recipe, network = run.recipe, run.recipe.network
+        cost = network_cost(recipe)
+        shape = "×".join(map(str, (recipe.in_channels, *size_of_input(recipe))))
         epochs = recipe.training.max_epochs
         giga = f"{cost.multiply_adds / 1e9:.1f}"
         rows.append((run.group, run.variant, network.name, epochs, shape, f"{cost.parameters:,}", giga))
