@@ -164,6 +164,17 @@ def test_what_another_network_predicts_in_the_figure_is_what_was_scored(whole: P
     assert checked  # best, median and worst are all three patients
 
 
+def test_the_terminal_shows_the_means_of_each_group(whole: Path, store: Path, capsys: Capture) -> None:
+    assert main(["study", "--resume", "--out", str(whole), "--store", str(store), "--workers", "0"]) == 0
+    said = capsys.readouterr().out
+    for group in ("FLAIR", "T1C"):
+        assert f"{group}, means over patients" in said
+    for title in ("Dice (DSC)", "mIoU, tumour", "mIoU, tumour and background", "Pixel accuracy"):
+        assert title in said
+    row = next(row for row in table(whole / "table1.csv") if row["averaging"] == "patient")
+    assert f"{float(row['miou_classes']):.3f}" in said
+
+
 def test_the_page_says_what_has_to_be_said(whole: Path) -> None:
     page = (whole / "index.html").read_text(encoding="utf-8")
     for said in (

@@ -262,19 +262,19 @@ def _report(outcome: "Outcome") -> int:
 def print_study(out: Path) -> None:
     """Write a study's tables and page from what is done, and print what the tests show."""
     from oncoseg.files import SYNTHETIC_SENTENCE
-    from oncoseg.report.study import conclude, write_study
+    from oncoseg.report.study import TITLES, conclude, write_study
     from oncoseg.study_results import read_results
 
     found = read_results(out)
     page = write_study(out, found)
     for group in found.study.groups:
         rows = [
-            [result.run.variant, row.modality, row.label, *_cells(row)]
+            [result.run.variant, row.modality, row.label, *_cells(row, found.study.shown)]
             for result in found.of_group(group)
             for row in result.overlap
             if row.averaging == "patient"
         ]
-        columns = ("network", "modality", "class", "n", "Dice", "mIoU", "mIoU with background", "accuracy")
+        columns = ("network", "modality", "class", "n", *(TITLES[name] for name in found.study.shown))
         if rows:
             terminal.print_table(
                 f"{group}, means over patients", columns, rows, right=4, unbroken=len(columns)
@@ -292,8 +292,8 @@ def print_study(out: Path) -> None:
     terminal.say(f"Report: {page}")
 
 
-def _cells(row: Any) -> list[Any]:
+def _cells(row: Any, shown: Sequence[str]) -> list[Any]:
     from oncoseg.evaluate.paper_tables import with_interval
 
-    scores = [with_interval(one.mean, one.low, one.high) for one in row.scores.values()]
+    scores = [with_interval(one.mean, one.low, one.high) for one in (row.scores[name] for name in shown)]
     return [row.scores["dice"].n, *scores]
