@@ -23,6 +23,12 @@ from oncoseg.studies.study import Run, Study
 STUDY_FILE = "study.json"
 """Its presence tells a study's folder."""
 
+SIDE = "test"
+"""On which all runs are evaluated."""
+
+TIMING_FILE = "timing.json"
+"""Beside an evaluation: how long its predictions took."""
+
 
 def is_study(path: Path) -> bool:
     """Whether a folder is one of a study."""
@@ -96,3 +102,11 @@ def is_done(run: RunFolder, minutes_each: float | None) -> bool:
     if run.is_finished():
         return True
     return minutes_each is not None and minutes_spent(run) >= minutes_each - MINUTES_ROUNDING
+
+
+def is_complete(folder: StudyFolder, study: Study, run: Run) -> bool:
+    """Whether a run is trained and evaluated, and how long its predictions took is known."""
+    where = folder.run(run)
+    timed = (where.path / "evaluation" / SIDE / TIMING_FILE).is_file()
+    scored = (where.path / "evaluation" / SIDE / "summary.json").is_file()
+    return is_done(where, study.minutes_each) and timed and scored

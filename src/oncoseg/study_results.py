@@ -20,8 +20,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.statistics import Summary
 from oncoseg.studies.study import PRINTED_COSTS, PRINTED_SCORES, Run, Study
-from oncoseg.study_folder import StudyFolder, minutes_spent
-from oncoseg.train_study import SIDE, TIMING_FILE, is_complete
+from oncoseg.study_folder import SIDE, TIMING_FILE, StudyFolder, is_complete, minutes_spent
 
 TABLE_1, TABLE_2, TESTS = "table1.csv", "table2.csv", "tests.csv"
 """What `write_results` writes."""
