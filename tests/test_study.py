@@ -12,18 +12,21 @@ import pytest
 
 from oncoseg import train_study as module
 from oncoseg.cli import main
+from oncoseg.cli.study import channels_of
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate.panels import read_panels
+from oncoseg.evaluate.run import view_of
 from oncoseg.locks import locked
 from oncoseg.report.study import write_study
 from oncoseg.run_folder import RunFolder
+from oncoseg.studies.study import Group, Variant
 from oncoseg.study_folder import StudyFolder, is_done, minutes_spent
 from oncoseg.study_results import read_results
 from oncoseg.train import resume, train
 from oncoseg.train_study import Teller, resume_study, train_study
 from oncoseg.training.status import Outcome, spent
 from runs import assert_same, stopping_at
-from tiny import brats_case, tiny_data
+from tiny import brats_case, tiny_data, tiny_recipe
 from tiny_study import CHANGES, study_file, tiny_study
 
 Capture = pytest.CaptureFixture[str]
@@ -282,7 +285,7 @@ def test_every_run_can_have_the_same_minutes(
         return outcome._replace(reason=spent(max_minutes))
 
     monkeypatch.setattr(module, "resume", slow)
-    study = tiny_study(minutes_each=30, changes=CHANGES | {"training.max_epochs": 1000})
+    study = tiny_study(minutes_each=30, published=None, changes=CHANGES | {"training.max_epochs": 1000})
     out = tmp_path / "out"
     assert train_study(study, {"mri": mri}, out, groups=["FLAIR"], store=store, workers=0).finished
     assert asked == [30, 10, 30, 10]
@@ -294,6 +297,7 @@ def test_every_run_can_have_the_same_minutes(
         assert run.metrics()["best"]["epoch"] == 1
     page = write_study(out).read_text(encoding="utf-8")
     assert "Every run had the same budget: 30 minutes of training" in page
+    assert "Paper, " not in page
     assert [row["epochs"] for row in table(out / "table2.csv")] == [
         "1",
         "1",
@@ -308,21 +312,36 @@ def test_a_budget_that_holds_no_epoch_is_told(mri: Path, store: Path, tmp_path: 
         train_study(study, {"mri": mri}, tmp_path / "out", store=store, workers=0)
 
 
-def test_runs_in_the_hands_of_another_process_are_passed_over(
-    whole: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_evaluation_in_the_hands_of_another_process_is_passed_over(
+    whole: Path, store: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(whole, tmp_path / "out")
     first, *_ = runs_of(out).values()
     (first.path / "evaluation" / "test" / "timing.json").unlink()
     told: list[str] = []
-    teller = Teller(tell=told.append)
     with locked(first.path / "evaluation.lock", "It"):
-        monkeypatch.setattr("oncoseg.locks._holder", lambda file, free: "process 1")
-        outcome = resume_study(out, store=store, workers=0, teller=teller)
-        monkeypatch.undo()
+        outcome = resume_study(out, store=store, workers=0, teller=Teller(tell=told.append))
     assert outcome == Outcome(out, False, "other processes work on FLAIR, U-Net")
     assert told == ["FLAIR, U-Net: another process works on it"]
     assert resume_study(out, store=store, workers=0).finished
+
+
+def test_a_training_in_the_hands_of_another_process_is_passed_over(
+    mri: Path, store: Path, tmp_path: Path
+) -> None:
+    out, told = tmp_path / "out", list[str]()
+    options: dict[str, Any] = {"groups": ["T1C"], "store": store, "workers": 0}
+    assert not train_study(tiny_study(), {"mri": mri}, out, max_minutes=1e-6, **options).finished
+    first, second = (runs_of(out)[name] for name in ("T1C, U-Net", "T1C, ASPP"))
+    with locked(first.lock, "It"):
+        outcome = resume_study(out, teller=Teller(tell=told.append), **options)
+    assert outcome == Outcome(out, False, "other processes work on T1C, U-Net")
+    assert told[1:] == [
+        "T1C, U-Net: another process works on it",
+        "run 2 of 2: T1C, ASPP",
+        "evaluating T1C, ASPP",
+    ]
+    assert (first.is_finished(), second.is_finished()) == (False, True)
 
 
 def test_an_interrupted_evaluation_is_made_again(
@@ -438,3 +457,37 @@ def test_a_split_without_test_patients_is_refused(
 def test_runs_whose_data_were_not_given_are_told(mri: Path, store: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs data for mri; expected --data mri=PATH when it is begun"):
         train_study(tiny_study(), {}, tmp_path / "out", store=store, workers=0)
+
+
+def test_a_study_of_several_modalities_has_a_row_for_each(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    groups = {"both": Group(recipe=tiny_recipe(training__pretrain_epochs=0, training__max_epochs=1))}
+    plain = Variant(changes={"network.arguments.attention": False})
+    study = tiny_study(
+        groups=groups, variants={"gates": Variant(), "plain": plain}, changes={}, published=None
+    )
+    assert train_study(study, data, tmp_path / "out", store=store, workers=0).finished
+    page = write_study(tmp_path / "out").read_text(encoding="utf-8")
+    rows = table(tmp_path / "out" / "table1.csv")
+    assert {(row["variant"], row["modality"]) for row in rows} == {
+        (variant, modality) for variant in ("gates", "plain") for modality in ("mri", "ct")
+    }
+    found = read_results(tmp_path / "out")
+    assert [row.panel.group for row in found.figure] == ["mri", "ct"]
+    for name in ("gates, MRI", "plain, CT"):
+        assert f'<th scope="row">{name}</th>' in page
+
+
+def test_a_case_that_is_not_there_is_told(whole: Path) -> None:
+    run = runs_of(whole)["FLAIR, ASPP"].path
+    with pytest.raises(DataError, match="the test side has no case 'nobody' of mri"):
+        view_of(run, "test", "mri", "nobody", 0)
+
+
+def test_channels_go_to_the_modalities_that_take_them() -> None:
+    study = tiny_study()
+    given = {"FLAIR": "*flair*", "T1ce": "*gd*"}
+    assert channels_of(study, given) == {"mri": given}
+    with pytest.raises(DataError, match="takes the channel T9"):
+        channels_of(study, {"T9": "x"})

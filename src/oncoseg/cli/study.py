@@ -113,7 +113,7 @@ def study(
             chosen = _changed(name, fields, minutes_each)
             sources = Sources(
                 parse_data(data or []),
-                _channels(chosen, parse_channels(channel)),
+                channels_of(chosen, parse_channels(channel)),
                 accept_implausible,
                 parse_stated(licence or [], "--licence"),
                 parse_stated(origin or [], "--origin"),
@@ -205,7 +205,7 @@ def _changed(name: str, tree: Any, minutes_each: float | None) -> "Study":
     return chosen.with_changes(changes, minutes_each)
 
 
-def _channels(chosen: "Study", given: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def channels_of(chosen: "Study", given: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Modality → channel → what its series are called: each channel in the runs that take it.
 
     Raises:
