@@ -195,7 +195,7 @@ def check_alone(what: str) -> None:
     if (environment := _environment()) is not None:
         raise RunError(
             f"{what} was started in {environment.world_size()} processes that share batches, as by torchrun "
-            "or srun; expected one. Start the command by itself, as often as you like: those share the folds."
+            "or srun; expected one. Start the command by itself, as often as you like: those share the work."
         )
 
 
