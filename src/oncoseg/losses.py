@@ -96,9 +96,8 @@ def generalised_dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> 
 
     Source: Sudre et al. 2017, eq. 2.
     """
-    inside, truth = probabilities(logits), _one_hot(logits, target)
-    probability = torch.cat([1 - inside.sum(1, keepdim=True), inside], dim=1)
-    truth = torch.cat([1 - truth.sum(1, keepdim=True), truth], dim=1)
+    probability = _beside_background(probabilities(logits))
+    truth = _beside_background(_one_hot(logits, target))
     axes = _pixel_axes(logits)
     weights = truth.sum(axes).clamp_min(SMALLEST_VOLUME).pow(-2)
     # relative to the largest, so that `smooth` means the same whatever the sizes
@@ -179,7 +178,9 @@ def focal(logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 
 def lovasz(logits: Tensor, target: Tensor) -> Tensor:
     """Lovász-softmax loss: the piecewise linear extension of 1 − IoU, over the classes that are present.
 
-    Where no class is present, the mean probability of any stands in for it.
+    Beside several classes the background is one of them, so that a class that is absent counts by what it
+    takes from others. One class alone is compared with all else by itself; where it is absent, its mean
+    probability stands in for it.
 
     Args:
         logits: network output, `n classes …`.
@@ -188,7 +189,9 @@ def lovasz(logits: Tensor, target: Tensor) -> Tensor:
     Source: Berman, Triki and Blaschko 2018, eq. 9 and 13.
     """
     probability, truth = probabilities(logits), _one_hot(logits, target)
-    present = [index for index in range(logits.shape[1]) if bool(truth[:, index].any())]
+    if logits.shape[1] > 1:
+        probability, truth = _beside_background(probability), _beside_background(truth)
+    present = [index for index in range(truth.shape[1]) if bool(truth[:, index].any())]
     if not present:
         return probability.mean()
     return torch.stack([_lovasz_class(probability[:, i], truth[:, i]) for i in present]).mean()
@@ -294,6 +297,11 @@ def _signed_distance(truth: Tensor) -> Tensor:
 def _one_hot(logits: Tensor, target: Tensor) -> Tensor:
     """The truth as `n classes …` of 0 and 1, without background."""
     return functional.one_hot(target.long(), logits.shape[1] + 1)[..., 1:].movedim(-1, 1).float()
+
+
+def _beside_background(shares: Tensor) -> Tensor:
+    """Probabilities or truths of the classes behind what they leave to the background, `n classes+1 …`."""
+    return torch.cat([1 - shares.sum(1, keepdim=True), shares], dim=1)
 
 
 def _pixel_axes(logits: Tensor) -> list[int]:
