@@ -20,9 +20,6 @@ from oncoseg.logits import margins, probabilities, with_background
 POWER_FLOOR = 1e-6
 """Smallest 1 − TI before the power γ < 1, whose slope is infinite at 0."""
 
-SMALLEST_VOLUME = 1.0
-"""Pixels that a class counts as having in the generalised Dice loss, where it is absent."""
-
 
 def tversky(
     logits: Tensor, target: Tensor, *, alpha: float = 0.5, beta: float = 0.5, smooth: float = 1.0
@@ -89,19 +86,23 @@ def dice(
 def generalised_dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     """Generalised Dice loss: each class and the background weighted by 1 / (its size in the truth)².
 
+    What is absent weighs as much as the smallest that is present, so that its false positives count and
+    the others keep their weights.
+
     Args:
         logits: network output, `n classes …`.
         target: class indices 0 … classes, `n …`.
         smooth: added to numerator and denominator after weighting.
 
-    Source: Sudre et al. 2017, eq. 2.
+    Source: Sudre et al. 2017, eq. 2, which leaves absent classes open; MONAI's rule for them.
     """
     probability = _beside_background(probabilities(logits))
     truth = _beside_background(_one_hot(logits, target))
     axes = _pixel_axes(logits)
-    weights = truth.sum(axes).clamp_min(SMALLEST_VOLUME).pow(-2)
+    volumes = truth.sum(axes)
+    smallest = torch.where(volumes > 0, volumes, torch.inf).min()
     # relative to the largest, so that `smooth` means the same whatever the sizes
-    weights = weights / weights.max()
+    weights = (smallest / volumes.clamp_min(smallest)).pow(2)
     overlap, sizes = (probability * truth).sum(axes), (probability + truth).sum(axes)
     return 1 - (2 * (weights * overlap).sum() + smooth) / ((weights * sizes).sum() + smooth)
 
