@@ -161,6 +161,16 @@ def test_focal_is_monais() -> None:
     torch.testing.assert_close(focal(logits, target, gamma=1.5, alpha=0.3), expected)
 
 
+@pytest.mark.parametrize("logit", [-150.0, -100.0, 40.0, 95.0, 120.0, 1e4])
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 2.0])
+def test_focal_has_a_finite_slope_however_certain_a_pixel(logit: float, gamma: float) -> None:
+    logits = torch.full((1, 1, 2, 2), logit, requires_grad=True)
+    focal(logits, torch.ones(1, 2, 2), gamma=gamma, alpha=1.0).backward()
+    # certain and right: nothing to learn; certain and wrong: the slope of −log p, 1 per pixel
+    expected = torch.full_like(logits, 0.0 if logit > 0 else -1 / 4)
+    torch.testing.assert_close(logits.grad, expected, rtol=1e-5, atol=1e-8)
+
+
 def test_entropies_of_four_pixels() -> None:
     # p of the truth: 3/4, 1/4, 1/2, 1/2
     expected = -math.log(3 / 4 * 1 / 4 * 1 / 2 * 1 / 2) / 4

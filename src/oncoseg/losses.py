@@ -20,6 +20,9 @@ from oncoseg.logits import margins, probabilities, with_background
 POWER_FLOOR = 1e-6
 """Smallest 1 − TI before the power γ < 1, whose slope is infinite at 0."""
 
+SMALLEST_MISS = torch.finfo(torch.float32).tiny
+"""Smallest 1 − p_t before the power γ of the focal loss, whose slope is infinite at 0 where γ < 1."""
+
 
 def tversky(
     logits: Tensor, target: Tensor, *, alpha: float = 0.5, beta: float = 0.5, smooth: float = 1.0
@@ -171,7 +174,7 @@ def focal(logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 
     odds, truth = margins(logits.float()), _one_hot(logits, target)
     entropy = functional.binary_cross_entropy_with_logits(odds, truth, reduction="none")
     # 1 − p_t by its own sigmoid, whose slope is finite where p_t is 1
-    missed = torch.sigmoid(odds * (1 - 2 * truth))
+    missed = torch.sigmoid(odds * (1 - 2 * truth)).clamp_min(SMALLEST_MISS)
     weight = alpha * truth + (1 - alpha) * (1 - truth)
     return (weight * missed.pow(gamma) * entropy).mean()
 
