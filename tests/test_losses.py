@@ -4,6 +4,7 @@ import math
 
 import monai.losses
 import pytest
+import scipy.ndimage
 import torch
 
 from oncoseg.errors import RecipeError
@@ -216,6 +217,21 @@ def test_boundary_counts_how_far_a_pixel_lies_from_the_truth() -> None:
         assert more.item() == pytest.approx(distance / 5)
     nothing = torch.zeros(1, 1, 5)
     assert boundary(LOGITS, nothing[..., :4]) == dice(LOGITS, nothing[..., :4])
+
+
+def test_boundary_measures_the_same_truth_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, real = [], scipy.ndimage.distance_transform_edt
+    monkeypatch.setattr(
+        scipy.ndimage, "distance_transform_edt", lambda mask: (measured.append(1), real(mask))[1]
+    )
+    target = torch.tensor([[[0, 1, 1, 0, 0, 0, 0]]])
+    logits = torch.zeros(1, 1, 1, 7)
+    first = [boundary(logits + head, target).item() for head in range(3)]
+    assert len(measured) == 2, "the inside and the outside"
+    moved = [boundary(logits + head, target.roll(1)).item() for head in range(3)]
+    assert len(measured) == 4
+    # Σ ½ of the distances 1 0 0 1 2 3 4 and 2 1 0 0 1 2 3, over 7 pixels
+    assert first[0] - moved[0] == pytest.approx(0.1 * (11 / 2 - 9 / 2) / 7, rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0, 3.0], [-1.0, 2.0], [0.0, 0.0]])

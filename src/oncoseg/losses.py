@@ -7,6 +7,7 @@ not taken from MONAI, because its losses know no background that is implied; whe
 the tests compare with it.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -284,18 +285,24 @@ def _lovasz_class(probability: Tensor, truth: Tensor) -> Tensor:
 
 def _signed_distance(truth: Tensor) -> Tensor:
     """Distance in pixels to the boundary, negative inside; 0 where a slice and class has no truth."""
+    masks = truth.cpu().numpy() > 0
+    return torch.from_numpy(_signed_distance_of(masks.shape, masks.tobytes())).to(truth.device)
+
+
+@functools.lru_cache(maxsize=1)  # the heads of deep supervision ask for the same truth one after the other
+def _signed_distance_of(shape: tuple[int, ...], content: bytes) -> np.ndarray:
     from scipy.ndimage import distance_transform_edt
 
-    masks = truth.cpu().numpy() > 0
-    signed = np.zeros(masks.shape, np.float32)
-    for place in np.ndindex(masks.shape[:2]):
+    masks = np.frombuffer(content, bool).reshape(shape)
+    signed = np.zeros(shape, np.float32)
+    for place in np.ndindex(shape[:2]):
         mask = masks[place]
         if mask.any() and not mask.all():
             # a pixel inside is one step from the outside, so that both sides meet at 0 and 1
             signed[place] = distance_transform_edt(~mask) - np.where(
                 mask, distance_transform_edt(mask) - 1, 0
             )
-    return torch.from_numpy(signed).to(truth.device)
+    return signed
 
 
 def _one_hot(logits: Tensor, target: Tensor) -> Tensor:
