@@ -10,6 +10,8 @@ from torch import nn
 from oncoseg.errors import RecipeError
 from oncoseg.training import optimisers, schedules
 from oncoseg.training.averages import AverageWeights
+from oncoseg.training.choices import optimiser_of, schedule_of
+from tiny import tiny_recipe
 
 
 def weight(value: float = 1.0) -> nn.Parameter:
@@ -74,6 +76,43 @@ def test_schedules_by_hand() -> None:
     expected = [1 / 25, 1 / 25 + up, *(1 - down * step for step in range(7))]
     one_cycle = rates("one-cycle", 8, {"warmup_share": 1 / 3})
     assert one_cycle == pytest.approx(expected)
+
+
+def momenta(optimiser: str, arguments: dict[str, float], schedule: str = "one-cycle") -> list[float]:
+    """Momentum or beta1 at each of eight steps."""
+    recipe = tiny_recipe(
+        training__optimiser={"name": optimiser, "arguments": arguments},
+        training__schedule={"name": schedule, "arguments": {}},
+    )
+    made = optimiser_of(recipe, [weight()])
+    going, found = schedule_of(recipe, made, 8), []
+    for _ in range(8):
+        group = made.param_groups[0]
+        found.append(group["momentum"] if "momentum" in group else group["betas"][0])
+        made.step()
+        going.after_step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "arguments"),
+    [
+        ("sgd", {"momentum": 0.0}),
+        ("sgd", {"momentum": 0.99}),
+        ("adam", {"beta1": 0.5}),
+        ("adamw", {"beta1": 0.9, "beta2": 0.99}),
+    ],
+)
+def test_a_momentum_that_is_chosen_is_kept_by_one_cycle(optimiser: str, arguments: dict[str, float]) -> None:
+    assert momenta(optimiser, arguments) == [next(iter(arguments.values()))] * 8
+
+
+@pytest.mark.parametrize(("optimiser", "arguments"), [("sgd", {}), ("adamw", {}), ("adam", {"beta2": 0.9})])
+def test_one_cycle_moves_the_momentum_against_the_rate(optimiser: str, arguments: dict[str, float]) -> None:
+    # nine places, of which 0.3 · 9 − 1 = 1.7 lead up to the peak: 0.95 down to 0.85, up again in 6.3
+    expected = [0.95, 0.95 - 0.1 / 1.7, *(0.85 + 0.1 * (step - 1.7) / 6.3 for step in range(2, 8))]
+    assert momenta(optimiser, arguments) == pytest.approx(expected)
+    assert momenta(optimiser, arguments, "cosine") == [0.99 if optimiser == "sgd" else 0.9] * 8
 
 
 def test_a_plateau_is_so_many_epochs_without_a_better_score() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from oncoseg import losses
 from oncoseg.recipe import Recipe
 from oncoseg.store import PreparedCase
-from oncoseg.training import optimisers
+from oncoseg.training import optimisers, schedules
 
 GROUPS: Mapping[str, Callable[[PreparedCase], str | None]] = {
     "class": lambda case: case.target,
@@ -32,3 +32,10 @@ def optimiser_of(recipe: Recipe, parameters: Iterable[torch.nn.Parameter]) -> to
     return optimisers.build(
         chosen.name, parameters, training.learning_rate, training.weight_decay, chosen.arguments
     )
+
+
+def schedule_of(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> schedules.Schedule:
+    """The recipe's schedule over a stage of so many steps; a momentum that the recipe states is kept."""
+    chosen = recipe.training.schedule
+    stated = not {"momentum", "beta1"}.isdisjoint(recipe.training.optimiser.arguments)
+    return schedules.build(chosen.name, optimiser, steps, chosen.arguments, keeps_momentum=stated)

@@ -39,9 +39,9 @@ from oncoseg.sampler import (
     share_of,
 )
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, optimisers, schedules
+from oncoseg.training import checkpoints, optimisers
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.choices import GROUPS, losses_of, optimiser_of
+from oncoseg.training.choices import GROUPS, losses_of, optimiser_of, schedule_of
 from oncoseg.training.divergence import Seen, Watch, WatchedStep, is_finite, report_of
 from oncoseg.training.log import EpochRow, TrainingLog
 from oncoseg.training.meter import Meter
@@ -367,8 +367,7 @@ class Training:
 
     def _set_up_optimiser(self, stage: Stage) -> None:
         optimiser = optimiser_of(self.recipe, self.network.parameters())
-        chosen, steps = self.recipe.training.schedule, stage.epochs * self._steps_of_epoch(stage)
-        self.schedule = schedules.build(chosen.name, optimiser, steps, chosen.arguments)
+        self.schedule = schedule_of(self.recipe, optimiser, stage.epochs * self._steps_of_epoch(stage))
         if self.optimiser_state is not None:
             optimiser.load_state_dict(self.optimiser_state["optimiser"])
             self.schedule.restore(self.optimiser_state["schedule"])

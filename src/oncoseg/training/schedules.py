@@ -24,15 +24,16 @@ def constant(optimiser: torch.optim.Optimizer, steps: int) -> lr_scheduler.LRSch
 
 
 def one_cycle(
-    optimiser: torch.optim.Optimizer, steps: int, *, warmup_share: float = 0.3
+    optimiser: torch.optim.Optimizer, steps: int, keeps_momentum: bool = False, *, warmup_share: float = 0.3
 ) -> lr_scheduler.LRScheduler:
     """Linearly from 1/25 of the peak up to it, then down to 1/250,000 of it (Smith and Topin 2018).
 
-    Momentum (or Adam's beta1) goes from 0.95 down to 0.85 and up again.
+    Momentum (or Adam's beta1) goes from 0.95 down to 0.85 and up again, unless it is to be kept.
 
     Args:
         optimiser: with the peak as its rate.
         steps: of the stage.
+        keeps_momentum: whether the optimiser's own is left alone.
         warmup_share: share of the steps in which the rate rises, between 0 and 1.
     """
     if not 0 < warmup_share < 1:
@@ -43,6 +44,7 @@ def one_cycle(
         total_steps=steps + 1,
         pct_start=max(warmup_share, SHORTEST_WARMUP_STEPS / (steps + 1)),
         anneal_strategy="linear",
+        cycle_momentum=not keeps_momentum,
     )
 
 
@@ -136,9 +138,21 @@ class Schedule:
 
 
 def build(
-    name: str, optimiser: torch.optim.Optimizer, steps: int, arguments: Mapping[str, float]
+    name: str,
+    optimiser: torch.optim.Optimizer,
+    steps: int,
+    arguments: Mapping[str, float],
+    *,
+    keeps_momentum: bool = False,
 ) -> Schedule:
     """Make a schedule by its name in SCHEDULES.
+
+    Args:
+        name: in SCHEDULES.
+        optimiser: whose rate it sets.
+        steps: of the stage.
+        arguments: what it takes by name.
+        keeps_momentum: whether it leaves momentum alone, where it would set that, too.
 
     Raises:
         RecipeError: an unknown name, or arguments that it does not take.
@@ -146,7 +160,8 @@ def build(
     if name not in SCHEDULES:
         raise RecipeError(f"Unknown schedule {name!r}; {nearest(name, SCHEDULES)}")
     check_arguments(f"Schedule {name!r}", SCHEDULES[name], arguments)
+    kept = {"keeps_momentum": keeps_momentum} if SCHEDULES[name] is one_cycle else {}
     try:
-        return Schedule(SCHEDULES[name](optimiser, steps, **arguments))
+        return Schedule(SCHEDULES[name](optimiser, steps, **kept, **arguments))
     except (TypeError, ValueError) as error:
         raise RecipeError(f"Schedule {name!r} does not take {dict(arguments)}: {error}.") from error
