@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from oncoseg.errors import RecipeError
 from oncoseg.models import blocks
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -24,6 +25,7 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
         "training__optimiser__name": "adam",
         "training__schedule__name": "cosine",
         "training__schedule__arguments": {"cycles": 2},
+        "training__pretrain_epochs": 2,
     },
     "plateau, patience": {"training__schedule__name": "plateau", "training__patience": 1},
     "average": {"training__average_decay": 0.5},
@@ -52,6 +54,15 @@ def test_any_setting_goes_on_as_if_never_stopped(
         outcome = resume(out, store=store, workers=0, monitor=stopping_at(2))
     assert_same(RunFolder(out), RunFolder(whole))
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_a_stage_too_short_for_its_schedule_is_refused_before_training(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(training__schedule={"name": "cosine", "arguments": {"cycles": 3}})
+    with pytest.raises(RecipeError, match="for each cycle in every stage, got 3 cycles for 2 steps"):
+        train(recipe, data, tmp_path / "run", store=store, workers=0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_kept_weights_are_the_averages(data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:

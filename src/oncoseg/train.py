@@ -20,7 +20,7 @@ from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import read_split
-from oncoseg.training import checkpoints, limits
+from oncoseg.training import checkpoints, limits, schedules
 from oncoseg.training import data as training_data
 from oncoseg.training.choices import losses_of, optimiser_of, schedule_of
 from oncoseg.training.loop import Training
@@ -276,7 +276,7 @@ def check_recipe(recipe: Recipe) -> None:
     hardware.choose_device(recipe.training.device)
     losses_of(recipe)
     weight = torch.nn.Parameter(torch.zeros(1))
-    schedule_of(recipe, optimiser_of(recipe, [weight]), steps=1)
+    schedule_of(recipe, optimiser_of(recipe, [weight]), steps=schedules.ANY_STEPS)
     name, arguments = recipe.network.name, recipe.network.arguments
     size = recipe.augmentation.crop or recipe.preparation.slice_size
     try:

@@ -39,3 +39,13 @@ def schedule_of(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) ->
     chosen = recipe.training.schedule
     stated = not {"momentum", "beta1"}.isdisjoint(recipe.training.optimiser.arguments)
     return schedules.build(chosen.name, optimiser, steps, chosen.arguments, keeps_momentum=stated)
+
+
+def check_schedules(recipe: Recipe, lengths: Iterable[int]) -> None:
+    """Check that the schedule fits into stages of so many steps each.
+
+    Raises:
+        RecipeError: a stage is too short for it.
+    """
+    for steps in lengths:
+        schedule_of(recipe, optimiser_of(recipe, [torch.nn.Parameter(torch.zeros(1))]), steps)

@@ -41,7 +41,7 @@ from oncoseg.sampler import (
 from oncoseg.stopping import stop_requests
 from oncoseg.training import checkpoints, optimisers
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.choices import GROUPS, losses_of, optimiser_of, schedule_of
+from oncoseg.training.choices import GROUPS, check_schedules, losses_of, optimiser_of, schedule_of
 from oncoseg.training.divergence import Seen, Watch, WatchedStep, is_finite, report_of
 from oncoseg.training.log import EpochRow, TrainingLog
 from oncoseg.training.meter import Meter
@@ -110,6 +110,7 @@ class Training:
         self.losses = losses_of(recipe)
         self.strengths = Strengths(**recipe.augmentation.model_dump())
         self.stage, self.epoch, self.step = 0, 0, 0
+        check_schedules(recipe, [stage.epochs * self._steps_of_epoch(stage) for stage in self.stages])
         self.best: dict[str, Any] = {}
         self.epochs_without_better = 0
         self.scores: dict[str, float] = {}

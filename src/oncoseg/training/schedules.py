@@ -4,6 +4,7 @@ A schedule is laid out over all of a stage's steps beforehand, so that slices of
 as one long call.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from oncoseg.errors import RecipeError, check_arguments, nearest
 
 SHORTEST_WARMUP_STEPS = 2
 """Of OneCycleLR, which divides by zero where the peak would fall on the very first step."""
+
+ANY_STEPS = 1_000_000_000
+"""Stands for a stage's steps where its arguments are checked before its length is known."""
 
 Builder = Callable[..., lr_scheduler.LRScheduler]
 
@@ -27,6 +31,9 @@ def one_cycle(
     optimiser: torch.optim.Optimizer, steps: int, keeps_momentum: bool = False, *, warmup_share: float = 0.3
 ) -> lr_scheduler.LRScheduler:
     """Linearly from 1/25 of the peak up to it, then down to 1/250,000 of it (Smith and Topin 2018).
+
+    The lowest rate would be that of the step after the last: the runs of the published systems were laid out
+    so, and the difference is one step's part of the way down.
 
     Momentum (or Adam's beta1) goes from 0.95 down to 0.85 and up again, unless it is to be kept.
 
@@ -53,25 +60,43 @@ def cosine(
 ) -> lr_scheduler.LRScheduler:
     """Half a cosine wave down to a share of the rate; again from the top in each further cycle.
 
+    The first step of each cycle has the highest rate, and its last one the lowest.
+
     Args:
         optimiser: with the highest rate.
         steps: of the stage.
-        cycles: equally long ones over the stage, a whole number; 1 never restarts.
-        lowest_share: of the rate, at each cycle's end.
+        cycles: over the stage, of as many steps each as divide it evenly, at least 2; a whole number. 1
+            never restarts.
+        lowest_share: of the rate, at each cycle's end; from 0 to 1.
 
     Source: Loshchilov and Hutter 2017 (SGDR).
     """
     if cycles < 1 or cycles != int(cycles):
         raise ValueError(f"expected a whole number of cycles of at least 1, got {cycles}")
-    lowest = lowest_share * float(optimiser.param_groups[0]["lr"])
-    length = -(-(steps + 1) // int(cycles))  # so that nothing restarts after the last step
-    return lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=length, eta_min=lowest)
+    if cycles > 1 and 2 * cycles > steps:
+        raise ValueError(
+            f"expected at least 2 steps for each cycle in every stage, got {int(cycles)} cycles for "
+            f"{steps} steps; have fewer cycles or more epochs"
+        )
+    if not 0 <= lowest_share <= 1:
+        raise ValueError(f"expected lowest_share from 0 to 1, got {lowest_share}")
+    count = int(cycles)
+
+    def share(step: int) -> float:
+        step = min(step, steps - 1)
+        cycle = step * count // steps
+        first, after = (-(-steps * number // count) for number in (cycle, cycle + 1))
+        wave = (1 + math.cos(math.pi * (step - first) / max(1, after - 1 - first))) / 2
+        return lowest_share + (1 - lowest_share) * wave
+
+    # PyTorch's own never reach the lowest rate and restart
+    return lr_scheduler.LambdaLR(optimiser, share)
 
 
 def polynomial(
     optimiser: torch.optim.Optimizer, steps: int, *, power: float = 0.9
 ) -> lr_scheduler.LRScheduler:
-    """(1 − step / steps)^power of the rate (nnU-Net's, there by epoch)."""
+    """(1 − step / steps)^power of the rate, 0 only after the last step (nnU-Net's, there by epoch)."""
     return lr_scheduler.PolynomialLR(optimiser, total_iters=max(1, steps), power=power)
 
 
@@ -92,6 +117,8 @@ def plateau(
         patience: epochs, a whole number.
         lowest_rate: the rate never falls below.
     """
+    if patience < 0 or patience != int(patience):
+        raise ValueError(f"expected a whole number of epochs as patience, got {patience}")
     return lr_scheduler.ReduceLROnPlateau(
         optimiser, mode="max", factor=factor, patience=int(patience), threshold=0.0, min_lr=lowest_rate
     )
@@ -134,7 +161,8 @@ class Schedule:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
-        self._scheduler.load_state_dict(dict(state))
+        # what a run lacks that an older version began, with another class, keeps its value
+        self._scheduler.load_state_dict({**self._scheduler.state_dict(), **state})
 
 
 def build(
