@@ -171,7 +171,7 @@ class Optimiser(_Part):
     name: str = "adamw"
     """A name in OPTIMISERS: adam, adamw or sgd (with Nesterov's momentum)."""
     arguments: dict[str, float] = {}
-    """What it takes besides learning rate and weight decay: beta1 and beta2, or momentum."""
+    """Besides learning rate and decay: beta1 and beta2, or momentum; one-cycle moves what is not given."""
 
 
 class Schedule(_Part):

@@ -30,9 +30,17 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, divergence, optimisers, schedules, shards
+from oncoseg.training import checkpoints, divergence, optimisers, shards
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.choices import batches_of, check_shared, losses_of, network_of, optimiser_of
+from oncoseg.training.choices import (
+    batches_of,
+    check_schedules,
+    check_shared,
+    losses_of,
+    network_of,
+    optimiser_of,
+    schedule_of,
+)
 from oncoseg.training.log import TrainingLog, rows_of
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
@@ -96,6 +104,7 @@ class Training:
         self.losses = losses_of(recipe)
         self.strengths = Strengths(**recipe.augmentation.model_dump())
         self.stage, self.epoch, self.step = 0, 0, 0
+        check_schedules(recipe, [stage.epochs * self._steps_of_epoch(stage) for stage in self.stages])
         self.best: dict[str, Any] = {}
         self.epochs_without_better = 0
         self.scores: dict[str, float] = {}
@@ -338,8 +347,7 @@ class Training:
 
     def _set_up_optimiser(self, stage: Stage) -> None:
         optimiser = optimiser_of(self.recipe, self.network.parameters())
-        chosen, steps = self.recipe.training.schedule, stage.epochs * self._steps_of_epoch(stage)
-        self.schedule = schedules.build(chosen.name, optimiser, steps, chosen.arguments)
+        self.schedule = schedule_of(self.recipe, optimiser, stage.epochs * self._steps_of_epoch(stage))
         if self.optimiser_state is not None:
             optimiser.load_state_dict(shards.parted_optimiser(self.optimiser_state["optimiser"], optimiser))
             self.schedule.restore(self.optimiser_state["schedule"])
