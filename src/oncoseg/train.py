@@ -131,7 +131,8 @@ def resume(
         out: the run folder.
         warn: told when a damaged checkpoint is passed over, and as in `train`.
         extend: epochs to add to a finished run, with a schedule of their own; kept in its recipe's
-            `training.extensions`.
+            `training.extensions` from when training goes on. From then on until they are done the run is not
+            finished, and goes on without `extend`.
         store: the prepared store; what it does not hold is prepared again.
         max_minutes: budget for this call; None for no end, "recipe" for the one in the recipe.
         workers: see `train`.
@@ -181,6 +182,8 @@ def resume(
         training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
         if ranks.from_first(lambda: checkpoints.exists(run.checkpoint)):
             training.restore(warn)
+        if extend is not None:
+            ranks.from_first(lambda: _begin_extension(run, training))
         _tell(needs, training, foretell)
         return training.go()
 
@@ -238,16 +241,38 @@ def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], wha
 
 
 def _extended(run: RunFolder, epochs: int) -> Recipe:
-    """The recipe of a finished run, with more epochs, as it is from now on."""
-    if not run.is_finished():
-        raise RunError(
-            f"{run.path} is not finished; expected a finished run to extend. Go on with it first: "
-            f"oncoseg train --resume --out {run.path}"
-        )
+    """The recipe of a finished run, with more epochs; nothing is written yet.
+
+    Raises:
+        RunError: the run is not finished.
+    """
     recipe = run.recipe()
-    recipe = recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
-    run.write_recipe(recipe)
-    return recipe
+    if not run.is_finished():
+        raise RunError(_unfinished(run, recipe))
+    return recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
+
+
+def _begin_extension(run: RunFolder, training: Training) -> None:
+    """From now on the run is one that was planned so, and not finished.
+
+    Raises:
+        RunError: its last checkpoint is not of a finished run, whatever the run folder says.
+    """
+    kept, extensions = run.recipe(), training.recipe.training.extensions
+    if training.stage < len(training.stages) - 1:
+        raise RunError(_unfinished(run, kept))
+    # in this order: a kill between leaves a run that is to be gone on with, and is not extended twice
+    run.write_metrics(run.metrics() | {"finished": False})
+    run.write_recipe(kept.with_changes({"training.extensions": extensions}))
+
+
+def _unfinished(run: RunFolder, recipe: Recipe) -> str:
+    extensions = recipe.training.extensions
+    why = f" (its extension by {extensions[-1]} epochs is not done yet)" if extensions else ""
+    return (
+        f"{run.path} is not finished; expected a finished run to extend{why}. Go on with it first, without "
+        f"--extend: oncoseg train --resume --out {run.path}"
+    )
 
 
 def _watched(monitor: Callable[[Status], None] | None, ranks: Ranks) -> Callable[[Status], None] | None:

@@ -129,7 +129,7 @@ class Training:
         """Train until the end, the budget or a request to stop."""
         self.started = self.saved = time.monotonic()
         if self.stage == len(self.stages):
-            if not self.run.is_finished():  # killed after the last checkpoint
+            if not self.ranks.from_first(self.run.is_finished):  # killed after the last checkpoint
                 self._save_metrics(finished=True)
             return Outcome(self.run.path, True, "all epochs were done before")
         self.steps_done = 0
