@@ -119,7 +119,7 @@ class Training:
         self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter)
         self.watch = Watch()
-        self.loss, self.looked = math.nan, -math.inf
+        self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
         self.warn = warn
         self.pieces = 1
 
@@ -457,13 +457,19 @@ class Training:
         return self.minutes_before + (time.monotonic() - self.started) / 60
 
     def _stop_if_asked(self, late: bool = False) -> int:
-        """Stop after the same step in all processes; whether a checkpoint is `late` in any of them."""
+        """Stop after the same step in all processes; whether a checkpoint is `late` in any of them.
+
+        What only some of them know, each by its own clock, the others learn here and nowhere else: a process
+        that asked them at another place would wait for ever.
+        """
         budget = self.recipe.training.max_minutes
         # every call gets at least one step or one validation done, so that calls with a short budget end
         over = (
             budget is not None and time.monotonic() - self.meter.entered > budget * 60 and self.steps_done > 0
         )
-        asked, any_over, any_late = self.ranks.most(self.stop.signal, over, late)
+        asked, any_over, any_late, any_bad = self.ranks.most(self.stop.signal, over, late, self.saw_bad)
+        if any_bad:
+            self._check_finite()
         if asked:
             raise _Stopped(received(signal.Signals(asked).name))
         if any_over:
@@ -484,7 +490,8 @@ class Training:
         left = per_step * (self.steps_in_all - self.steps_done)
         loss = self._latest_loss()
         if not math.isfinite(loss):
-            self._check_finite()
+            self.saw_bad = True  # the others may not have looked: all are told by `_stop_if_asked`
+            return
         place = (stage.name, self.epoch + 1, stage.epochs, self.step, steps)
         self.monitor(Status(*place, loss, left, dict(self.scores), validated))
 
