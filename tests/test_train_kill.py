@@ -77,7 +77,8 @@ def test_fifty_kills_at_random_instants_change_no_bit(
             assert names <= {
                 *("recipe.json", "split.json", "data.json", "metrics.json", "log.csv"),
                 *("record.json", "nan.json", "training.lock", "tensorboard"),
-                *("model.safetensors", "checkpoint.pt", "checkpoint-before.pt", "checkpoint.pt.new"),
+                *("checkpoint.pt", "checkpoint-before.pt", "checkpoint.pt.new"),
+                *("model.safetensors", "model-before.safetensors", "model.safetensors.new"),
             } | {name for name in names if name.startswith(".partial-")}
         assert_same(RunFolder(out), whole)
         assert RunFolder(out).metrics()["finished"] is True

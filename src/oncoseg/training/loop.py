@@ -23,7 +23,6 @@ from torch import Tensor
 from oncoseg import hardware, models
 from oncoseg.augment import Strengths, augment
 from oncoseg.errors import RecipeError, RunError
-from oncoseg.files import write_bytes
 from oncoseg.logits import Supervised
 from oncoseg.processes import available_processors
 from oncoseg.recipe import Recipe
@@ -39,7 +38,7 @@ from oncoseg.sampler import (
     share_of,
 )
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, optimisers, schedules
+from oncoseg.training import checkpoints, kept, optimisers, schedules
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.choices import GROUPS, losses_of, optimiser_of
 from oncoseg.training.divergence import Seen, Watch, WatchedStep, is_finite, report_of
@@ -382,6 +381,7 @@ class Training:
 
         def save() -> None:
             checkpoints.save(self.run.checkpoint, state)
+            kept.settle(self.run.model, self.best.get("sha256"))
             self.record.keep(self._place())
 
         self.ranks.from_first(save)
@@ -434,6 +434,7 @@ class Training:
             ) from error
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
+        self._restore_model(say)
         self.log.close()
         self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
 
@@ -444,7 +445,13 @@ class Training:
                 for name, value in self.network.state_dict().items()
             }
         # save_file would make a file that only its owner may read
-        self.ranks.from_first(lambda: write_bytes(self.run.model, safetensors.torch.save(weights)))
+        content = safetensors.torch.save(weights) if self.ranks.first else b""
+        self.best["sha256"] = self.ranks.from_first(lambda: kept.offer(self.run.model, content))
+
+    def _restore_model(self, warn: Callable[[str], None]) -> None:
+        if not self.ranks.from_first(lambda: kept.settle(self.run.model, self.best.get("sha256"))):
+            warn(kept.LOST.format(path=self.run.model, **self.best))
+            self.best = {}
 
     def _save_metrics(self, finished: bool) -> None:
         metrics = {"best": self.best, "finished": finished, "minutes": round(self._minutes(), 2)}
