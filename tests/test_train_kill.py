@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import random
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -34,7 +33,6 @@ def work(out: Path, data: Mapping[str, Path], store: Path, ready: Any) -> None:
     if (out / "data.json").is_file():  # the last of what `train` writes before it begins
         resume(out, store=store, workers=0)
         return
-    shutil.rmtree(out, ignore_errors=True)
     train(tiny_recipe(**CHANGES), data, out, store=store, workers=0)
 
 
