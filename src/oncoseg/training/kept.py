@@ -10,7 +10,7 @@ the old ones in place, and a repetition that comes out differently writes its ow
 import hashlib
 from pathlib import Path
 
-from oncoseg.files import disk_errors, sha256_of_file, write_bytes
+from oncoseg.files import disk_errors, rename, sha256_of_file, write_bytes
 
 BEFORE = "model-before.safetensors"
 """The name of the ones before."""
@@ -55,11 +55,11 @@ def settle(path: Path, sha256: str | None) -> bool:
             return True
         if _holds(waiting, sha256):
             if path.is_file():
-                path.replace(before)
-            waiting.replace(path)
+                rename(path, before)
+            rename(waiting, path)
         elif _holds(before, sha256):
             path.unlink(missing_ok=True)  # of an epoch after that checkpoint
-            before.replace(path)
+            rename(before, path)
     return _holds(path, sha256)
 
 
