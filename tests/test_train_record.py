@@ -1,6 +1,8 @@
 """What a run remembers of how it came about: calls, versions, what was stated about the data, energy."""
 
 import json
+import platform
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +45,25 @@ def test_the_record_holds_no_path_and_no_name(whole: RunFolder, data: Mapping[st
     home = str(Path.home())
     for name in (str(whole.path), str(data["mri"].parent), str(Path(oncoseg.__file__).parent), home + "/"):
         assert name not in text
+
+
+def test_no_name_and_no_content_of_a_run_folder_tells_machine_user_or_home(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr(socket, "gethostname", lambda: "secret-host")
+    monkeypatch.setattr(platform, "node", lambda: "secret-host")
+    for name in ("USER", "LOGNAME", "USERNAME", "HOSTNAME"):
+        monkeypatch.setenv(name, "secret-name")
+    monkeypatch.setenv("HOME", str(tmp_path / "secret-home"))
+    out = tmp_path / "run"
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(4))
+    resume(out, store=store, workers=0)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert [path for path in files if path.parent.name == "tensorboard"]
+    for path in files:
+        assert "secret" not in str(path.relative_to(out))
+        assert b"secret" not in path.read_bytes(), path.name
 
 
 def test_every_call_is_kept_with_where_it_started_and_why_it_ended(

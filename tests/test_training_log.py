@@ -1,6 +1,7 @@
 import csv
 import math
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def row(epoch: int, modality: str = "mri", stage: str = "joint") -> EpochRow:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """A run folder without TensorBoard installed."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
     return RunFolder(tmp_path)
 
 
@@ -94,3 +95,17 @@ def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> N
     again.add([replace(row(2), train_loss=0.625)])
     again.close()
     assert shown(run)["train_loss/mri"] == [(1, 0.5), (2, 0.625)]
+
+
+def test_files_of_one_second_are_read_in_the_order_in_which_they_were_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    run, kept = RunFolder(tmp_path), []
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    for loss in (0.75, 0.5, 0.25):
+        log = TrainingLog(run, kept)
+        log.add([replace(row(1), train_loss=loss)])
+        log.close()
+    assert len(list(run.tensorboard.iterdir())) == 3
+    assert shown(run)["train_loss/mri"] == [(1, 0.25)]
