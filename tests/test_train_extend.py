@@ -105,10 +105,11 @@ def test_the_kept_epoch_is_named_by_its_stage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run, score = RunFolder(tmp_path / "run"), iter((0.5, 0.5, 0.75, 0.75))
-    monkeypatch.setattr(loop, "validate", lambda *given: (1.0, next(score)))
+    run = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(loop, "validate", lambda *given: (1.0, 0.5))
     recipe = tiny_recipe(training__max_epochs=1, training__pretrain_epochs=0)
     train(recipe, data, run.path, store=store, workers=0)
+    monkeypatch.setattr(loop, "validate", lambda *given: (1.0, 0.75))
     given = ["train", "--resume", "--extend", "1", "--out", str(run.path), "--store", str(store)]
     assert main(given) == 0
     assert "Kept: the weights of extension-1 epoch 1, validation Dice mri 0.750" in capsys.readouterr().out

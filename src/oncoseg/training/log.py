@@ -67,11 +67,6 @@ class TrainingLog:
             self._tensorboard.add("learning_rate", rows[0].learning_rate, self._steps())
             self._tensorboard.flush()
 
-    def close(self) -> None:
-        """Finish the TensorBoard file."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
     def _steps(self) -> int:
         return len({(row.stage, row.epoch) for row in self.rows})
 
@@ -80,7 +75,7 @@ class _Events:
     """One file of TensorBoard's, whose own writer would put the machine's name into the file's."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Begin a file; what others hold from `first_step` on is shown no more.
+        """Begin a file; what others hold from `first_step` on is shown no more. Nothing is written yet.
 
         Raises:
             ImportError: TensorBoard is not installed.
@@ -88,15 +83,11 @@ class _Events:
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            # read in the order of their names: files of the same second are counted
-            number = sum(1 for _ in folder.iterdir())
-            name = f"events.out.tfevents.{int(time.time()):010d}.{number:06d}"
-            self._records = RecordWriter((folder / name).open("xb"))
+        self._folder, self._file = folder, Path()
+        self._fresh = io.BytesIO()
+        self._records = RecordWriter(self._fresh)
         self._write(file_version="brain.Event:2")
         self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
-        self.flush()
 
     def add(self, tag: str, value: float, step: int) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -104,10 +95,22 @@ class _Events:
         self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
 
     def flush(self) -> None:
-        self._records.flush()
+        """Append what is new to the file.
 
-    def close(self) -> None:
-        self._records.close()
+        Raises:
+            RunError: the disk is full or the folder cannot be written.
+        """
+        with disk_errors(self._folder):
+            if not self._file.name:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                # read in the order of their names: files of the same second are counted
+                number = sum(1 for _ in self._folder.iterdir())
+                name = f"events.out.tfevents.{int(time.time()):010d}.{number:06d}"
+                self._file = self._folder / name
+            with self._file.open("ab") as file:
+                file.write(self._fresh.getvalue())
+        self._fresh.seek(0)
+        self._fresh.truncate()
 
     def _write(self, **given: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
