@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import oncoseg
+from oncoseg import hardware
 from oncoseg.cli import main
 from oncoseg.errors import DataError
 from oncoseg.run_folder import RunFolder
@@ -104,6 +105,26 @@ def test_a_call_that_was_killed_stays_in_the_record(
     assert killed["ended"] is None
     assert killed["to"] == {"stage": "pretrain", "epoch": 2, "steps_of_epoch": 0}
     assert last["ended"] == "all epochs are done"
+
+
+def test_going_on_in_another_number_format_or_on_another_device_is_told(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, said = tmp_path / "run", []
+    recipe = tiny_recipe(training__precision="auto", training__max_epochs=1)
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"avx512f"})
+    train(recipe, data, out, store=store, workers=0, monitor=stopping_at(2), warn=said.append)
+    resume(out, store=store, workers=0, monitor=stopping_at(1), warn=said.append)
+    assert said == []
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"avx512f", "amx_bf16"})
+    monkeypatch.setattr(hardware, "_cpu_model", lambda: "another one")
+    resume(out, store=store, workers=0, warn=said.append)
+    (text,) = said
+    assert "goes on otherwise than it was trained so far: precision bf16-mixed (before: 32-true)" in text
+    assert ", processor another one (before: " in text
+    assert "not be bit for bit" in text
+    calls = RunFolder(out).record()["calls"]
+    assert [call["remarks"] for call in calls] == [[], [], said]
 
 
 def test_a_run_of_before_there_were_records_gets_one(
