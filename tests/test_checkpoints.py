@@ -100,7 +100,9 @@ def test_every_rename_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch
     done, replace = [], Path.replace
     save(tmp_path / "checkpoint.pt", 0)
     monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
-    monkeypatch.setattr(files, "_flush_to_disk", lambda path: done.append("folder" if path.is_dir() else "file"))
+    monkeypatch.setattr(
+        files, "_flush_to_disk", lambda path: done.append("folder" if path.is_dir() else "file")
+    )
     save(tmp_path / "checkpoint.pt", 1)
     assert done == ["file", "rename", "folder", "rename", "folder", "rename", "folder"]
 

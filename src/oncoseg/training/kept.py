@@ -1,10 +1,10 @@
 """The kept weights, which are always those that the checkpoint at hand calls the best.
 
     model.safetensors          those of the last checkpoint's best epoch
-    model-before.safetensors   the ones before them, for where the checkpoint before the last is gone on from
+    model-before.safetensors   the ones before them, for where the last checkpoint is damaged
 
-New ones wait under another name until a checkpoint that names them by their hash is there. A kill between leaves
-the old ones in place, and a repetition that comes out differently writes its own over those that wait.
+New ones wait under another name until a checkpoint that names them by their hash is there. A kill between
+leaves the old ones in place, and a repetition that comes out differently writes over those that wait.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ BEFORE = "model-before.safetensors"
 """The name of the ones before."""
 
 LOST = (
-    "{path} does not hold the weights of {stage} epoch {epoch}, which this run kept as its best; expected those. "
-    "They are lost: the weights that are kept from now on are the best of the epochs still to come."
+    "{path} does not hold the weights of {stage} epoch {epoch}, which this run kept as its best; expected "
+    "those. They are lost: what is kept from now on are the best weights of the epochs still to come."
 )
 """Said where they were deleted or replaced."""
 

@@ -37,8 +37,8 @@ DECIDING = ("precision", "processor", "threads", "gpu", "torch")
 """What rounding depends on, of the precision and what `hardware.describe` says."""
 
 CHANGED = (
-    "This run goes on otherwise than it was trained so far: {facts}. Its result will not be bit for bit that of a "
-    "run that was never stopped."
+    "This run goes on otherwise than it was trained so far: {facts}. Its result will not be bit for bit that "
+    "of a run that was never stopped."
 )
 """Said where it does."""
 
@@ -100,7 +100,7 @@ class Record:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """What rounds otherwise than in the call before, in a sentence; what that did not note is taken as equal."""
+    """What rounds otherwise than in the call before, in a sentence; what that did not note is equal."""
     old, new = (call.get("hardware", {}) | {"precision": call.get("precision")} for call in (before, now))
     other = [
         f"{name} {new[name]} (before: {old[name]})"
