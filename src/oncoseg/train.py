@@ -58,7 +58,7 @@ def train(
     Args:
         recipe: the complete description; it is kept in the run folder.
         data: modality → folder of its data set, or `Sources` with more to say of them.
-        out: the run folder; new or empty, or with no more than a call leaves that was killed before it trained.
+        out: the run folder; new, empty, or as a call left it that was killed before it trained.
         store: the prepared store; None for the one in the user's cache.
         split_file: a `split.json` to use instead of drawing a split, or nnU-Net's folds; see `read_split`.
         workers: processes for preparing, see `prepare`.
@@ -258,9 +258,9 @@ def _locked(run: RunFolder, ranks: Ranks) -> Iterator[None]:
 
 
 def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], what: str) -> None:
-    """Compare the images and masks of training and validation with those that a run was started with."""
+    """Compare the cases of training and validation with those that a run was started with."""
     for name, record in run.data().items():
-        if found[name]["fingerprint"] != record["fingerprint"]:
+        if not training_data.unchanged(record, found[name]):
             raise RunError(
                 f"The {name} data at {found[name]['path']} have changed since {run.path} was started; {what} "
                 "must see the same data. Restore them, or start a new run."
