@@ -47,6 +47,7 @@ from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
 from oncoseg.training.ranks import Ranks
 from oncoseg.training.record import Record
+from oncoseg.training.room import Room
 from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.status import Outcome, Status, received, spent
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
@@ -120,7 +121,7 @@ class Training:
         self.watch = Watch()
         self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
         self.warn = warn
-        self.pieces = 1
+        self.pieces, self.room = 1, Room(self._tell_and_remark)
 
     # the loop -------------------------------------------------------------------------------
 
@@ -253,8 +254,7 @@ class Training:
             epoch=self.epoch + 1,
             pieces=self.pieces,
         )
-        self.record.remark(text)
-        self.warn(text)
+        self._tell_and_remark(text)
 
     def _finish_epoch(self, stage: Stage) -> None:
         self._check_finite()
@@ -308,13 +308,28 @@ class Training:
         """Modality → loss and Dice. A stop within loses them; going on then begins with them."""
         self.network.eval()
 
-        def network(images: Tensor) -> Tensor:
+        def on_device(images: Tensor) -> Tensor:
             return cast(Tensor, self.network(images.to(self.device, memory_format=self.layout)))
 
-        return {
-            name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks)
-            for name in stage.modalities
-        }
+        def network(images: Tensor) -> Tensor:
+            return self.room.computed(on_device, images)
+
+        return {name: self._validate_one(name, network) for name in stage.modalities}
+
+    def _validate_one(self, name: str, network: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+        given = self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks
+        try:
+            return validate(*given)
+        except torch.OutOfMemoryError:
+            # several processes have shared out the cases, and count them together
+            if self.ranks.count > 1 or not self.room.logits_stay:
+                raise
+        self.room.leave_gpu()
+        return validate(*given)
+
+    def _tell_and_remark(self, text: str) -> None:
+        self.record.remark(text)
+        self.warn(text)
 
     # batches --------------------------------------------------------------------------------
 
