@@ -167,10 +167,8 @@ class _MadeUp:
         return torch.zeros(count, 1, *self._size), masks
 
 
-def _hold_longest(
-    training: Training, recipe: Recipe, validation: Mapping[str, Sequence[PreparedCase]]
-) -> None:
-    """Let the losses of each modality's longest case take the memory that they will take, of made-up logits."""
+def _hold_longest(training: Training, recipe: Recipe, validation: Cases) -> None:
+    """Let the loss of each modality's longest case take its memory, of made-up logits."""
 
     def made_up(images: Tensor) -> Tensor:
         shape = (len(images), len(recipe.classes), *images.shape[2:])

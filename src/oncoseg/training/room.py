@@ -20,15 +20,16 @@ ELSEWHERE = (
 """Said where it does not."""
 
 NOT_ONE = (
-    "The GPU's memory does not hold the validation of one slice beside the network and its optimiser; expected "
-    "room for that. Give it a smaller preparation.slice_size or network, or set training.device to cpu."
+    "The GPU's memory does not hold the validation of one slice beside the network and its optimiser; "
+    "expected room for that. Give it a smaller preparation.slice_size or network, or set training.device to "
+    "cpu."
 )
 """Said where no part is small enough."""
 
 FULL = (
-    "The GPU's memory is full, where no smaller batch would help: the weights, the state of their optimiser, or "
-    "what other programs hold. What the last checkpoint holds is kept. Free the GPU, or take a smaller network "
-    "or training.optimiser.name sgd, or set training.device to cpu."
+    "The GPU's memory is full, where no smaller batch would help: the weights, the state of their optimiser, "
+    "or what other programs hold. What the last checkpoint holds is kept. Free the GPU, or take a smaller "
+    "network or training.optimiser.name sgd, or set training.device to cpu."
 )
 """Said anywhere else."""
 
