@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from oncoseg import files
 from oncoseg.errors import RunError
 from oncoseg.training import checkpoints
 
@@ -74,6 +76,8 @@ def test_a_checkpoint_is_on_the_disk_before_it_replaces_the_last(
 
     def fsync(descriptor: int) -> None:
         real(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # after the renaming
+            return
         assert path.read_bytes() == before
         flushed[os.fstat(descriptor).st_ino] = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
@@ -98,6 +102,30 @@ def test_any_damage_is_found(tmp_path: Path) -> None:
         assert number(path, said.append) == 0
     assert len(said) == len(damaged)
     assert all("checkpoint.pt is damaged" in text for text in said)
+
+
+def test_the_one_that_was_gone_on_from_outlives_the_next_one(tmp_path: Path) -> None:
+    path, said = tmp_path / "checkpoint.pt", []
+    save(path, 0)
+    save(path, 1)
+    path.write_bytes(b"damaged")
+    assert number(path, said.append) == 0
+    save(path, 2)
+    path.write_bytes(b"damaged, too")
+    assert number(path, said.append) == 0
+    assert len(said) == 2
+    assert (tmp_path / "checkpoint-damaged.pt").read_bytes() == b"damaged, too"
+
+
+def test_every_rename_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, replace = [], Path.replace
+    save(tmp_path / "checkpoint.pt", 0)
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
+    monkeypatch.setattr(
+        files, "_flush_to_disk", lambda path: done.append("folder" if path.is_dir() else "file")
+    )
+    save(tmp_path / "checkpoint.pt", 1)
+    assert done == ["file", "rename", "folder", "rename", "folder", "rename", "folder"]
 
 
 class Evil:

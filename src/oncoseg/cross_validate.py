@@ -265,8 +265,8 @@ def _check_same(
     kept, wanted = (one.with_changes({"training.max_minutes": None}) for one in (run.recipe(), recipe))
     differs = {
         "another recipe": kept != wanted,
-        "other data": {name: record["fingerprint"] for name, record in run.data().items()}
-        != {name: record["fingerprint"] for name, record in records.items()},
+        "other data": run.data().keys() != records.keys()
+        or not all(training_data.unchanged(record, records[name]) for name, record in run.data().items()),
         "other folds": FoldsFolder(out).splits() != list(splits),
     }
     if names := [name for name, other in differs.items() if other]:

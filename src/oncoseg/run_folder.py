@@ -4,7 +4,7 @@ recipe.json        the resolved recipe        split.json     who was trained on 
 data.json          the data sets used         log.csv        one row per epoch and modality
 model.safetensors  the kept (best) weights    metrics.json   when they were reached, on what
 checkpoint.pt      the last state, to resume  tensorboard/   the log, for TensorBoard
-checkpoint-before.pt   the one before, for where the last one is damaged
+checkpoint-before.pt, model-before.safetensors   the ones before, for where the last checkpoint is damaged
 record.json        every call that trained    nan.json       which step ended in NaN, if any did
 rerun.json         made by `rerun`: whether its numbers are those of the run that was repeated
 evaluation/        made by `evaluate`         report/        made by `report`
@@ -99,7 +99,8 @@ class RunFolder:
         its images, and `accept_implausible` whether they were to be taken all the same; `looks` the
         smallest and largest of what `plausibility.summarise` measures, with which new images are
         compared; and `fingerprint` is a hash of the prepared training and validation cases (not of the
-        test cases), which resuming compares.
+        test cases), with their ids, patients, sites and classes, which resuming compares;
+        `images_fingerprint` is that of images and masks only, as the first versions' `fingerprint` was.
         """
         return self._json("data.json")
 

@@ -16,13 +16,16 @@ from typing import Any
 import torch
 
 from oncoseg.errors import RunError
-from oncoseg.files import disk_errors, write_bytes
+from oncoseg.files import disk_errors, rename, write_bytes
 
 MARK = b"oncoseg checkpoint sha256 "
 """Begins every checkpoint."""
 
 BEFORE = "checkpoint-before.pt"
 """The name of the one before the last."""
+
+DAMAGED = "checkpoint-damaged.pt"
+"""Where one lies that was passed over; it is never read again."""
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -60,11 +63,16 @@ def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dic
     there = [file for file in (path, path.with_name(BEFORE)) if file.is_file()]
     for file in there:
         try:
-            return read(file, device)
+            state = read(file, device)
         except RunError as error:
             damaged = error
             if file is not there[-1]:
                 remark(f"{error} Going on from the checkpoint before it.")
+        else:
+            if file is not there[0]:  # else the next `save` would keep the damaged one in place of this
+                with disk_errors(path):
+                    rename(there[0], path.with_name(DAMAGED))
+            return state
     if there:
         raise RunError(f"{damaged} No other is left: delete it to start this run again.") from damaged
     return None
@@ -99,8 +107,8 @@ def _settle(path: Path) -> None:
     with disk_errors(path):
         if fresh.is_file():
             if path.is_file():
-                path.replace(path.with_name(BEFORE))
-            fresh.replace(path)
+                rename(path, path.with_name(BEFORE))
+            rename(fresh, path)
 
 
 def _fresh(path: Path) -> Path:

@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from oncoseg import hardware
 from oncoseg.augment import Strengths, augment
 from oncoseg.errors import RunError
-from oncoseg.files import write_bytes
 from oncoseg.logits import Supervised
 from oncoseg.processes import available_processors
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, divergence, optimisers, shards
+from oncoseg.training import checkpoints, divergence, kept, optimisers, shards
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.choices import (
     batches_of,
@@ -46,6 +45,7 @@ from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
 from oncoseg.training.ranks import Ranks
 from oncoseg.training.record import Record
+from oncoseg.training.room import Room
 from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.status import Outcome, Status, received, spent
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
@@ -114,8 +114,9 @@ class Training:
         self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter)
         self.watch = divergence.Watch()
-        self.loss, self.looked = math.nan, -math.inf
-        self.warn, self.pieces = warn, 1
+        self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
+        self.warn = warn
+        self.pieces, self.room = 1, Room(self._tell_and_remark)
 
     # the loop -------------------------------------------------------------------------------
 
@@ -123,13 +124,15 @@ class Training:
         """Train until the end, the budget or a request to stop."""
         self.started = self.saved = time.monotonic()
         if self.stage == len(self.stages):
-            if not self.run.is_finished():  # killed after the last checkpoint
+            if not self.ranks.from_first(self.run.is_finished):  # killed after the last checkpoint
                 self._save_metrics(finished=True)
             return Outcome(self.run.path, True, "all epochs were done before")
         self.steps_done = 0
-        self.ranks.from_first(lambda: self.record.begin(self._place(), self.precision))
+        changed = self.ranks.from_first(lambda: self.record.begin(self._place(), self.precision))
+        if changed is not None and self.ranks.first:
+            self.warn(changed)
         finished, reason = True, "all epochs are done"
-        with contextlib.closing(self.log), stop_requests() as self.stop:
+        with stop_requests() as self.stop:
             try:
                 self._train_stages()
             except _Stopped as stopped:
@@ -247,8 +250,7 @@ class Training:
             epoch=self.epoch + 1,
             pieces=self.pieces,
         )
-        self.record.remark(text)
-        self.warn(text)
+        self._tell_and_remark(text)
 
     def _finish_epoch(self, stage: Stage) -> None:
         self._check_finite()
@@ -292,14 +294,29 @@ class Training:
         if self.ranks.sharded:
             complete = shards.complete(complete, lambda: network_of(self.recipe))
 
-        def network(images: Tensor) -> Tensor:
+        def on_device(images: Tensor) -> Tensor:
             with self.fabric.autocast():
                 return cast(Tensor, complete(images.to(self.device, memory_format=self.layout)))
 
-        return {
-            name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks)
-            for name in stage.modalities
-        }
+        def network(images: Tensor) -> Tensor:
+            return self.room.computed(on_device, images)
+
+        return {name: self._validate_one(name, network) for name in stage.modalities}
+
+    def _validate_one(self, name: str, network: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+        given = self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks
+        try:
+            return validate(*given)
+        except torch.OutOfMemoryError:
+            # several processes have shared out the cases, and count them together
+            if self.ranks.count > 1 or not self.room.logits_stay:
+                raise
+        self.room.leave_gpu()
+        return validate(*given)
+
+    def _tell_and_remark(self, text: str) -> None:
+        self.record.remark(text)
+        self.warn(text)
 
     # batches --------------------------------------------------------------------------------
 
@@ -361,6 +378,7 @@ class Training:
 
         def save() -> None:
             checkpoints.save(self.run.checkpoint, state)
+            kept.settle(self.run.model, self.best.get("sha256"))
             self.record.keep(self._place())
 
         self.ranks.from_first(save)
@@ -414,14 +432,20 @@ class Training:
             ) from error
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
-        self.log.close()
+        self._restore_model(say)
         self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
 
     def _save_model(self) -> None:
         with self._kept_weights():
             weights = shards.whole_weights(self.network, keep=self.ranks.first)
         # save_file would make a file that only its owner may read
-        self.ranks.from_first(lambda: write_bytes(self.run.model, safetensors.torch.save(weights)))
+        content = safetensors.torch.save(weights) if self.ranks.first else b""
+        self.best["sha256"] = self.ranks.from_first(lambda: kept.offer(self.run.model, content))
+
+    def _restore_model(self, warn: Callable[[str], None]) -> None:
+        if not self.ranks.from_first(lambda: kept.settle(self.run.model, self.best.get("sha256"))):
+            warn(kept.LOST.format(path=self.run.model, **self.best))
+            self.best = {}
 
     def _save_metrics(self, finished: bool) -> None:
         metrics = {"best": self.best, "finished": finished, "minutes": round(self._minutes(), 2)}
@@ -434,13 +458,19 @@ class Training:
         return self.minutes_before + (time.monotonic() - self.started) / 60
 
     def _stop_if_asked(self, late: bool = False) -> int:
-        """Stop after the same step in all processes; whether a checkpoint is `late` in any of them."""
+        """Stop after the same step in all processes; whether a checkpoint is `late` in any of them.
+
+        What only some of them know, each by its own clock, the others learn here and nowhere else: a process
+        that asked them at another place would wait for ever.
+        """
         budget = self.recipe.training.max_minutes
         # every call gets at least one step or one validation done, so that calls with a short budget end
         over = (
             budget is not None and time.monotonic() - self.meter.entered > budget * 60 and self.steps_done > 0
         )
-        asked, any_over, any_late = self.ranks.most(self.stop.signal, over, late)
+        asked, any_over, any_late, any_bad = self.ranks.most(self.stop.signal, over, late, self.saw_bad)
+        if any_bad:
+            self._check_finite()
         if asked:
             raise _Stopped(received(signal.Signals(asked).name))
         if any_over:
@@ -461,7 +491,8 @@ class Training:
         left = per_step * (self.steps_in_all - self.steps_done)
         loss = self._latest_loss()
         if not math.isfinite(loss):
-            self._check_finite()
+            self.saw_bad = True  # the others may not have looked: all are told by `_stop_if_asked`
+            return
         place = (stage.name, self.epoch + 1, stage.epochs, self.step, steps)
         self.monitor(Status(*place, loss, left, dict(self.scores), validated))
 
