@@ -1,6 +1,7 @@
 """Shared fixtures. Real data is used where it lies beside the checkout and skipped where it is not."""
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("programs of others that are absent: their tests were skipped")
         for program in missing:
             terminalreporter.line(program)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """Ctrl-C is heard also where the tests were started in the background, which makes a shell ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
