@@ -219,7 +219,8 @@ def _steps(training: Training, count: int) -> list[float]:
     training.stop = StopRequest()
     training.stage = len(training.stages) - 1
     stage = training.stages[training.stage]
-    training._set_up_optimiser(stage)
+    # longer, as schedules end with their stage, which may be of fewer steps
+    training._set_up_optimiser(stage._replace(epochs=stage.epochs + count))
     training.network.train()
     few = (training._batches(stage, 0)[:count] * count)[:count]
     ends = [time.monotonic()]
