@@ -208,7 +208,7 @@ def _check_not_begun(run: RunFolder, recipe: Recipe) -> None:
 
 
 def _holds(run: RunFolder, recipe: Recipe) -> bool:
-    """Whether a run folder has this very recipe, as `write_recipe` writes it: nothing else is written over."""
+    """Whether a run folder has this very recipe, as it is written: no other is written over."""
     try:
         return (run.path / "recipe.json").read_text(encoding="utf-8") == recipe.to_json() + "\n"
     except (OSError, ValueError):
