@@ -84,7 +84,7 @@ def train(
     ranks, run = _ranks(recipe), RunFolder(out)
 
     def load() -> training_data.TrainingData:
-        _check_not_begun(run)
+        _check_not_begun(run, recipe)
         with _removed_if_empty(out):
             loaded = training_data.load(
                 recipe,
@@ -99,7 +99,7 @@ def train(
             return loaded
 
     def describe() -> None:
-        _check_not_begun(run)  # by another one, while this one prepared
+        _check_not_begun(run, recipe)  # by another one, while this one prepared
         run.write_recipe(recipe)
         run.write_split(recipe.training.seed, loaded.split)
         # the last: before, nobody can go on with it
@@ -199,23 +199,23 @@ def _ranks(recipe: Recipe) -> Ranks:
     return Ranks(recipe.training.device, recipe.training.precision, recipe.training.weights)
 
 
-def _check_not_begun(run: RunFolder) -> None:
-    """Make a run folder, which must not hold anything but what a killed call wrote before `data.json`.
+def _check_not_begun(run: RunFolder, recipe: Recipe) -> None:
+    """Make a run folder; it may hold what a killed call of this recipe wrote before `data.json`, no more.
 
     Raises:
-        RunError: it does.
+        RunError: it holds more.
     """
     remove_leftovers(run.path)
     names = {path.name for path in run.path.iterdir()} if run.path.is_dir() else set()
-    if not names or names - BEFORE_DATA or (names & WRITTEN and not _is_ours(run)):
+    if not names or names - BEFORE_DATA or (names & WRITTEN and not _holds(run, recipe)):
         new_folder(run.path, "The run folder")
 
 
-def _is_ours(run: RunFolder) -> bool:
-    """Whether the recipe is in the form in which `train` writes it; no one's own file is written over."""
+def _holds(run: RunFolder, recipe: Recipe) -> bool:
+    """Whether a run folder has this very recipe, as it is written: no other is written over."""
     try:
-        return run.recipe().to_json() + "\n" == (run.path / "recipe.json").read_text(encoding="utf-8")
-    except (RunError, OSError, ValueError):
+        return (run.path / "recipe.json").read_text(encoding="utf-8") == recipe.to_json() + "\n"
+    except (OSError, ValueError):
         return False
 
 

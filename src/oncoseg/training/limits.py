@@ -195,7 +195,6 @@ def _hold_longest(training: Training, recipe: Recipe, validation: Cases) -> None
 def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int) -> _Tried:
     """Make some steps of a batch size, validate a few slices, and make up a checkpoint."""
     changes = {"training.batch_size": batch, "training.accumulate": 1, "training.compiled": False}
-    changes["training.schedule.name"] = "constant"  # the others have an end, which a trial may lie beyond
     smaller = recipe.with_changes(changes)
     longest = {name: [max(of_one, key=len)] for name, of_one in validation.items()}
     parts = {name: [_Beginning(of_one[0])] for name, of_one in longest.items()}
@@ -233,7 +232,8 @@ def _steps(training: Training, count: int) -> list[float]:
     training.stop = StopRequest()
     training.stage = len(training.stages) - 1
     stage = training.stages[training.stage]
-    training._set_up_optimiser(stage)
+    # longer, as schedules end with their stage, which may be of fewer steps
+    training._set_up_optimiser(stage._replace(epochs=stage.epochs + count))
     training.network.train()
     few = (list(training._batches(stage, 0)[:count]) * count)[:count]
     ends = [time.monotonic()]
