@@ -82,6 +82,19 @@ def test_any_damage_is_found(tmp_path: Path) -> None:
     assert all("checkpoint.pt is damaged" in text for text in said)
 
 
+def test_the_one_that_was_gone_on_from_outlives_the_next_one(tmp_path: Path) -> None:
+    path, said = tmp_path / "checkpoint.pt", []
+    save(path, 0)
+    save(path, 1)
+    path.write_bytes(b"damaged")
+    assert number(path, said.append) == 0
+    save(path, 2)
+    path.write_bytes(b"damaged, too")
+    assert number(path, said.append) == 0
+    assert len(said) == 2
+    assert (tmp_path / "checkpoint-damaged.pt").read_bytes() == b"damaged, too"
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return (Path("evil").touch, ())

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tiny import tiny_recipe
 
 
 def test_a_run_folder_is_complete(whole: RunFolder, data: Mapping[str, Path]) -> None:
-    there = {path.name for path in whole.path.iterdir()} - {"tensorboard"}
+    there = {path.name for path in whole.path.iterdir()} - {"tensorboard", "model-before.safetensors"}
     assert there == {
         *("recipe.json", "split.json", "data.json", "metrics.json", "record.json"),
         *("model.safetensors", "checkpoint.pt", "checkpoint-before.pt", "log.csv"),
@@ -116,6 +117,7 @@ def test_a_score_that_is_not_known_never_replaces_one_that_is(
         "epoch": 2,
         "macro_dice": 0.4,
         "validation_dice": {"mri": None, "ct": 0.4},
+        "sha256": sha256(run.model.read_bytes()).hexdigest(),
     }
     assert [row["macro_dice"] for row in log_of(run)] == ["nan"] * 2 + ["0.4"] * 2 + ["nan"] * 2
 

@@ -1,6 +1,7 @@
 """Several processes train as one does. Here they are two or three, on processors, connected by gloo."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -217,6 +218,42 @@ def test_what_one_process_sees_to_be_no_number_stops_all(
     assert call["ended"] == "the loss or the weights became NaN or infinite"
     assert not run.checkpoint.exists()
     assert not run.lock.exists()
+
+
+def look_at_other_times(out: Path, data: Mapping[str, Path], store: Path) -> Any:
+    """As on GPUs: figures come late, and only the first process looks at the loss of the bad step."""
+    from oncoseg.training import divergence, loop
+
+    class Late:
+        def query(self) -> bool:
+            return False
+
+        def synchronize(self) -> None:
+            pass
+
+    def latest(self: loop.Training) -> float:
+        return self.partial.latest_loss() if os.environ["RANK"] == "0" else 0.5
+
+    def backward(self: loop.Training, images: Any, masks: Any, piece: Any, batches: int, sums: Any) -> None:
+        real(self, images, masks, piece, batches, sums)
+        if (self.stage, self.step) == (1, 1):
+            for losses in sums._losses.values():
+                losses[-1] = losses[-1] * math.nan
+
+    real = loop.Training._backward
+    loop.Watch = lambda: divergence.Watch(lambda figures: (figures, Late()))  # type: ignore[misc, assignment]
+    loop.Training._latest_loss = latest  # type: ignore[method-assign]
+    loop.Training._backward = backward  # type: ignore[method-assign]
+    return train(tiny_recipe(), data, out, store=store, workers=0, monitor=lambda status: None)
+
+
+def test_a_bad_loss_that_only_one_process_looked_at_stops_all(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    """Both must ask each other at the same places: else they wait for ever, and `together` fails."""
+    first, second = together(2, look_at_other_times, tmp_path / "run", data, store)
+    assert first.startswith("RunError: The loss or the weights became NaN or infinite at step 2 of joint")
+    assert second == first.replace("RunError", "ElsewhereError")
 
 
 def resume_twice(out: Path, store: Path) -> Any:

@@ -167,7 +167,7 @@ def compare(old: RunFolder, new: RunFolder, tolerance: float = TOLERANCE) -> Agr
 
 def _begun(old: RunFolder, new: RunFolder, recipe: Recipe) -> bool:
     """Whether the new folder holds this very rerun, begun before."""
-    if not (new.path / "recipe.json").is_file():
+    if not (new.path / "data.json").is_file():  # the last of what `train` writes before it begins
         return False
     if old.path.resolve() == new.path.resolve():
         raise RunError(f"Expected a new folder for the rerun, got {new.path} itself. Choose another --out.")

@@ -4,7 +4,7 @@ recipe.json        the resolved recipe        split.json     who was trained on 
 data.json          the data sets used         log.csv        one row per epoch and modality
 model.safetensors  the kept (best) weights    metrics.json   when they were reached, on what
 checkpoint.pt      the last state, to resume  tensorboard/   the log, for TensorBoard
-checkpoint-before.pt   the one before, for where the last one is damaged
+checkpoint-before.pt, model-before.safetensors   the ones before, for where the last checkpoint is damaged
 record.json        every call that trained    nan.json       which step ended in NaN, if any did
 rerun.json         made by `rerun`: whether its numbers are those of the run that was repeated
 evaluation/        made by `evaluate`         report/        made by `report`

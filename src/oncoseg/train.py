@@ -14,7 +14,7 @@ import torch
 
 from oncoseg import hardware, models
 from oncoseg.errors import RecipeError, RunError
-from oncoseg.files import new_folder
+from oncoseg.files import new_folder, remove_leftovers
 from oncoseg.locks import locked
 from oncoseg.prepare import Progress, Settings
 from oncoseg.recipe import Recipe
@@ -31,6 +31,12 @@ from oncoseg.training.status import Outcome, Status
 
 NOT_FORETOLD = "Memory, disk and time are not told in advance where several processes train together."
 """Said in place of it."""
+
+WRITTEN = frozenset({"recipe.json", "split.json"})
+"""What `train` writes before `data.json`, without which nobody can go on with a run."""
+
+BEFORE_DATA = WRITTEN | {"training.lock", "tensorboard"}
+"""Names in a run folder whose `train` was killed before it wrote `data.json`."""
 
 
 def train(
@@ -52,7 +58,7 @@ def train(
     Args:
         recipe: the complete description; it is kept in the run folder.
         data: modality → folder of its data set, or `Sources` with more to say of them.
-        out: the run folder; new or empty.
+        out: the run folder; new or empty, or with no more than a call leaves that was killed before it trained.
         store: the prepared store; None for the one in the user's cache.
         split_file: a `split.json` to use instead of drawing a split, or nnU-Net's folds; see `read_split`.
         workers: processes for preparing, see `prepare`.
@@ -78,7 +84,7 @@ def train(
     ranks, run = _ranks(recipe), RunFolder(out)
 
     def load() -> training_data.TrainingData:
-        new_folder(out, "The run folder")
+        _check_not_begun(run)
         with _removed_if_empty(out):
             loaded = training_data.load(
                 recipe,
@@ -93,8 +99,11 @@ def train(
             return loaded
 
     def describe() -> None:
+        _check_not_begun(run)  # by another one, while this one prepared
         run.write_recipe(recipe)
         run.write_split(recipe.training.seed, loaded.split)
+        # the last: before, nobody can go on with it
+        run.write_data(sources.stated_in(loaded.data))
 
     with ranks.together():
         loaded = ranks.from_first(load)
@@ -102,10 +111,8 @@ def train(
             needs = _needs(run, recipe, loaded, foretell, ranks, warn)
             watched = _watched(monitor, ranks)
             training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
-        ranks.from_first(describe)
         with _locked(run, ranks):
-            # the last: before, nobody can go on with it
-            ranks.from_first(lambda: run.write_data(sources.stated_in(loaded.data)))
+            ranks.from_first(describe)
             _tell(needs, training, foretell)
             return training.go()
 
@@ -131,7 +138,8 @@ def resume(
         out: the run folder.
         warn: told when a damaged checkpoint is passed over, and as in `train`.
         extend: epochs to add to a finished run, with a schedule of their own; kept in its recipe's
-            `training.extensions`.
+            `training.extensions` from when training goes on. From then on until they are done the run is not
+            finished, and goes on without `extend`.
         store: the prepared store; what it does not hold is prepared again.
         max_minutes: budget for this call; None for no end, "recipe" for the one in the recipe.
         workers: see `train`.
@@ -181,12 +189,34 @@ def resume(
         training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
         if ranks.from_first(lambda: checkpoints.exists(run.checkpoint)):
             training.restore(warn)
+        if extend is not None:
+            ranks.from_first(lambda: _begin_extension(run, training))
         _tell(needs, training, foretell)
         return training.go()
 
 
 def _ranks(recipe: Recipe) -> Ranks:
     return Ranks(recipe.training.device, recipe.training.precision, recipe.training.weights)
+
+
+def _check_not_begun(run: RunFolder) -> None:
+    """Make a run folder, which must not hold anything but what a killed call wrote before `data.json`.
+
+    Raises:
+        RunError: it does.
+    """
+    remove_leftovers(run.path)
+    names = {path.name for path in run.path.iterdir()} if run.path.is_dir() else set()
+    if not names or names - BEFORE_DATA or (names & WRITTEN and not _is_ours(run)):
+        new_folder(run.path, "The run folder")
+
+
+def _is_ours(run: RunFolder) -> bool:
+    """Whether the recipe is in the form in which `train` writes it; no one's own file is written over."""
+    try:
+        return run.recipe().to_json() + "\n" == (run.path / "recipe.json").read_text(encoding="utf-8")
+    except (RunError, OSError, ValueError):
+        return False
 
 
 def _needs(
@@ -242,16 +272,38 @@ def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], wha
 
 
 def _extended(run: RunFolder, epochs: int) -> Recipe:
-    """The recipe of a finished run, with more epochs, as it is from now on."""
-    if not run.is_finished():
-        raise RunError(
-            f"{run.path} is not finished; expected a finished run to extend. Go on with it first: "
-            f"oncoseg train --resume --out {run.path}"
-        )
+    """The recipe of a finished run, with more epochs; nothing is written yet.
+
+    Raises:
+        RunError: the run is not finished.
+    """
     recipe = run.recipe()
-    recipe = recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
-    run.write_recipe(recipe)
-    return recipe
+    if not run.is_finished():
+        raise RunError(_unfinished(run, recipe))
+    return recipe.with_changes({"training.extensions": [*recipe.training.extensions, epochs]})
+
+
+def _begin_extension(run: RunFolder, training: Training) -> None:
+    """From now on the run is one that was planned so, and not finished.
+
+    Raises:
+        RunError: its last checkpoint is not of a finished run, whatever the run folder says.
+    """
+    kept, extensions = run.recipe(), training.recipe.training.extensions
+    if training.stage < len(training.stages) - 1:
+        raise RunError(_unfinished(run, kept))
+    # in this order: a kill between leaves a run that is to be gone on with, and is not extended twice
+    run.write_metrics(run.metrics() | {"finished": False})
+    run.write_recipe(kept.with_changes({"training.extensions": extensions}))
+
+
+def _unfinished(run: RunFolder, recipe: Recipe) -> str:
+    extensions = recipe.training.extensions
+    why = f" (its extension by {extensions[-1]} epochs is not done yet)" if extensions else ""
+    return (
+        f"{run.path} is not finished; expected a finished run to extend{why}. Go on with it first, without "
+        f"--extend: oncoseg train --resume --out {run.path}"
+    )
 
 
 def _watched(monitor: Callable[[Status], None] | None, ranks: Ranks) -> Callable[[Status], None] | None:

@@ -24,6 +24,9 @@ MARK = b"oncoseg checkpoint sha256 "
 BEFORE = "checkpoint-before.pt"
 """The name of the one before the last."""
 
+DAMAGED = "checkpoint-damaged.pt"
+"""Where one lies that was passed over; it is never read again."""
+
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Keep a state as the last one, and the last one as the one before.
@@ -60,11 +63,16 @@ def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dic
     there = [file for file in (path, path.with_name(BEFORE)) if file.is_file()]
     for file in there:
         try:
-            return read(file, device)
+            state = read(file, device)
         except RunError as error:
             damaged = error
             if file is not there[-1]:
                 remark(f"{error} Going on from the checkpoint before it.")
+        else:
+            if file is not there[0]:  # else the next `save` would keep the damaged one in place of this
+                with disk_errors(path):
+                    there[0].replace(path.with_name(DAMAGED))
+            return state
     if there:
         raise RunError(f"{damaged} No other is left: delete it to start this run again.") from damaged
     return None

@@ -36,7 +36,7 @@ STEPS = 3
 """Of the recipe's own batch; the fastest but for the first is timed."""
 
 CHECKPOINTS = 3
-"""Lie in the run folder at a time, while a new one is written."""
+"""Lie in the run folder at a time, while a new one is written; and so many files of weights."""
 
 LOSS_COPIES = 4
 """Arrays as large as a case's logits that its validation holds at a time."""
@@ -117,7 +117,7 @@ def foresee(recipe: Recipe, cases: Cases, validation: Cases) -> Needs | None:
     except _FailedError:
         return None
     spare = 0 if last.on_gpu else _case_bytes(recipe, validation)
-    disk = CHECKPOINTS * last.checkpoint_bytes + 2 * last.model_bytes + SMALL_FILES_BYTES
+    disk = CHECKPOINTS * (last.checkpoint_bytes + last.model_bytes) + SMALL_FILES_BYTES
     return Needs(last.memory_bytes + spare, last.on_gpu, disk, last.step_seconds, last.slice_seconds)
 
 

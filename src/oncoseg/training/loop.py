@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from oncoseg import hardware
 from oncoseg.augment import Strengths, augment
 from oncoseg.errors import RunError
-from oncoseg.files import write_bytes
 from oncoseg.logits import Supervised
 from oncoseg.processes import available_processors
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, optimisers, schedules, shards
+from oncoseg.training import checkpoints, kept, optimisers, schedules, shards
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.choices import batches_of, check_shared, losses_of, network_of, optimiser_of
 from oncoseg.training.divergence import (
@@ -114,7 +113,7 @@ class Training:
         self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter)
         self.watch = Watch()
-        self.loss, self.looked = math.nan, -math.inf
+        self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
         self.warn = warn
         self.pieces = 1
 
@@ -124,7 +123,7 @@ class Training:
         """Train until the end, the budget or a request to stop."""
         self.started = self.saved = time.monotonic()
         if self.stage == len(self.stages):
-            if not self.run.is_finished():  # killed after the last checkpoint
+            if not self.ranks.from_first(self.run.is_finished):  # killed after the last checkpoint
                 self._save_metrics(finished=True)
             return Outcome(self.run.path, True, "all epochs were done before")
         self.steps_done = 0
@@ -375,6 +374,7 @@ class Training:
 
         def save() -> None:
             checkpoints.save(self.run.checkpoint, state)
+            kept.settle(self.run.model, self.best.get("sha256"))
             self.record.keep(self._place())
 
         self.ranks.from_first(save)
@@ -428,6 +428,7 @@ class Training:
             ) from error
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
+        self._restore_model(say)
         self.log.close()
         self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
 
@@ -435,7 +436,13 @@ class Training:
         with self._kept_weights():
             weights = shards.whole_weights(self.network, keep=self.ranks.first)
         # save_file would make a file that only its owner may read
-        self.ranks.from_first(lambda: write_bytes(self.run.model, safetensors.torch.save(weights)))
+        content = safetensors.torch.save(weights) if self.ranks.first else b""
+        self.best["sha256"] = self.ranks.from_first(lambda: kept.offer(self.run.model, content))
+
+    def _restore_model(self, warn: Callable[[str], None]) -> None:
+        if not self.ranks.from_first(lambda: kept.settle(self.run.model, self.best.get("sha256"))):
+            warn(kept.LOST.format(path=self.run.model, **self.best))
+            self.best = {}
 
     def _save_metrics(self, finished: bool) -> None:
         metrics = {"best": self.best, "finished": finished, "minutes": round(self._minutes(), 2)}
@@ -448,13 +455,19 @@ class Training:
         return self.minutes_before + (time.monotonic() - self.started) / 60
 
     def _stop_if_asked(self, late: bool = False) -> int:
-        """Stop after the same step in all processes; whether a checkpoint is `late` in any of them."""
+        """Stop after the same step in all processes; whether a checkpoint is `late` in any of them.
+
+        What only some of them know, each by its own clock, the others learn here and nowhere else: a process
+        that asked them at another place would wait for ever.
+        """
         budget = self.recipe.training.max_minutes
         # every call gets at least one step or one validation done, so that calls with a short budget end
         over = (
             budget is not None and time.monotonic() - self.meter.entered > budget * 60 and self.steps_done > 0
         )
-        asked, any_over, any_late = self.ranks.most(self.stop.signal, over, late)
+        asked, any_over, any_late, any_bad = self.ranks.most(self.stop.signal, over, late, self.saw_bad)
+        if any_bad:
+            self._check_finite()
         if asked:
             raise _Stopped(received(signal.Signals(asked).name))
         if any_over:
@@ -475,7 +488,8 @@ class Training:
         left = per_step * (self.steps_in_all - self.steps_done)
         loss = self._latest_loss()
         if not math.isfinite(loss):
-            self._check_finite()
+            self.saw_bad = True  # the others may not have looked: all are told by `_stop_if_asked`
+            return
         place = (stage.name, self.epoch + 1, stage.epochs, self.step, steps)
         self.monitor(Status(*place, loss, left, dict(self.scores), validated))
 

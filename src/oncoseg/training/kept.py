@@ -1,0 +1,71 @@
+"""The kept weights, which are always those that the checkpoint at hand calls the best.
+
+    model.safetensors          those of the last checkpoint's best epoch
+    model-before.safetensors   the ones before them, for where the checkpoint before the last is gone on from
+
+New ones wait under another name until a checkpoint that names them by their hash is there. A kill between leaves
+the old ones in place, and a repetition that comes out differently writes its own over those that wait.
+"""
+
+import hashlib
+from pathlib import Path
+
+from oncoseg.files import disk_errors, sha256_of_file, write_bytes
+
+BEFORE = "model-before.safetensors"
+"""The name of the ones before."""
+
+LOST = (
+    "{path} does not hold the weights of {stage} epoch {epoch}, which this run kept as its best; expected those. "
+    "They are lost: the weights that are kept from now on are the best of the epochs still to come."
+)
+"""Said where they were deleted or replaced."""
+
+
+def offer(path: Path, content: bytes) -> str:
+    """Write weights that wait for their checkpoint.
+
+    Args:
+        path: of the kept weights.
+        content: a file of safetensors.
+
+    Returns:
+        The SHA-256 by which the checkpoint names them.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; the kept ones are as they were.
+    """
+    write_bytes(_waiting(path), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def settle(path: Path, sha256: str | None) -> bool:
+    """Put the weights that a checkpoint names in place; whether they are there.
+
+    Args:
+        path: of the kept weights.
+        sha256: of those that the checkpoint names; None where it names none, as those of older runs do.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    waiting, before = _waiting(path), path.with_name(BEFORE)
+    with disk_errors(path):
+        if sha256 is None or _holds(path, sha256):
+            return True
+        if _holds(waiting, sha256):
+            if path.is_file():
+                path.replace(before)
+            waiting.replace(path)
+        elif _holds(before, sha256):
+            path.unlink(missing_ok=True)  # of an epoch after that checkpoint
+            before.replace(path)
+    return _holds(path, sha256)
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of_file(path) == sha256
+
+
+def _waiting(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
