@@ -4,6 +4,7 @@ A schedule is laid out over all of a stage's steps beforehand, so that slices of
 as one long call.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,6 +62,8 @@ def cosine(
     """
     if cycles < 1 or cycles != int(cycles):
         raise ValueError(f"expected a whole number of cycles of at least 1, got {cycles}")
+    if not 0 <= lowest_share <= 1:
+        raise ValueError(f"expected a lowest_share between 0 and 1, got {lowest_share:g}")
     lowest = lowest_share * float(optimiser.param_groups[0]["lr"])
     length = -(-(steps + 1) // int(cycles))  # so that nothing restarts after the last step
     return lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=length, eta_min=lowest)
@@ -70,6 +73,8 @@ def polynomial(
     optimiser: torch.optim.Optimizer, steps: int, *, power: float = 0.9
 ) -> lr_scheduler.LRScheduler:
     """(1 − step / steps)^power of the rate (nnU-Net's, there by epoch)."""
+    if not 0 <= power < math.inf:
+        raise ValueError(f"expected a power of 0 or more, got {power:g}")
     return lr_scheduler.PolynomialLR(optimiser, total_iters=max(1, steps), power=power)
 
 
@@ -90,6 +95,10 @@ def plateau(
         patience: epochs, a whole number.
         lowest_rate: the rate never falls below.
     """
+    if not 0 < factor < 1:
+        raise ValueError(f"expected a factor between 0 and 1, got {factor:g}")
+    if not 0 <= lowest_rate < math.inf:
+        raise ValueError(f"expected a lowest_rate of 0 or more, got {lowest_rate:g}")
     return lr_scheduler.ReduceLROnPlateau(
         optimiser, mode="max", factor=factor, patience=int(patience), threshold=0.0, min_lr=lowest_rate
     )
