@@ -212,7 +212,15 @@ def test_resume_accepts_the_command_that_started_the_run(
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["--training.learning-rate", "0.1"], "`training` differs"),
+        (
+            ["--training.learning-rate", "0.1"],
+            "`training.learning_rate` (0.0001 there, 0.1 now). ",
+        ),
+        (
+            ["--modalities.ct.scaling", "window", "--training.patience", "7"],
+            '`modalities.ct.scaling` ("slice-minmax" there, "window" now), '
+            "`training.patience` (null there, 7 now). ",
+        ),
         (["--data", "mri=elsewhere"], "for mri, not on elsewhere"),
         (["--split", "split.json"], "keeps its own split"),
     ],

@@ -405,16 +405,13 @@ def _progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[Any], No
 
 def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
     """A resumed run may be given its recipe and fields again; only its time budget may differ."""
-    one, other = kept.model_dump(mode="json"), wanted.model_dump(mode="json")
-    for values in (one, other):
-        values["training"]["max_minutes"] = None
-    for part, value in one.items():
-        if value != other[part]:
-            raise RunError(
-                f"{out} was started with other settings: `{part}` differs. Leave the recipe and its "
-                "fields out to go on with the run's own (only --training.max-minutes may change), or start "
-                "a new run."
-            )
+    from oncoseg.cli.changes import changes_in_words
+
+    if differs := changes_in_words(kept, wanted):
+        raise RunError(
+            f"{out} was started with other settings; expected the same, got others of {differs}. Leave the recipe and its fields out to go on "
+            "with the run's own (only --training.max-minutes may change), or start a new run."
+        )
 
 
 def _report_outcome(outcome: "Outcome") -> int:
