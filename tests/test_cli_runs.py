@@ -221,7 +221,6 @@ def test_resume_accepts_the_command_that_started_the_run(
             '`modalities.ct.scaling` ("slice-minmax" there, "window" now), '
             "`training.patience` (null there, 7 now). ",
         ),
-        (["--data", "mri=elsewhere"], "for mri, not on elsewhere"),
         (["--split", "split.json"], "keeps its own split"),
     ],
 )

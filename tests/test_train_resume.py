@@ -1,6 +1,7 @@
 """Stopping a training anywhere and going on as if it had never stopped. No test waits for a clock."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -291,8 +292,24 @@ def test_data_that_moved_are_named(tmp_path: Path, store: Path) -> None:
     out = tmp_path / "run"
     train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
     data["mri"].rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match=r"does not exist.* if they have moved.*--data mri=PATH"):
         resume(out, store=store, workers=0)
+    others, before = tiny_data(tmp_path / "others", 4, 3), RunFolder(out).data()
+    lacking = tmp_path / "lacking"
+    shutil.copytree(tmp_path / "elsewhere", lacking)
+    next(path for path in lacking.rglob("*_t1.nii.gz")).write_bytes(
+        next(others["mri"].rglob("*00003_t1.nii.gz")).read_bytes()
+    )
+    with pytest.raises(
+        RunError, match=r"have changed since .*, or are others; a resumed run must see the same"
+    ):
+        resume(out, data={"mri": lacking}, store=store, workers=0)
+    with pytest.raises(DataError, match="no data of a modality 'mr'; did you mean 'mri'"):
+        resume(out, data={"mr": lacking}, store=store, workers=0)
+    assert RunFolder(out).data() == before
+    assert resume(out, data={"mri": tmp_path / "elsewhere"}, store=store, workers=0).finished
+    before["mri"]["path"] = str((tmp_path / "elsewhere").resolve())
+    assert RunFolder(out).data() == before
 
 
 def test_an_extended_run_is_one_that_was_planned_so(

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -26,7 +26,16 @@ from oncoseg.training.choices import losses_of, optimiser_of
 from oncoseg.training.loop import Training
 from oncoseg.training.meter import Meter
 from oncoseg.training.ranks import Ranks
-from oncoseg.training.sources import Data, Sources, check_modalities, check_stated, stated
+from oncoseg.training.sources import (
+    Data,
+    Sources,
+    check_modalities,
+    check_stated,
+    check_there,
+    check_unchanged,
+    moved,
+    stated,
+)
 from oncoseg.training.status import Outcome, Status
 
 NOT_FORETOLD = "Memory, disk and time are not told in advance where several processes train together."
@@ -95,7 +104,7 @@ def train(
                 progress=prepare_progress,
             )
             if same_data_as is not None:
-                _check_unchanged(same_data_as, loaded.data, "a rerun")
+                check_unchanged(same_data_as.data(), loaded.data, same_data_as.path, "a rerun")
             return loaded
 
     def describe() -> None:
@@ -120,6 +129,7 @@ def train(
 def resume(
     out: Path,
     *,
+    data: Mapping[str, Path] | None = None,
     store: Path | None = None,
     max_minutes: float | Literal["recipe"] | None = "recipe",
     workers: int | None = None,
@@ -136,6 +146,8 @@ def resume(
 
     Args:
         out: the run folder.
+        data: modality → where the same data lie now, which the run folder then says; those left out lie where
+            they did.
         warn: told when a damaged checkpoint is passed over, and as in `train`.
         extend: epochs to add to a finished run, with a schedule of their own; kept in its recipe's
             `training.extensions` from when training goes on. From then on until they are done the run is not
@@ -159,11 +171,12 @@ def resume(
     """
     meter = Meter(entered)
     run = RunFolder(out)
-    kept, records = run.recipe(), run.data()
+    kept, records = run.recipe(), moved(run.data(), data or {})
     check_stated(kept, licences, origins)
     ranks = _ranks(kept)
 
     def load() -> training_data.TrainingData:
+        check_there(records)
         loaded = training_data.load(
             recipe,
             Sources.of_records(records),
@@ -172,7 +185,7 @@ def resume(
             workers=workers,
             progress=prepare_progress,
         )
-        _check_unchanged(run, loaded.data, "a resumed run")
+        check_unchanged(run.data(), loaded.data, out, "a resumed run")
         run.write_data(stated(records, licences, origins))
         return loaded
 
@@ -259,16 +272,6 @@ def _locked(run: RunFolder, ranks: Ranks) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         ranks.from_first(lambda: held.enter_context(locked(run.lock, f"The run {run.path}")))
         yield
-
-
-def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], what: str) -> None:
-    """Compare the images and masks of training and validation with those that a run was started with."""
-    for name, record in run.data().items():
-        if found[name]["fingerprint"] != record["fingerprint"]:
-            raise RunError(
-                f"The {name} data at {found[name]['path']} have changed since {run.path} was started; {what} "
-                "must see the same data. Restore them, or start a new run."
-            )
 
 
 def _extended(run: RunFolder, epochs: int) -> Recipe:

@@ -72,7 +72,8 @@ def train(
     Args:
         recipe: A recipe's name, or the path of a recipe's JSON file. Not needed with --resume.
         out: The run folder, or that of a cross-validation: new, or with --resume the one to go on with.
-        data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
+        data: Once per modality: its name and the folder of its data set, as in mri=data/lgg. With --resume
+            only where the same data lie elsewhere now.
         only: A modality to train on without the others; may be repeated.
         channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
             T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
@@ -363,17 +364,9 @@ def _resume(
         )
     if split_file is not None:
         raise RunError("A resumed run keeps its own split; leave --split out, or start a new run.")
-    run = RunFolder(out)
-    kept = run.recipe()
+    kept = RunFolder(out).recipe()
     wanted = changed(open_recipe(name) if name else kept, fields, TRAIN_FLAGS, only)
     _check_same_recipe(kept, wanted, out)
-    for modality, folder in folders.items():
-        record = run.data().get(modality, {"path": "no data"})
-        if Path(record["path"]) != folder.resolve():
-            raise RunError(
-                f"{out} was trained on {record['path']} for {modality}, not on {folder}. Leave --data "
-                "out to go on with the same data, or start a new run."
-            )
     with _progress() as (preparing, monitor):
         options: dict[str, Any] = {
             "store": store,
@@ -382,6 +375,7 @@ def _resume(
             "prepare_progress": preparing,
             "monitor": monitor,
             "foretell": _foretell,
+            "data": folders,
             **stated,
         }
         if of_folds:
@@ -409,8 +403,9 @@ def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
 
     if differs := changes_in_words(kept, wanted):
         raise RunError(
-            f"{out} was started with other settings; expected the same, got others of {differs}. Leave the recipe and its fields out to go on "
-            "with the run's own (only --training.max-minutes may change), or start a new run."
+            f"{out} was started with other settings; expected the same, got others of {differs}. Leave the "
+            "recipe and its fields out to go on with the run's own (only --training.max-minutes may change), "
+            "or start a new run."
         )
 
 
