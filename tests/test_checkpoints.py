@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from oncoseg import files
 from oncoseg.errors import RunError
 from oncoseg.training import checkpoints
 
@@ -93,6 +94,17 @@ def test_the_one_that_was_gone_on_from_outlives_the_next_one(tmp_path: Path) -> 
     assert number(path, said.append) == 0
     assert len(said) == 2
     assert (tmp_path / "checkpoint-damaged.pt").read_bytes() == b"damaged, too"
+
+
+def test_every_rename_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, replace = [], Path.replace
+    save(tmp_path / "checkpoint.pt", 0)
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("rename"), replace(self, to))[1])
+    monkeypatch.setattr(
+        files, "_flush_to_disk", lambda path: done.append("folder" if path.is_dir() else "file")
+    )
+    save(tmp_path / "checkpoint.pt", 1)
+    assert done == ["file", "rename", "folder", "rename", "folder", "rename", "folder"]
 
 
 class Evil:

@@ -1,12 +1,15 @@
 """Writing that never leaves half a file: failures are made with a real limit on the size of files."""
 
 import contextlib
+import errno
 import json
 import math
+import os
 import resource
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from oncoseg.files import (
     atomic_file,
     atomic_folder,
     new_folder,
+    rename,
     sha256_of_file,
     sha256_of_json,
     write_bytes,
@@ -116,7 +120,52 @@ def test_a_folders_files_are_on_the_disk_before_it_appears(
         (temporary / "inner").mkdir()
         for name in ("a", "inner/b"):
             (temporary / name).touch()
-    assert sorted(flushed) == ["a", "b"]
+    assert sorted(flushed) == sorted(["a", "b", "inner", temporary.name, tmp_path.name])
+
+
+def flushed(patch: pytest.MonkeyPatch, told: Callable[[Path], None]) -> None:
+    """Call `told` with every file and folder that is flushed to the disk."""
+    fsync = os.fsync
+
+    def look(descriptor: int) -> None:
+        told(Path(f"/proc/self/fd/{descriptor}").resolve())
+        fsync(descriptor)
+
+    patch.setattr(os, "fsync", look)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc/self/fd")
+def test_names_are_on_the_disk_before_the_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[set[str]] = []  # in the folder, whenever it is flushed itself
+
+    def told(path: Path) -> None:
+        if path == tmp_path.resolve():
+            names.append({one.name for one in tmp_path.iterdir()})
+
+    flushed(monkeypatch, told)
+    write_text(tmp_path / "file", "new")
+    assert names.pop() == {"file"}
+    with atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "x").touch()
+    assert names.pop() == {"file", "folder"}
+    write_bytes(tmp_path / "other", b"")
+    rename(tmp_path / "other", tmp_path / "file")
+    assert names.pop() == {"file", "folder"}
+
+
+def test_a_file_system_that_cannot_flush_folders_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
 
 
 def test_the_first_of_two_equal_folders_stays(tmp_path: Path) -> None:

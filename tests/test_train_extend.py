@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from oncoseg.cli import main
 from oncoseg.cross_validate import resume_folds, train_folds
 from oncoseg.errors import DataError, RunError
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
+from oncoseg.training import loop
 from oncoseg.training.status import Status
 from runs import assert_same, log_of
 from tiny import tiny_data, tiny_recipe
@@ -94,3 +96,20 @@ def test_a_fold_that_is_being_extended_is_gone_on_with(
         resume(out / "fold-1", store=store, workers=0, extend=3, monitor=kill)
     assert resume_folds(out, fold=1, store=store, workers=0).finished
     assert [row["stage"] for row in log_of(RunFolder(out / "fold-1"))][-6:] == ["extension-1"] * 6
+
+
+def test_the_kept_epoch_is_named_by_its_stage(
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(loop, "validate", lambda *given: (1.0, 0.5))
+    recipe = tiny_recipe(training__max_epochs=1, training__pretrain_epochs=0)
+    train(recipe, data, run.path, store=store, workers=0)
+    monkeypatch.setattr(loop, "validate", lambda *given: (1.0, 0.75))
+    given = ["train", "--resume", "--extend", "1", "--out", str(run.path), "--store", str(store)]
+    assert main(given) == 0
+    assert "Kept: the weights of extension-1 epoch 1, validation Dice mri 0.750" in capsys.readouterr().out

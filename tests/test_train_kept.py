@@ -1,4 +1,4 @@
-"""The kept weights are those of the epoch that is said to be the best, whatever was killed, repeated or damaged."""
+"""The kept weights are those of the epoch that is said to be the best, whatever was killed or damaged."""
 
 from collections.abc import Mapping
 from hashlib import sha256

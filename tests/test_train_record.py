@@ -1,6 +1,8 @@
 """What a run remembers of how it came about: calls, versions, what was stated about the data, energy."""
 
 import json
+import platform
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import oncoseg
+from oncoseg import hardware
 from oncoseg.cli import main
 from oncoseg.errors import DataError
 from oncoseg.run_folder import RunFolder
@@ -43,6 +46,25 @@ def test_the_record_holds_no_path_and_no_name(whole: RunFolder, data: Mapping[st
     home = str(Path.home())
     for name in (str(whole.path), str(data["mri"].parent), str(Path(oncoseg.__file__).parent), home + "/"):
         assert name not in text
+
+
+def test_no_name_and_no_content_of_a_run_folder_tells_machine_user_or_home(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr(socket, "gethostname", lambda: "secret-host")
+    monkeypatch.setattr(platform, "node", lambda: "secret-host")
+    for name in ("USER", "LOGNAME", "USERNAME", "HOSTNAME"):
+        monkeypatch.setenv(name, "secret-name")
+    monkeypatch.setenv("HOME", str(tmp_path / "secret-home"))
+    out = tmp_path / "run"
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(4))
+    resume(out, store=store, workers=0)
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert [path for path in files if path.parent.name == "tensorboard"]
+    for path in files:
+        assert "secret" not in str(path.relative_to(out))
+        assert b"secret" not in path.read_bytes(), path.name
 
 
 def test_every_call_is_kept_with_where_it_started_and_why_it_ended(
@@ -83,6 +105,26 @@ def test_a_call_that_was_killed_stays_in_the_record(
     assert killed["ended"] is None
     assert killed["to"] == {"stage": "pretrain", "epoch": 2, "steps_of_epoch": 0}
     assert last["ended"] == "all epochs are done"
+
+
+def test_going_on_in_another_number_format_or_on_another_device_is_told(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, said = tmp_path / "run", []
+    recipe = tiny_recipe(training__precision="auto", training__max_epochs=1)
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"avx512f"})
+    train(recipe, data, out, store=store, workers=0, monitor=stopping_at(2), warn=said.append)
+    resume(out, store=store, workers=0, monitor=stopping_at(1), warn=said.append)
+    assert said == []
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"avx512f", "amx_bf16"})
+    monkeypatch.setattr(hardware, "_cpu_model", lambda: "another one")
+    resume(out, store=store, workers=0, warn=said.append)
+    (text,) = said
+    assert "goes on otherwise than it was trained so far: precision bf16-mixed (before: 32-true)" in text
+    assert ", processor another one (before: " in text
+    assert "not be bit for bit" in text
+    calls = RunFolder(out).record()["calls"]
+    assert [call["remarks"] for call in calls] == [[], [], said]
 
 
 def test_a_run_of_before_there_were_records_gets_one(

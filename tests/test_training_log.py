@@ -1,6 +1,7 @@
 import csv
 import math
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def row(epoch: int, modality: str = "mri", stage: str = "joint") -> EpochRow:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """A run folder without TensorBoard installed."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
     return RunFolder(tmp_path)
 
 
@@ -30,7 +31,6 @@ def test_one_row_per_epoch_and_modality(run: RunFolder) -> None:
     log = TrainingLog(run)
     log.add([row(1, "ct", "pretrain")])
     log.add([row(1), row(1, "ct")])
-    log.close()
     header, *lines = run.log.read_text().splitlines()
     assert header == COLUMNS
     assert lines[0] == "pretrain,1,ct,0.5,0.25,0.125,nan,0.75,0.0001,1.5"
@@ -64,7 +64,6 @@ def test_tensorboard_gets_the_same_figures(tmp_path: Path) -> None:
     ct = EpochRow("joint", 1, "ct", 2.5, 2.25, 2.75, 2.125, 0.375, 4.0, 1.5)
     log.add([pretraining])
     log.add([mri, ct])
-    log.close()
     # epochs are counted through both stages
     assert shown(RunFolder(tmp_path)) == {
         "train_loss/ct": [(1, 0.5), (2, 2.5)],
@@ -87,10 +86,21 @@ def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> N
     kept = [asdict(one) for one in log.rows]
     log.add([replace(row(2), train_loss=0.75)])
     log.add([replace(row(3), train_loss=0.875)])
-    log.close()
     (events,) = run.tensorboard.iterdir()
     events.rename(events.with_name("events.out.tfevents.0"))  # of an earlier second than what follows
     again = TrainingLog(run, kept)
     again.add([replace(row(2), train_loss=0.625)])
-    again.close()
     assert shown(run)["train_loss/mri"] == [(1, 0.5), (2, 0.625)]
+
+
+def test_files_of_one_second_are_read_in_the_order_in_which_they_were_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    run, kept = RunFolder(tmp_path), []
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    for loss in (0.75, 0.5, 0.25):
+        log = TrainingLog(run, kept)
+        log.add([replace(row(1), train_loss=loss)])
+    assert len(list(run.tensorboard.iterdir())) == 3
+    assert shown(run)["train_loss/mri"] == [(1, 0.25)]

@@ -26,7 +26,6 @@ from oncoseg.training.sources import (
     Sources,
     check_stated,
     check_there,
-    check_unchanged,
     moved,
     stated,
 )
@@ -248,7 +247,7 @@ def _move(
     check_there(records)
     sources = Sources.of_records(records)
     _, found = training_data.load_all(whole.recipe(), sources, store, workers=workers, progress=progress)
-    check_unchanged(before, found, out, "a resumed cross-validation")
+    training_data.check_unchanged(before, found, out, "a resumed cross-validation")
     for run in (whole, *runs):
         run.write_data(moved(run.data(), data))
 
@@ -300,8 +299,8 @@ def _check_same(
     kept, wanted = (one.with_changes({"training.max_minutes": None}) for one in (run.recipe(), recipe))
     differs = {
         "another recipe": kept != wanted,
-        "other data": {name: record["fingerprint"] for name, record in run.data().items()}
-        != {name: record["fingerprint"] for name, record in records.items()},
+        "other data": run.data().keys() != records.keys()
+        or not all(training_data.unchanged(record, records[name]) for name, record in run.data().items()),
         "other folds": FoldsFolder(out).splits() != list(splits),
     }
     if names := [name for name, other in differs.items() if other]:

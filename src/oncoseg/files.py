@@ -1,6 +1,7 @@
 """Writing that never leaves half a file behind, and the hashes that make a store content-addressed."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -52,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         remove_leftovers(path.parent)
         yield temporary
         _flush_to_disk(temporary)
-        temporary.replace(path)
+        rename(temporary, path)
 
 
 @contextlib.contextmanager
@@ -70,12 +71,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             if file.is_file():
                 _flush_to_disk(file)
+        for folder in (temporary, *temporary.rglob("*")):
+            if folder.is_dir():
+                _flush_to_disk(folder)
         try:
             temporary.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
             shutil.rmtree(temporary)
+        _flush_to_disk(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -264,9 +269,22 @@ def is_running(process: int) -> bool:
     return True
 
 
+def rename(path: Path, new: Path) -> None:
+    """Rename a file over another one beside it, so that a power cut after this does not undo it."""
+    path.replace(new)
+    _flush_to_disk(new.parent)
+
+
 def _flush_to_disk(path: Path) -> None:
+    """Write a file's content, or the names in a folder, to the disk itself."""
+    if os.name != "posix" and path.is_dir():
+        return  # cannot be opened elsewhere
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # some file systems, such as of networks, do not take it of folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

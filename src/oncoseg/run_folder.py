@@ -99,7 +99,8 @@ class RunFolder:
         its images, and `accept_implausible` whether they were to be taken all the same; `looks` the
         smallest and largest of what `plausibility.summarise` measures, with which new images are
         compared; and `fingerprint` is a hash of the prepared training and validation cases (not of the
-        test cases), which resuming compares.
+        test cases), with their ids, patients, sites and classes, which resuming compares;
+        `images_fingerprint` is that of images and masks only, as the first versions' `fingerprint` was.
         """
         return self._json("data.json")
 

@@ -32,7 +32,6 @@ from oncoseg.training.sources import (
     check_modalities,
     check_stated,
     check_there,
-    check_unchanged,
     moved,
     stated,
 )
@@ -67,7 +66,7 @@ def train(
     Args:
         recipe: the complete description; it is kept in the run folder.
         data: modality → folder of its data set, or `Sources` with more to say of them.
-        out: the run folder; new or empty, or with no more than a call leaves that was killed before it trained.
+        out: the run folder; new, empty, or as a call left it that was killed before it trained.
         store: the prepared store; None for the one in the user's cache.
         split_file: a `split.json` to use instead of drawing a split, or nnU-Net's folds; see `read_split`.
         workers: processes for preparing, see `prepare`.
@@ -104,7 +103,7 @@ def train(
                 progress=prepare_progress,
             )
             if same_data_as is not None:
-                check_unchanged(same_data_as.data(), loaded.data, same_data_as.path, "a rerun")
+                training_data.check_unchanged(same_data_as.data(), loaded.data, same_data_as.path, "a rerun")
             return loaded
 
     def describe() -> None:
@@ -185,7 +184,7 @@ def resume(
             workers=workers,
             progress=prepare_progress,
         )
-        check_unchanged(run.data(), loaded.data, out, "a resumed run")
+        training_data.check_unchanged(run.data(), loaded.data, out, "a resumed run")
         run.write_data(stated(records, licences, origins))
         return loaded
 

@@ -432,7 +432,8 @@ def _say_outcome(outcome: "Outcome") -> None:
         terminal.say(f"Trained: {outcome.run} ({outcome.reason})")
         if best := kept(RunFolder(outcome.run).metrics).get("best"):
             dice = ", ".join(f"{name} {_digits(value)}" for name, value in best["validation_dice"].items())
-            terminal.say(f"Kept: the weights of joint epoch {best['epoch']}, validation Dice {dice}")
+            place = f"{best['stage']} epoch {best['epoch']}"
+            terminal.say(f"Kept: the weights of {place}, validation Dice {dice}")
         if left := _folds_left(outcome.run):
             terminal.say(f"Left: {', '.join(left)}; oncoseg train --resume --out {outcome.run}")
         else:

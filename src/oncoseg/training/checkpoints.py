@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from oncoseg.errors import RunError
-from oncoseg.files import disk_errors, write_bytes
+from oncoseg.files import disk_errors, rename, write_bytes
 
 MARK = b"oncoseg checkpoint sha256 "
 """Begins every checkpoint."""
@@ -71,7 +71,7 @@ def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dic
         else:
             if file is not there[0]:  # else the next `save` would keep the damaged one in place of this
                 with disk_errors(path):
-                    there[0].replace(path.with_name(DAMAGED))
+                    rename(there[0], path.with_name(DAMAGED))
             return state
     if there:
         raise RunError(f"{damaged} No other is left: delete it to start this run again.") from damaged
@@ -107,8 +107,8 @@ def _settle(path: Path) -> None:
     with disk_errors(path):
         if fresh.is_file():
             if path.is_file():
-                path.replace(path.with_name(BEFORE))
-            fresh.replace(path)
+                rename(path, path.with_name(BEFORE))
+            rename(fresh, path)
 
 
 def _fresh(path: Path) -> Path:

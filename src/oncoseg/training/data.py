@@ -14,12 +14,12 @@ from oncoseg.augment.volumes import margin_of
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.datasets.left_out import left_out, without_large
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, RunError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Modality, Recipe
 from oncoseg.store import Prepared
-from oncoseg.training import class_presence
+from oncoseg.training import balance, class_presence
 from oncoseg.training.sources import Data, Remark, Sources, check_modalities
 
 
@@ -106,6 +106,7 @@ def load(
             _check_groups(train[name], recipe.training.balance)
         records[name] = _record(sources, name, scans[name], prepared, settings, substituted)
         _tell_doubts(remark, name, records[name])
+        _tell_uneven(remark, name, recipe, train[name])
     seen = class_presence.Seen(recipe.classes)
     class_presence.check(train, seen)
     unseen = seen.missing(validation)
@@ -152,6 +153,7 @@ def load_all(
             prepared[name] = prepare(cases, settings, store, workers=workers, progress=progress)
         records[name] = _record(sources, name, scans[name], prepared[name], settings, substituted)
         _tell_doubts(sources.remark, name, records[name])
+        _tell_uneven(sources.remark, name, recipe, prepared[name])
     return prepared, records
 
 
@@ -169,6 +171,7 @@ def record_of_part(record: Mapping[str, Any], cases: Sequence[Prepared]) -> dict
     doubts = [doubt for doubt in record["doubts"] if doubt["case"] in order]
     return dict(record) | {
         "fingerprint": _fingerprint(cases),
+        "images_fingerprint": _images_fingerprint(cases),
         "doubts": sorted(doubts, key=lambda doubt: order[doubt["case"]]),
         "looks": plausibility.summarise([case.look for case in cases]),
     }
@@ -177,6 +180,11 @@ def record_of_part(record: Mapping[str, Any], cases: Sequence[Prepared]) -> dict
 def _tell_doubts(remark: Remark | None, modality: str, record: Mapping[str, Any]) -> None:
     if remark is not None and record["doubts"]:
         remark(modality, [Problem(**doubt) for doubt in record["doubts"]])
+
+
+def _tell_uneven(remark: Remark | None, modality: str, recipe: Recipe, cases: Sequence[Prepared]) -> None:
+    if remark is not None and (text := balance.uneven(recipe, cases)):
+        remark(modality, [Problem("uneven-balance", None, text)])
 
 
 def _open(recipe: Recipe, sources: Sources, progress: Progress | None) -> dict[str, Scan]:
@@ -273,12 +281,12 @@ def _check_tumour(cases: list[Prepared], part: str) -> None:
         )
 
 
-def _check_groups(cases: list[Prepared], balance: str | None) -> None:
+def _check_groups(cases: list[Prepared], wanted: str | None) -> None:
     kinds = {"class": {case.target for case in cases}, "site": {case.site for case in cases}}
-    if balance is not None and kinds[balance] == {None}:
+    if wanted is not None and kinds[wanted] == {None}:
         raise DataError(
-            f"The recipe's training.balance is {balance}, but the {balance} of no case is known. Set it to "
-            f"none, or list the cases in a table with a column {balance}."
+            f"The recipe's training.balance is {wanted}, but the {wanted} of no case is known. Set it to "
+            f"none, or list the cases in a table with a column {wanted}."
         )
 
 
@@ -301,6 +309,7 @@ def _record(
         "without_truth": sum(not case.masks for case in scan.cases),
         "problems": [asdict(problem) for problem in scan.problems],
         "fingerprint": _fingerprint(prepared),
+        "images_fingerprint": _images_fingerprint(prepared),
         "substituted_channels": substituted,
         "accept_implausible": settings.accept_implausible,
         "doubts": [asdict(doubt) for doubt in _doubts(looks, settings)],
@@ -309,7 +318,49 @@ def _record(
     }
 
 
+def unchanged(record: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether two records of a modality are of the same data, as far as the first one tells.
+
+    Args:
+        record: of a run folder; the first versions' fingerprint was that of the images only.
+        found: as `load` makes it.
+    """
+    return record["fingerprint"] in (found["fingerprint"], found["images_fingerprint"])
+
+
+def check_unchanged(
+    before: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], out: Path, what: str
+) -> None:
+    """Compare the cases with those that a run was started with.
+
+    Args:
+        before: the records of then.
+        found: those of now.
+        out: the run folder.
+        what: must see the same data.
+
+    Raises:
+        RunError: some are others.
+    """
+    for name, record in before.items():
+        if unchanged(record, found[name]):
+            continue
+        where = found[name]["path"]
+        moved = "" if where == record["path"] else f" on {record['path']}, or are others"
+        raise RunError(
+            f"The {name} data at {where} have changed since {out} was started{moved}; {what} must see the "
+            "same data. Restore them, or start a new run."
+        )
+
+
 def _fingerprint(prepared: Sequence[Prepared]) -> str:
+    """Of all that training takes from the cases: also whose they are, and what they are balanced by."""
+    known = [[case.folder.name, case.id, case.patient, case.site, case.target] for case in prepared]
+    return sha256_of_json(sorted(known, key=str))[:16]
+
+
+def _images_fingerprint(prepared: Sequence[Prepared]) -> str:
+    """Of images and masks only."""
     return sha256_of_json(sorted(case.folder.name for case in prepared))[:16]
 
 

@@ -1,23 +1,23 @@
 """The kept weights, which are always those that the checkpoint at hand calls the best.
 
     model.safetensors          those of the last checkpoint's best epoch
-    model-before.safetensors   the ones before them, for where the checkpoint before the last is gone on from
+    model-before.safetensors   the ones before them, for where the last checkpoint is damaged
 
-New ones wait under another name until a checkpoint that names them by their hash is there. A kill between leaves
-the old ones in place, and a repetition that comes out differently writes its own over those that wait.
+New ones wait under another name until a checkpoint that names them by their hash is there. A kill between
+leaves the old ones in place, and a repetition that comes out differently writes over those that wait.
 """
 
 import hashlib
 from pathlib import Path
 
-from oncoseg.files import disk_errors, sha256_of_file, write_bytes
+from oncoseg.files import disk_errors, rename, sha256_of_file, write_bytes
 
 BEFORE = "model-before.safetensors"
 """The name of the ones before."""
 
 LOST = (
-    "{path} does not hold the weights of {stage} epoch {epoch}, which this run kept as its best; expected those. "
-    "They are lost: the weights that are kept from now on are the best of the epochs still to come."
+    "{path} does not hold the weights of {stage} epoch {epoch}, which this run kept as its best; expected "
+    "those. They are lost: what is kept from now on are the best weights of the epochs still to come."
 )
 """Said where they were deleted or replaced."""
 
@@ -55,11 +55,11 @@ def settle(path: Path, sha256: str | None) -> bool:
             return True
         if _holds(waiting, sha256):
             if path.is_file():
-                path.replace(before)
-            waiting.replace(path)
+                rename(path, before)
+            rename(waiting, path)
         elif _holds(before, sha256):
             path.unlink(missing_ok=True)  # of an epoch after that checkpoint
-            before.replace(path)
+            rename(before, path)
     return _holds(path, sha256)
 
 

@@ -171,7 +171,6 @@ def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int
             checkpoint = len(checkpoints.encoded(training._state()))
             model = sum(value.nbytes for value in training.network.state_dict().values())
             memory = torch.cuda.max_memory_reserved() if on_gpu else (resident_bytes() or 0)
-            training.log.close()
         except RunError as error:
             raise _FailedError from error
     slices = sum(len(one) for of_one in parts.values() for one in of_one)

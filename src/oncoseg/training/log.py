@@ -2,11 +2,13 @@
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from oncoseg.files import write_text
+from oncoseg.files import disk_errors, write_text
 from oncoseg.run_folder import RunFolder
 
 
@@ -46,7 +48,7 @@ class TrainingLog:
         """Take over the rows of a checkpoint; only one process of a training writes."""
         self._run, self._writes = run, writes
         self.rows = [EpochRow(**row) for row in rows]
-        self._tensorboard = _tensorboard_writer(run, first_step=self._steps()) if writes else None
+        self._tensorboard = _events(run, first_step=self._steps() + 1) if writes else None
 
     def add(self, rows: Sequence[EpochRow]) -> None:
         """Add one epoch's rows and write both logs."""
@@ -61,22 +63,63 @@ class TrainingLog:
         if self._tensorboard is not None:
             for row in rows:
                 for name in ("train_loss", "train_dice", "validation_loss", "validation_dice"):
-                    self._tensorboard.add_scalar(f"{name}/{row.modality}", getattr(row, name), self._steps())
-            self._tensorboard.add_scalar("learning_rate", rows[0].learning_rate, self._steps())
+                    self._tensorboard.add(f"{name}/{row.modality}", getattr(row, name), self._steps())
+            self._tensorboard.add("learning_rate", rows[0].learning_rate, self._steps())
             self._tensorboard.flush()
-
-    def close(self) -> None:
-        """Finish the TensorBoard file."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
 
     def _steps(self) -> int:
         return len({(row.stage, row.epoch) for row in self.rows})
 
 
-def _tensorboard_writer(run: RunFolder, first_step: int) -> Any:
+class _Events:
+    """One file of TensorBoard's, whose own writer would put the machine's name into the file's."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """Begin a file; what others hold from `first_step` on is shown no more. Nothing is written yet.
+
+        Raises:
+            ImportError: TensorBoard is not installed.
+        """
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._folder, self._file = folder, Path()
+        self._fresh = io.BytesIO()
+        self._records = RecordWriter(self._fresh)
+        self._write(file_version="brain.Event:2")
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, tag: str, value: float, step: int) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
+
+    def flush(self) -> None:
+        """Append what is new to the file.
+
+        Raises:
+            RunError: the disk is full or the folder cannot be written.
+        """
+        with disk_errors(self._folder):
+            if not self._file.name:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                # read in the order of their names: files of the same second are counted
+                number = sum(1 for _ in self._folder.iterdir())
+                name = f"events.out.tfevents.{int(time.time()):010d}.{number:06d}"
+                self._file = self._folder / name
+            with self._file.open("ab") as file:
+                file.write(self._fresh.getvalue())
+        self._fresh.seek(0)
+        self._fresh.truncate()
+
+    def _write(self, **given: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._records.write(Event(wall_time=time.time(), **given).SerializeToString())
+
+
+def _events(run: RunFolder, first_step: int) -> _Events | None:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return _Events(run.tensorboard, first_step)
     except ImportError:
         return None
-    return SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)

@@ -127,9 +127,11 @@ class Training:
                 self._save_metrics(finished=True)
             return Outcome(self.run.path, True, "all epochs were done before")
         self.steps_done = 0
-        self.ranks.from_first(lambda: self.record.begin(self._place(), self.precision))
+        changed = self.ranks.from_first(lambda: self.record.begin(self._place(), self.precision))
+        if changed is not None and self.ranks.first:
+            self.warn(changed)
         finished, reason = True, "all epochs are done"
-        with contextlib.closing(self.log), stop_requests() as self.stop:
+        with stop_requests() as self.stop:
             try:
                 self._train_stages()
             except _Stopped as stopped:
@@ -429,7 +431,6 @@ class Training:
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
         self._restore_model(say)
-        self.log.close()
         self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
 
     def _save_model(self) -> None:

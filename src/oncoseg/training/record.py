@@ -33,6 +33,16 @@ SUMS = ("minutes", "waiting_seconds", "processor_seconds", "energy_joules")
 """Figures of the calls that are also given in all."""
 
 
+DECIDING = ("precision", "processor", "threads", "gpu", "torch")
+"""What rounding depends on, of the precision and what `hardware.describe` says."""
+
+CHANGED = (
+    "This run goes on otherwise than it was trained so far: {facts}. Its result will not be bit for bit that "
+    "of a run that was never stopped."
+)
+"""Said where it does."""
+
+
 class Record:
     """The record of one run, while a call trains."""
 
@@ -44,8 +54,12 @@ class Record:
             self._earlier = []
         self._call: dict[str, Any] = {"remarks": []}
 
-    def begin(self, place: Mapping[str, Any], precision: str) -> None:
-        """Add an entry for this call, which starts at a place of the training."""
+    def begin(self, place: Mapping[str, Any], precision: str) -> str | None:
+        """Add an entry for this call, which starts at a place of the training.
+
+        Returns:
+            A sentence where it computes otherwise than the call before it, which is also a remark.
+        """
         self._call = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "from": dict(place),
@@ -57,7 +71,11 @@ class Record:
             "hardware": hardware.describe(),
             "precision": precision,
         }
+        changed = _changed(self._earlier[-1], self._call) if self._earlier else None
+        if changed is not None:
+            self.remark(changed)
         self.keep(place)
+        return changed
 
     def remark(self, text: str) -> None:
         """Note something that was changed on the way."""
@@ -79,6 +97,17 @@ class Record:
             "in_all": {name: _sum_if_all(calls, name) for name in SUMS},
             "calls": calls,
         }
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What rounds otherwise than in the call before, in a sentence; what that did not note is equal."""
+    old, new = (call.get("hardware", {}) | {"precision": call.get("precision")} for call in (before, now))
+    other = [
+        f"{name} {new[name]} (before: {old[name]})"
+        for name in DECIDING
+        if name in old and old[name] != new[name]
+    ]
+    return CHANGED.format(facts=", ".join(other)) if other else None
 
 
 def package_versions() -> dict[str, str]:

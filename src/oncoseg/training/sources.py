@@ -7,7 +7,7 @@ from typing import Any
 
 from oncoseg.datasets.base import Problem, Scan
 from oncoseg.datasets.channels import channel_name
-from oncoseg.errors import DataError, RunError, nearest
+from oncoseg.errors import DataError, nearest
 from oncoseg.recipe import Recipe
 from oncoseg.training.record import NOT_STATED
 
@@ -102,31 +102,6 @@ def check_there(records: Mapping[str, Mapping[str, Any]]) -> None:
                 f"The {name} data of this run lay at {record['path']}, which does not exist; expected them "
                 f"there. Restore them, or if they have moved, say where to: --data {name}=PATH."
             )
-
-
-def check_unchanged(
-    before: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], out: Path, what: str
-) -> None:
-    """Compare images and masks with those that a run was started with.
-
-    Args:
-        before: the records of then.
-        found: those of now.
-        out: the run folder.
-        what: must see the same data.
-
-    Raises:
-        RunError: some are others.
-    """
-    for name, record in before.items():
-        if found[name]["fingerprint"] == record["fingerprint"]:
-            continue
-        where = found[name]["path"]
-        moved = "" if where == record["path"] else f" on {record['path']}, or are others"
-        raise RunError(
-            f"The {name} data at {where} have changed since {out} was started{moved}; {what} must see the "
-            "same data. Restore them, or start a new run."
-        )
 
 
 def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:
