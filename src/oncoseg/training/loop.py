@@ -47,7 +47,7 @@ from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piec
 from oncoseg.training.ranks import Ranks
 from oncoseg.training.record import Record
 from oncoseg.training.stages import Stage, stages_of
-from oncoseg.training.status import Outcome, Status, received, spent
+from oncoseg.training.status import ALL_DONE, Outcome, Status, received, spent, stalled
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
 from oncoseg.training.whole_batch import WholeBatch
 
@@ -130,10 +130,10 @@ class Training:
         changed = self.ranks.from_first(lambda: self.record.begin(self._place(), self.precision))
         if changed is not None and self.ranks.first:
             self.warn(changed)
-        finished, reason = True, "all epochs are done"
+        finished, reason = True, ALL_DONE
         with stop_requests() as self.stop:
             try:
-                self._train_stages()
+                reason = self._train_stages()
             except _Stopped as stopped:
                 finished, reason = False, str(stopped)
             self._save_checkpoint()
@@ -144,13 +144,18 @@ class Training:
         too_late = signal.Signals(self.stop.signal).name if finished and self.stop.signal else ""
         return Outcome(self.run.path, finished, reason, too_late)
 
-    def _train_stages(self) -> None:
+    def _train_stages(self) -> str:
+        """Train to the end; why it is that."""
+        reason = ALL_DONE
         for stage in self.stages[self.stage :]:
             self._set_up_optimiser(stage)
             while self.epoch < stage.epochs and not self._out_of_patience():
                 self._train_epoch(stage)
                 self._finish_epoch(stage)
+            if self.epoch < stage.epochs:
+                reason = stalled(self.recipe.training.patience, stage.name, self.epoch, stage.epochs)
             self.stage, self.epoch, self.epochs_without_better = self.stage + 1, 0, 0
+        return reason
 
     def _train_epoch(self, stage: Stage) -> None:
         """Train the rest of the present epoch."""
