@@ -435,8 +435,8 @@ class Training:
             ) from error
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
-        self._restore_model(say)
         self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
+        self._restore_model(say)
 
     def _save_model(self) -> None:
         with self._kept_weights():
@@ -446,9 +446,28 @@ class Training:
         self.best["sha256"] = self.ranks.from_first(lambda: kept.offer(self.run.model, content))
 
     def _restore_model(self, warn: Callable[[str], None]) -> None:
-        if not self.ranks.from_first(lambda: kept.settle(self.run.model, self.best.get("sha256"))):
-            warn(kept.LOST.format(path=self.run.model, **self.best))
-            self.best = {}
+        """See that the kept weights are there; where they are not, have them again or say that they are lost.
+
+        Raises:
+            RunError: they are lost, and there is no epoch left to choose others from.
+        """
+        if self.ranks.from_first(lambda: kept.are_there(self.run.model, self.best)):
+            return
+        place = {
+            "path": self.run.model,
+            "stage": self.best.get("stage", "joint"),
+            "epoch": self.best["epoch"],
+        }
+        last = self.log.rows[-1]
+        if self.step == 0 and (last.stage, last.epoch) == (place["stage"], place["epoch"]):
+            self._save_model()  # they are those that training goes on from
+            self.ranks.from_first(lambda: kept.settle(self.run.model, self.best["sha256"]))
+            warn(kept.RESTORED.format(**place))
+            return
+        if self.stage == len(self.stages):
+            raise RunError(kept.NONE_LEFT.format(**place, run=self.run.path))
+        warn(kept.LOST.format(**place))
+        self.best = {}
 
     def _save_metrics(self, finished: bool) -> None:
         metrics = {"best": self.best, "finished": finished, "minutes": round(self._minutes(), 2)}

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-
 ALL_DONE = "all epochs are done"
 """The reason where nothing ended a training before."""
 
