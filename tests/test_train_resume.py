@@ -89,8 +89,47 @@ def test_a_run_without_any_checkpoint_starts_over(
     train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
     for kept in out.glob("checkpoint*.pt"):
         kept.unlink()
-    resume(out, store=store, workers=0)
+    said: list[str] = []
+    resume(out, store=store, workers=0, warn=said.append)
     assert_same(RunFolder(out), whole)
+    assert not said, "no epoch was finished"
+
+
+def test_checkpoints_that_are_gone_are_told(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    run, said = RunFolder(tmp_path / "run"), list[str]()
+    train(tiny_recipe(), data, run.path, store=store, workers=0, monitor=stopping_at(4))
+    run.checkpoint.unlink()
+    assert not resume(run.path, store=store, workers=0, warn=said.append, monitor=stopping_at(1)).finished
+    assert said == [
+        f"The checkpoint {run.checkpoint} is gone; expected it. Going on from the checkpoint before it."
+    ]
+    for kept in run.path.glob("checkpoint*.pt"):
+        kept.unlink()
+    assert resume(run.path, store=store, workers=0, warn=said.append).finished
+    assert "no checkpoint any more: training begins again at the first epoch" in said[1]
+    assert_same(run, whole)
+    for kept in run.path.glob("checkpoint*.pt"):
+        kept.unlink()
+    before = run.log.read_text()
+    with pytest.raises(RunError, match="is finished, but its checkpoints are gone"):
+        resume(run.path, store=store, workers=0)
+    assert run.log.read_text() == before
+
+
+def test_a_damaged_record_is_told_and_set_aside(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    run, said = RunFolder(tmp_path / "run"), list[str]()
+    train(tiny_recipe(), data, run.path, store=store, workers=0, monitor=stopping_at(1))
+    left = (run.path / "record.json").read_bytes()[:100]
+    (run.path / "record.json").write_bytes(left)
+    assert resume(run.path, store=store, workers=0, warn=said.append).finished
+    assert "record.json is damaged" in said[0]
+    assert "The calls before this one are not in the record." in said[0]
+    assert (run.path / "record-damaged.json").read_bytes() == left
+    assert len(run.record()["calls"]) == 1
 
 
 def test_the_budget_stops_cleanly_and_can_be_given_anew(
@@ -261,7 +300,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(
     run = copy_of(whole, tmp_path / "run")
     for name in ("checkpoint.pt", "checkpoint-before.pt"):
         (run.path / name).write_bytes(b"")
-    with pytest.raises(RunError, match=r"checkpoint-before.pt is damaged.* No other is left: delete it"):
+    with pytest.raises(
+        RunError,
+        match=r"checkpoint-before.pt is damaged.* No other is left: delete checkpoint.pt and checkpoint-before.pt to",
+    ):
         resume(run.path, store=store, workers=0)
 
 

@@ -199,7 +199,7 @@ def resume(
         needs = _needs(run, recipe, loaded, foretell, ranks, warn)
         watched = _watched(monitor, ranks)
         training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
-        if ranks.from_first(lambda: checkpoints.exists(run.checkpoint)):
+        if ranks.from_first(lambda: _has_checkpoint(run, warn)):
             training.restore(warn)
         if extend is not None:
             ranks.from_first(lambda: _begin_extension(run, training))
@@ -271,6 +271,27 @@ def _locked(run: RunFolder, ranks: Ranks) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         ranks.from_first(lambda: held.enter_context(locked(run.lock, f"The run {run.path}")))
         yield
+
+
+def _has_checkpoint(run: RunFolder, warn: Callable[[str], None]) -> bool:
+    """Whether there is one to go on from; tells where there was one once.
+
+    Raises:
+        RunError: the run is finished, and nothing is left to go on from.
+    """
+    if checkpoints.exists(run.checkpoint):
+        return True
+    if run.is_finished():
+        raise RunError(
+            f"{run.path} is finished, but its checkpoints are gone, so that there is nothing to go on from. "
+            "It can be evaluated and predicted with as it is; to train it again, use `oncoseg rerun`."
+        )
+    if run.log.is_file():
+        warn(
+            f"{run.path} has a log of finished epochs, but no checkpoint any more: training begins again at "
+            "the first epoch, and replaces log.csv and the kept weights."
+        )
+    return False
 
 
 def _extended(run: RunFolder, epochs: int) -> Recipe:

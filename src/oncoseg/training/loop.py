@@ -111,7 +111,7 @@ class Training:
         self.optimiser_state: dict[str, Any] | None = None
         self.partial = EpochSums()
         self.log = TrainingLog(run, writes=self.ranks.first)
-        self.record = Record(run, recipe, meter)
+        self.record = Record(run, recipe, meter, warn)
         self.watch = Watch()
         self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
         self.warn = warn
