@@ -302,7 +302,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(
         (run.path / name).write_bytes(b"")
     with pytest.raises(
         RunError,
-        match=r"checkpoint-before.pt is damaged.* No other is left: delete checkpoint.pt and checkpoint-before.pt to",
+        match=r"checkpoint-before.pt is damaged.* No other is left: delete checkpoint.pt and ",
     ):
         resume(run.path, store=store, workers=0)
 

@@ -15,7 +15,7 @@ import torch
 from oncoseg import hardware, models
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import new_folder, remove_leftovers
-from oncoseg.locks import locked
+from oncoseg.locks import Locked, locked
 from oncoseg.prepare import Progress, Settings
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -92,6 +92,7 @@ def train(
     ranks, run = _ranks(recipe), RunFolder(out)
 
     def load() -> training_data.TrainingData:
+        _check_idle(run)
         _check_not_begun(run)
         with _removed_if_empty(out):
             loaded = training_data.load(
@@ -211,6 +212,23 @@ def _ranks(recipe: Recipe) -> Ranks:
     return Ranks(recipe.training.device, recipe.training.precision, recipe.training.weights)
 
 
+def _check_idle(run: RunFolder) -> None:
+    """Check that no other process is training a run there.
+
+    Raises:
+        Locked: one is.
+    """
+    if run.lock.is_file():
+        try:
+            with locked(run.lock, f"The run {run.path}"):
+                pass
+        except Locked as busy:
+            raise Locked(
+                f"{busy} Once it has ended, `oncoseg train --resume --out {run.path}` goes on with it where it "
+                "is not finished; or choose another folder."
+            ) from busy
+
+
 def _check_not_begun(run: RunFolder) -> None:
     """Make a run folder, which must not hold anything but what a killed call wrote before `data.json`.
 
@@ -220,6 +238,12 @@ def _check_not_begun(run: RunFolder) -> None:
     remove_leftovers(run.path)
     names = {path.name for path in run.path.iterdir()} if run.path.is_dir() else set()
     if not names or names - BEFORE_DATA or (names & WRITTEN and not _is_ours(run)):
+        if (run.path / "data.json").is_file():
+            raise RunError(
+                f"The run folder {run.path} exists already and is not empty: it holds a run; expected a new or "
+                f"empty folder. Go on with that run (`oncoseg train --resume --out {run.path}`), choose "
+                "another name, or delete it first."
+            )
         new_folder(run.path, "The run folder")
 
 
