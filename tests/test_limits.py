@@ -11,7 +11,7 @@ import pytest
 from oncoseg import files, processes
 from oncoseg.cli import main
 from oncoseg.errors import RunError
-from oncoseg.limits import GIB
+from oncoseg.limits import GIB, check_disk
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import data as training_data
@@ -127,7 +127,7 @@ def test_a_disk_without_room_is_refused(
     out = tmp_path / "run"
     code = main(["train", str(tmp_path / "recipe.json"), *flags, "--out", str(out), "--store", str(store)])
     assert code == 2
-    assert "run folder will take about 1 MB, but only 0 MB are free" in capsys.readouterr().err
+    assert "run folder will take about 1 MB, but nothing is free" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -181,3 +181,12 @@ def test_the_disk_is_foretold_within_a_quarter(
     train(recipe, data, tmp_path / "run", store=store, workers=0)
     assert max(sizes) <= needs.disk_bytes
     assert needs.disk_bytes == pytest.approx(max(sizes), rel=0.25)
+
+
+def test_a_full_disk_has_nothing_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 400_000))
+    with pytest.raises(RunError, match=r"will take about 0.4 GB, but nothing is free where"):
+        check_disk(0.4e9, tmp_path, "The run folder")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 7e6))
+    with pytest.raises(RunError, match="but only 7 MB are free where"):
+        check_disk(0.4e9, tmp_path, "The run folder")

@@ -14,9 +14,9 @@ import torch
 
 from oncoseg.errors import DataError, RecipeError, RunError
 from oncoseg.files import TEMPORARY_MARK
+from oncoseg.locks import Locked, locked
 from oncoseg.predict import Predictor
 from oncoseg.recipe import Recipe
-from oncoseg.locks import Locked, locked
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import loop

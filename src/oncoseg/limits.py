@@ -7,6 +7,9 @@ from oncoseg.errors import RunError
 
 GIB, GB = 2**30, 1e9
 
+LITTLE_MB = 1.0
+"""Of free disk, less than this is none."""
+
 LITTLE_GB = 0.1
 """Below, megabytes are told."""
 
@@ -34,7 +37,7 @@ def check_disk(needed_bytes: float, folder: Path, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise RunError(
-            f"{what} will take about {_on_disk(needed_bytes)}, but only {_on_disk(free)} are free where "
+            f"{what} will take about {_on_disk(needed_bytes)}, but {_free(free)} free where "
             f"{folder} lies. Free some space, or choose another folder with --out."
         )
 
@@ -65,6 +68,10 @@ def resident_bytes() -> int | None:
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
     except (OSError, StopIteration):
         return None
+
+
+def _free(size: float) -> str:
+    return f"only {_on_disk(size)} are" if size >= LITTLE_MB * 1e6 else "nothing is"
 
 
 def _on_disk(size: float) -> str:

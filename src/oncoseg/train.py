@@ -224,8 +224,8 @@ def _check_idle(run: RunFolder) -> None:
                 pass
         except Locked as busy:
             raise Locked(
-                f"{busy} Once it has ended, `oncoseg train --resume --out {run.path}` goes on with it where it "
-                "is not finished; or choose another folder."
+                f"{busy} Once it has ended, `oncoseg train --resume --out {run.path}` goes on with it where "
+                "it is not finished; or choose another folder."
             ) from busy
 
 
@@ -240,8 +240,8 @@ def _check_not_begun(run: RunFolder) -> None:
     if not names or names - BEFORE_DATA or (names & WRITTEN and not _is_ours(run)):
         if (run.path / "data.json").is_file():
             raise RunError(
-                f"The run folder {run.path} exists already and is not empty: it holds a run; expected a new or "
-                f"empty folder. Go on with that run (`oncoseg train --resume --out {run.path}`), choose "
+                f"The run folder {run.path} exists already and is not empty: it holds a run; expected a new "
+                f"or empty folder. Go on with that run (`oncoseg train --resume --out {run.path}`), choose "
                 "another name, or delete it first."
             )
         new_folder(run.path, "The run folder")

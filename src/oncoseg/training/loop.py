@@ -554,4 +554,4 @@ class Training:
         report = report_of(seen, self.cases, self.network, weights, self.recipe.training, self.precision)
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
-        raise error_of(report, self.run.path)
+        raise error_of(report, self.run.path, checkpoints.exists(self.run.checkpoint))
