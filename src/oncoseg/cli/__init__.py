@@ -176,7 +176,10 @@ def _check_plain_flags(tokens: Sequence[str]) -> None:
 
 
 def _kept(tokens: Sequence[str]) -> str:
-    return "what was finished is kept" if set(tokens[:1]) & set(GO_ON) else "there is no complete result"
+    if not set(tokens[:1]) & set(GO_ON):
+        return "there is no complete result"
+    out = runs.begun(tokens) if tokens[0] == "train" else None
+    return "what was finished is kept" + (f". Go on with: oncoseg train --resume --out {out}" if out else "")
 
 
 def _failed(message: str, code: int, debug: bool) -> int:

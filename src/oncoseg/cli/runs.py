@@ -1,8 +1,9 @@
 """The commands about runs: `oncoseg train`, `rerun`, `predict`, `report`, `demo`."""
 
 import contextlib
+import itertools
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -142,6 +143,16 @@ def train(
             count = None if folds == "patients" else folds
             outcome = train_folds(chosen, sources, out, count, fold=fold, tell=terminal.note, **options)
     return _report_outcome(outcome)
+
+
+def begun(tokens: Sequence[str]) -> Path | None:
+    """The folder of a `train` that was interrupted while preparing, where there is a run to go on with."""
+    joined = [token.removeprefix("--out=") for token in tokens if token.startswith("--out=")]
+    apart = [after for flag, after in itertools.pairwise(tokens) if flag == "--out"]
+    for out in map(Path, (*joined, *apart)):
+        if any((out / name).is_file() for name in ("data.json", "folds.json")):
+            return out
+    return None
 
 
 def rerun(
@@ -440,6 +451,10 @@ def _say_outcome(outcome: "Outcome") -> None:
             terminal.say(f"Next: oncoseg evaluate {outcome.run}")
         return
     _say_stopped(outcome, f"oncoseg train --resume --out {outcome.run}")
+    if _code(outcome) == UNFINISHED and outcome.reason.startswith("the time budget"):
+        terminal.say(
+            "It has as much time again; --training.max-minutes N gives it another budget, none takes it away."
+        )
 
 
 def _say_stopped(outcome: "Outcome", command: str) -> None:
