@@ -1,11 +1,25 @@
 """What work will take, in words, and refusals where this machine does not have it."""
 
+import contextlib
+import errno
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from oncoseg.errors import RunError
 
 GIB, GB = 2**30, 1e9
+
+REFUSED = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
+"""Words of PyTorch and the system where the processor's memory was refused."""
+
+NOT_ENOUGH = (
+    "The memory did not suffice; expected more. End other programs, raise the bound of this process "
+    "(ulimit -v), container or batch job, or train with a smaller --training.batch-size and a larger "
+    "--training.accumulate, or a smaller preparation.slice_size, preparation.patch or network. What was "
+    "finished is kept."
+)
+"""Said where memory was refused."""
 
 LITTLE_MB = 1.0
 """Of free disk, less than this is none."""
@@ -59,6 +73,29 @@ def check_memory(needed_bytes: float, room_bytes: float, what: str) -> None:
             f"{room_bytes / GIB:.1f} GiB. End other programs, or take a machine, container or batch job with "
             "more."
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was refused; PyTorch has no class of its own for it."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    refused = isinstance(error, RuntimeError) and any(words in str(error) for words in REFUSED)
+    return refused or isinstance(error, MemoryError)
+
+
+@contextlib.contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn a refusal of memory into a sentence.
+
+    Raises:
+        RunError: memory was refused.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(NOT_ENOUGH) from error
 
 
 def resident_bytes() -> int | None:

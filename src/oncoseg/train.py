@@ -15,6 +15,7 @@ import torch
 from oncoseg import hardware, models
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import new_folder, remove_leftovers
+from oncoseg.limits import memory_errors
 from oncoseg.locks import Locked, locked
 from oncoseg.prepare import Progress, Settings
 from oncoseg.recipe import Recipe
@@ -114,7 +115,7 @@ def train(
         # the last: before, nobody can go on with it
         run.write_data(sources.stated_in(loaded.data))
 
-    with ranks.together():
+    with ranks.together(), memory_errors():
         loaded = ranks.from_first(load)
         with _removed_if_empty(out):
             needs = _needs(run, recipe, loaded, foretell, ranks, warn)
@@ -189,7 +190,7 @@ def resume(
         run.write_data(stated(records, licences, origins))
         return loaded
 
-    with ranks.together(), _locked(run, ranks):
+    with ranks.together(), memory_errors(), _locked(run, ranks):
         recipe = ranks.from_first(lambda: run.recipe() if extend is None else _extended(run, extend))
         if max_minutes != "recipe":
             recipe = recipe.with_changes({"training.max_minutes": max_minutes})

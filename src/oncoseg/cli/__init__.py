@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from oncoseg import __version__
 from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, terminal
 from oncoseg.errors import ElsewhereError, OncosegError
+from oncoseg.limits import NOT_ENOUGH, is_out_of_memory
 from oncoseg.stopping import Terminated, name_of, orderly_termination
 
 MENDABLE, BUG, INTERRUPTED = 2, 1, 130
@@ -141,10 +142,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _failed(f"Interrupted; {_kept(tokens)}.", INTERRUPTED, debug)
     except OSError as error:
+        if is_out_of_memory(error):
+            return _failed(NOT_ENOUGH, MENDABLE, debug)
         if error.filename is None or error.strerror is None:
             return _failed(_bug(error), BUG, debug)
         return _failed(f"Cannot use {error.filename}: {error.strerror}.", MENDABLE, debug)
     except Exception as error:
+        if is_out_of_memory(error):
+            return _failed(NOT_ENOUGH, MENDABLE, debug)
         return _failed(_bug(error), BUG, debug)
 
 
