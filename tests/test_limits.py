@@ -11,7 +11,7 @@ import pytest
 from oncoseg import files, processes
 from oncoseg.cli import main
 from oncoseg.errors import RunError
-from oncoseg.limits import GIB, check_disk
+from oncoseg.limits import GIB, check_disk, is_out_of_memory
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import data as training_data
@@ -231,3 +231,10 @@ def test_memory_that_is_refused_to_a_training_is_a_sentence(
     monkeypatch.setattr(loop.Training, "_gradients_at_once", refused)
     with pytest.raises(RunError, match="The memory did not suffice; expected more"):
         train(tiny_recipe(), data, tmp_path / "run", store=store, workers=0)
+
+
+def test_words_that_may_mean_memory_mean_it_where_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("could not create a primitive")
+    for free, expected in ((0.1, True), (8.0, False)):
+        monkeypatch.setattr("oncoseg.limits.free_memory_gib", lambda free=free: free)
+        assert is_out_of_memory(error) is expected

@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oncoseg.errors import RunError
+from oncoseg.processes import free_memory_gib
 
 GIB, GB = 2**30, 1e9
 
 REFUSED = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
 """Words of PyTorch and the system where the processor's memory was refused."""
+
+UNSAID = "could not create a "
+"""oneDNN's words where it had no memory, but also where it cannot do something."""
+
+LITTLE_GIB = 0.5
+"""With less that is free, they are taken to mean memory."""
 
 NOT_ENOUGH = (
     "The memory did not suffice; expected more. End other programs, raise the bound of this process "
@@ -79,6 +86,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was refused; PyTorch has no class of its own for it."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, RuntimeError) and UNSAID in str(error):
+        return free_memory_gib() < LITTLE_GIB
     refused = isinstance(error, RuntimeError) and any(words in str(error) for words in REFUSED)
     return refused or isinstance(error, MemoryError)
 
