@@ -43,18 +43,40 @@ TRIES = 3
 """Of everything that is timed for its best: the fastest counts, which makes the utilisation smaller."""
 
 LARGEST_SHARE = 0.5
-"""The largest sensible batch is 8 doubled as long as it should take at most this share of the memory."""
+"""The largest sensible batch is the usual one doubled while that should take at most this share of memory."""
 
 
 class Setting(NamedTuple):
     """What is trained, in words and as changes of system S1 on MRI."""
 
     name: str
+    batch: int
     changes: Mapping[str, Any]
 
 
-S1 = Setting("S1, 4×128×128", {})
-QUICK = Setting("small", {"preparation.slice_size": [32, 32], "network.arguments.features": [8, 16]})
+VOLUMES = {
+    "preparation.spatial_dims": 3,
+    "preparation.spacing_mm": [1, 1, 1],
+    "modalities.mri.scaling": "volume-zscore",
+    "training.patches_per_case": 16,
+}
+
+SETTINGS = (
+    Setting("S1, 4×128×128", 8, {}),
+    Setting(
+        "S1 in 3D, 4×64×64×64",
+        2,
+        VOLUMES | {"preparation.patch": [64, 64, 64], "network.arguments.features": [32, 64, 128, 256]},
+    ),
+)
+QUICK_SETTINGS = (
+    Setting("small", 8, {"preparation.slice_size": [32, 32], "network.arguments.features": [8, 16]}),
+    Setting(
+        "small in 3D",
+        2,
+        VOLUMES | {"preparation.patch": [16, 16, 16], "network.arguments.features": [4, 8]},
+    ),
+)
 
 
 class Result(NamedTuple):
@@ -92,15 +114,15 @@ def main() -> None:
             child |= {"device": options.device} | {name: str(path) for name, path in given.items()}
             return Result(*run_python(__file__, "--child", json.dumps(child)).result())
 
-        for setting in (QUICK,) if options.quick else (S1,):
-            small = of(setting, 8)
-            rows.append(row(setting, 8, small))
-            large = 8
-            while 2 * large / 8 * small.memory_share <= LARGEST_SHARE:
+        for setting in QUICK_SETTINGS if options.quick else SETTINGS:
+            usual = large = setting.batch
+            small = of(setting, usual)
+            rows.append(row(setting, usual, small))
+            while 2 * large / usual * small.memory_share <= LARGEST_SHARE:
                 large *= 2
-            if large > 8 and not options.quick:
+            if large > usual and not options.quick:
                 rows.append(row(setting, large, of(setting, large)))
-    speeds = ["slices/s", "ms per step", "waiting, %"]
+    speeds = ["slices or windows/s", "ms per step", "waiting, %"]
     utilisation = ["GFLOP/s", "of the matrix product, %", "of its convolutions alone, %"]
     print_table(["training", "batch", *speeds, *utilisation, "peak memory, MiB"], rows)
 
@@ -190,15 +212,15 @@ def arithmetic(recipe: Any) -> tuple[float, float, float]:
     """
     import torch
 
-    from oncoseg import hardware, models
+    from oncoseg import hardware
+    from oncoseg.training.choices import network_of
 
     chosen = hardware.choose_device(recipe.training.device)
     precision = hardware.choose_precision(recipe.training.precision, chosen)
     kind = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
-    name, arguments = recipe.network.name, recipe.network.arguments
-    network = models.build(name, recipe.in_channels, len(recipe.classes), arguments).to(chosen).train()
-    size = (recipe.training.batch_size, recipe.in_channels, *recipe.preparation.slice_size)
-    layout = hardware.training_layout(precision, chosen)
+    network = network_of(recipe).to(chosen).train()
+    size = (recipe.training.batch_size, recipe.in_channels, *recipe.example_size)
+    layout = hardware.training_layout(precision, chosen, recipe.preparation.spatial_dims)
     operations = floor = 0.0
     for layer, inputs, outputs, of_images in convolutions(network, torch.zeros(size, device=chosen)):
         passes = alone(layer, inputs, outputs, kind, layout, of_images)

@@ -1,6 +1,6 @@
 """One training in a process of its own, for the tests of what is told in advance: foretold, or measured.
 
-    python tests/measured.py foretold|measured RECIPE FOLDER
+    python tests/measured.py prepared|foretold|measured RECIPE FOLDER
 
 Prints JSON: `memory` in bytes and `seconds` per batch.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from oncoseg.recipe import Recipe
 from oncoseg.train import train
 from oncoseg.training import data as training_data
-from oncoseg.training import limits
+from oncoseg.training import limits, loop
 from tiny import brats_case, lidc_nodule, tiny_recipe
 
 SLICES = 34
@@ -49,18 +49,35 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """Name → changes of the tiny recipe."""
 
+LONG = {
+    name: {"preparation__slice_size": [256, 256], "modalities__mri__loss": {"name": name}}
+    for name in ("focal-tversky", "lovasz")
+}
+"""Loss → changes, for MRI of many slices: then validation takes more than training."""
+
+LONG_SLICES, LONG_BATCHES = 400, 4
+"""Of each case; and how many batches are trained on, as they do not matter."""
+
 
 def recipe_of(name: str) -> Recipe:
-    """One epoch on both modalities."""
-    return tiny_recipe(training__pretrain_epochs=0, training__max_epochs=1, **RECIPES[name])
+    """One epoch on both modalities, or of long cases on one."""
+    changes = {"training__pretrain_epochs": 0, "training__max_epochs": 1, **(RECIPES | LONG)[name]}
+    recipe = tiny_recipe(**changes)
+    return recipe.with_only(["mri"]) if name in LONG else recipe
 
 
-def data_in(root: Path) -> dict[str, Path]:
+def data_in(root: Path, slices: int = SLICES) -> dict[str, Path]:
     """Three patients of each, so that one is trained on."""
     for number in range(3):
-        brats_case(root / "mri", number, grid=(20, 20, SLICES))
+        brats_case(root / "mri", number, grid=(20, 20, slices))
         lidc_nodule(root / "ct", number)
     return {"mri": root / "mri", "ct": root / "ct"}
+
+
+def prepared(recipe: Recipe, data: dict[str, Path], folder: Path) -> dict[str, float]:
+    """Prepare only, so that the others measure none of it."""
+    training_data.load(recipe, data, folder / "store", workers=0)
+    return {}
 
 
 def foretold(recipe: Recipe, data: dict[str, Path], folder: Path) -> dict[str, float]:
@@ -90,6 +107,10 @@ def peak_bytes() -> int:
 
 if __name__ == "__main__":
     how, name, place = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    work = {"foretold": foretold, "measured": measured}[how]
-    result = work(recipe_of(name), {"mri": place / "mri", "ct": place / "ct"}, place)
+    work = {"prepared": prepared, "foretold": foretold, "measured": measured}[how]
+    recipe = recipe_of(name)
+    if name in LONG:
+        every = loop.Training._batches
+        loop.Training._batches = lambda *given: every(*given)[:LONG_BATCHES]  # type: ignore[method-assign]
+    result = work(recipe, {modality: place / modality for modality in recipe.modalities}, place)
     sys.stdout.write(json.dumps(result))

@@ -1,6 +1,8 @@
 """Checkpoints: whole or not there, the newest that is whole, and never code."""
 
+import os
 import pickle
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,25 @@ def test_a_kill_between_any_two_renames_loses_nothing(
     save(path, 3)
     assert number(path) == 3
     assert checkpoints.read(tmp_path / "checkpoint-before.pt", CPU)["number"] == (1 if call == 0 else 2)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_replaces_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flushed = tmp_path / "checkpoint.pt", dict[int, bytes]()
+    save(path, 0)
+    before, real = path.read_bytes(), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # after the renaming
+            return
+        assert path.read_bytes() == before
+        flushed[os.fstat(descriptor).st_ino] = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save(path, 1)
+    assert flushed == {path.stat().st_ino: path.read_bytes()}
 
 
 def every_bit(content: bytes) -> list[bytes]:

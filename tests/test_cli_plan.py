@@ -91,3 +91,7 @@ def test_data_of_another_modality_or_without_voxel_size_are_refused(tmp_path: Pa
     assert "needs data for mri and ct" in " ".join(capsys.readouterr().err.split())
     assert main(["plan", "unified-mri-ct", "--only", "ct", "--data", f"ct={tmp_path / 'ct'}"]) == 2
     assert "hold no voxel size" in " ".join(capsys.readouterr().err.split())
+    brats_case(tmp_path / "mri", 1)
+    next((tmp_path / "mri").rglob("*_seg.nii.gz")).unlink()
+    assert main(command(tmp_path / "mri")) == 2
+    assert "No case of mri has a mask" in " ".join(capsys.readouterr().err.split())

@@ -57,7 +57,7 @@ def resumed(monkeypatch: Patch, tmp_path: Path) -> list[dict[str, Any]]:
     return calls
 
 
-SAYING = ("progress", "foretell", "opened")
+SAYING = ("progress", "foretell", "opened", "warn")
 """What tells the user how it goes."""
 
 

@@ -168,6 +168,40 @@ def test_a_file_system_that_cannot_flush_folders_will_do(
     assert (tmp_path / "file").read_text() == "new"
 
 
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What is asked of the disk, in order: `flush` of a file and `rename`, each with the file's number."""
+    asked: list[tuple[str, int]] = []
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+
+    def flushed(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # of folders see above
+            asked.append(("flush", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def renamed(real: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        return lambda path, target: (asked.append(("rename", path.stat().st_ino)), real(path, target))[1]
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed(replace))
+    monkeypatch.setattr(Path, "rename", renamed(rename))
+    return asked
+
+
+def test_what_gets_its_name_is_on_the_disk_before(tmp_path: Path, disk: list[tuple[str, int]]) -> None:
+    for write in (lambda path: write_text(path, "x"), lambda path: write_bytes(path, b"x")):
+        path = tmp_path / "file"
+        write(path)
+        number = path.stat().st_ino
+        assert disk == [("flush", number), ("rename", number)]
+        disk.clear()
+    with atomic_folder(tmp_path / "case") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "file").write_bytes(b"x")
+    folder = tmp_path / "case"
+    assert disk == [("flush", (folder / "inner" / "file").stat().st_ino), ("rename", folder.stat().st_ino)]
+
+
 def test_the_first_of_two_equal_folders_stays(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "case") as ours:
         (ours / "ours").touch()

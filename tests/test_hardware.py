@@ -44,6 +44,7 @@ def test_the_layout_is_channels_last_but_for_fp32_on_old_processors(monkeypatch:
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"avx2"})
     assert training_layout("32-true", CPU) == torch.contiguous_format
     assert training_layout("bf16-mixed", CPU) == torch.channels_last
+    assert training_layout("bf16-mixed", CPU, spatial_dims=3) == torch.channels_last_3d
     assert training_layout("32-true", torch.device("cuda")) == torch.channels_last
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: {"avx512f"})
     assert training_layout("32-true", CPU) == torch.channels_last

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from measured import RECIPES, data_in
+from measured import LONG, LONG_SLICES, RECIPES, data_in
 
 WITHIN = 0.25
 """By what share the foretold memory may be off."""
@@ -19,6 +19,15 @@ WITHIN = 0.25
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_memory_is_foretold_within_a_quarter(name: str, tmp_path: Path) -> None:
     data_in(tmp_path)
+    foretold, measured = (call(how, name, tmp_path) for how in ("foretold", "measured"))
+    assert foretold["memory"] == pytest.approx(measured["memory"], rel=WITHIN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_the_memory_of_validating_a_long_case_is_foretold_within_a_quarter(name: str, tmp_path: Path) -> None:
+    data_in(tmp_path, LONG_SLICES)
+    call("prepared", name, tmp_path)
     foretold, measured = (call(how, name, tmp_path) for how in ("foretold", "measured"))
     assert foretold["memory"] == pytest.approx(measured["memory"], rel=WITHIN)
 

@@ -4,6 +4,7 @@ import math
 
 import monai.losses
 import pytest
+import scipy.ndimage
 import torch
 
 from oncoseg.errors import RecipeError
@@ -161,6 +162,16 @@ def test_focal_is_monais() -> None:
     torch.testing.assert_close(focal(logits, target, gamma=1.5, alpha=0.3), expected)
 
 
+@pytest.mark.parametrize("logit", [-150.0, -100.0, 40.0, 95.0, 120.0, 1e4])
+@pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 2.0])
+def test_focal_has_a_finite_slope_however_certain_a_pixel(logit: float, gamma: float) -> None:
+    logits = torch.full((1, 1, 2, 2), logit, requires_grad=True)
+    focal(logits, torch.ones(1, 2, 2), gamma=gamma, alpha=1.0).backward()
+    # certain and right: nothing to learn; certain and wrong: the slope of −log p, 1 per pixel
+    expected = torch.full_like(logits, 0.0 if logit > 0 else -1 / 4)
+    torch.testing.assert_close(logits.grad, expected, rtol=1e-5, atol=1e-8)
+
+
 def test_entropies_of_four_pixels() -> None:
     # p of the truth: 3/4, 1/4, 1/2, 1/2
     expected = -math.log(3 / 4 * 1 / 4 * 1 / 2 * 1 / 2) / 4
@@ -206,6 +217,21 @@ def test_boundary_counts_how_far_a_pixel_lies_from_the_truth() -> None:
         assert more.item() == pytest.approx(distance / 5)
     nothing = torch.zeros(1, 1, 5)
     assert boundary(LOGITS, nothing[..., :4]) == dice(LOGITS, nothing[..., :4])
+
+
+def test_boundary_measures_the_same_truth_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, real = [], scipy.ndimage.distance_transform_edt
+    monkeypatch.setattr(
+        scipy.ndimage, "distance_transform_edt", lambda mask: (measured.append(1), real(mask))[1]
+    )
+    target = torch.tensor([[[0, 1, 1, 0, 0, 0, 0]]])
+    logits = torch.zeros(1, 1, 1, 7)
+    first = [boundary(logits + head, target).item() for head in range(3)]
+    assert len(measured) == 2, "the inside and the outside"
+    moved = [boundary(logits + head, target.roll(1)).item() for head in range(3)]
+    assert len(measured) == 4
+    # Σ ½ of the distances 1 0 0 1 2 3 4 and 2 1 0 0 1 2 3, over 7 pixels
+    assert first[0] - moved[0] == pytest.approx(0.1 * (11 / 2 - 9 / 2) / 7, rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0, 3.0], [-1.0, 2.0], [0.0, 0.0]])

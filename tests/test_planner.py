@@ -86,7 +86,7 @@ def test_a_plan_fits_the_memory_and_the_images(fingerprint: Fingerprint, gib: fl
 def test_more_memory_is_used(fingerprint: Fingerprint) -> None:
     voxels = [math.prod(planned(fingerprint, gib)[0].example_size) for gib in (2, 8, 24)]
     assert voxels == sorted(set(voxels))
-    assert step_gib(planned(fingerprint, 8)[0]) > 5
+    assert step_gib(planned(fingerprint, 8)[0]) > 3.5
 
 
 def test_the_voxel_size_is_the_median() -> None:
@@ -117,7 +117,7 @@ def test_images_smaller_than_memory_are_seen_whole_and_in_larger_batches() -> No
 
 
 def test_short_memory_takes_a_narrower_network_before_a_tiny_patch() -> None:
-    recipe, values, why = planned(BRATS, 2)
+    recipe, values, why = planned(BRATS, 2.6)
     assert values["network.arguments.features"][0] == 16
     assert math.prod(recipe.example_size) >= 64**3
     assert "as 32 leave no memory" in why["network.arguments.features"]

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from oncoseg import predict, predict2d, prediction_record
+from oncoseg import prepare as preparing
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
@@ -265,9 +266,9 @@ def test_slices_are_read_a_slab_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
     write_marked(tmp_path / "a.nii.gz", np.eye(4), shape=(20, 24, 50))
     asked = asked_of_readers(monkeypatch)
     largest: list[int] = []
-    real = predict2d.prepare_slices
+    real = preparing.prepare_slices
     monkeypatch.setattr(
-        predict2d,
+        preparing,
         "prepare_slices",
         lambda voxels, *rest: (largest.append(voxels.nbytes), real(voxels, *rest))[1],
     )

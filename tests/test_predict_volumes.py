@@ -1,9 +1,10 @@
 """Prediction in 3D with networks that mark what is bright: where it lands, and what is computed."""
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -17,9 +18,12 @@ from dicom_files import OBLIQUE
 from marker import ROTATIONS, TENTH, Grid
 from oncoseg import predict3d, prepare
 from oncoseg.datasets import open_dataset
+from oncoseg.ensemble import mirrors
 from oncoseg.errors import DataError, RunError
+from oncoseg.inputs import find_jobs
 from oncoseg.predict import Predictor
 from oncoseg.recipe import Recipe
+from oncoseg.slabs import open_source
 from oncoseg.store import PreparedCase
 from test_predict import AIR, METAL, Broken, oriented, write_marked
 from test_predict_for_evaluation import TwoClasses
@@ -311,6 +315,36 @@ def test_a_network_that_gives_no_numbers_leaves_no_mask(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="output is NaN or infinite"):
         bright(Broken(torch.nan)).predict([tmp_path / "a.nii"], tmp_path / "out", modality="ct")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["prediction.json"]
+
+
+def test_mirrors_are_all_combinations_of_axes() -> None:
+    assert sorted(mirrors(2), key=len) == [(), (-1,), (-2,), (-1, -2)]
+    assert len(set(mirrors(3))) == 8
+    assert mirrors(3)[0] == ()
+
+
+def test_a_disk_without_room_for_the_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage(NamedTuple):
+        free: int
+
+    write_marked(tmp_path / "ct.nii", np.eye(4))  # 20 × 24 × 16 voxels: a byte of the mask, two of the copy
+    inputs, needed = [tmp_path / "ct.nii"], 20 * 24 * 16 * 3
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed))
+    assert bright().predict(inputs, tmp_path / "out", modality="ct", foretell=str)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(needed - 1))
+    with pytest.raises(RunError, match="The longest image will take"):
+        bright().predict(inputs, tmp_path / "none", modality="ct", foretell=str)
+
+
+def test_what_is_foretold_holds_a_layer_of_windows(tmp_path: Path) -> None:
+    write_marked(tmp_path / "ct.nii", np.eye(4))
+    predictor, covered = bright(), predict3d.Windows((12, 12, 12), 0.5, 1)
+    (job,) = find_jobs([tmp_path / "ct.nii"], predictor.recipe, "ct")
+    with open_source(job.case, ["CT"] * 4) as source:
+        taken = predict3d.layer_bytes(source, predictor.settings["ct"], 2, covered)
+        assert predict3d.scratch_bytes(source) == 20 * 24 * 16 * 2
+    layer, slab = 20 * 24 * 12, 20 * 24 * 32
+    assert taken == 4 * ((2 * 3 + 4) * layer + 2 * 3 * slab)
 
 
 def test_a_line_says_beforehand_what_predicting_will_take(tmp_path: Path) -> None:

@@ -6,16 +6,20 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from oncoseg import prepare as preparing
+from oncoseg.batches import Batches
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RecipeError
 from oncoseg.io import ImageRef
+from oncoseg.predict2d import predict_slabs
 from oncoseg.prepare import Settings, prepare
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.resampling import resample_labels, resample_volume
-from oncoseg.store import Prepared
+from oncoseg.slabs import open_source
+from oncoseg.store import Prepared, PreparedCase
 from oncoseg.volume_store import PreparedVolume
 from tiny import MRI_GRID, brats_case, lidc_nodule
 
@@ -158,3 +162,43 @@ def test_images_without_a_voxel_size_are_refused(tmp_path: Path) -> None:
 def test_voxels_must_be_planned() -> None:
     with pytest.raises(RecipeError, match=r"needs preparation\.spacing_mm"):
         Settings.of(Modality(channels=("CT",)), {"tumour": ("*",)}, Preparation(spatial_dims=3))
+
+
+@pytest.mark.parametrize("scaling", ["volume-percentile", "volume-zscore"])
+def test_slices_may_be_scaled_by_their_volume(tmp_path: Path, scaling: str) -> None:
+    """What training and prediction see is the same; of a reversed, rotated grid, too."""
+    affine = np.array([[0, 0, 1.0, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    case, voxels, _ = case_of(tmp_path / "data", affine)
+    settings = replace(WINDOW, spacing_mm=None, size=(40, 40), scaling=scaling)
+    [prepared] = prepare([case], settings, tmp_path / "store", workers=0)
+    assert isinstance(prepared, PreparedCase)
+    images, _ = prepared.read(0, len(prepared))
+    values = voxels[voxels != 0].astype(float)
+    low, high = np.percentile(values, settings.percentiles)
+    if scaling == "volume-zscore":
+        low, high = values.mean() - 5 * values.std(), values.mean() + 5 * values.std()
+    scaled = np.clip((voxels - low) / (high - low), 0, 1) * (voxels != 0)
+    # 40 along i, 12 along j, which is padded to a square, 10 from head to feet
+    expected = np.flip(scaled.transpose(2, 0, 1), (1, 2))
+    np.testing.assert_allclose(images[:, 0, :, 14:26].permute(1, 2, 0), expected, rtol=HALF, atol=1e-6)
+    seen: list[torch.Tensor] = []
+
+    def network(slices: torch.Tensor) -> torch.Tensor:
+        seen.append(slices)
+        return torch.zeros(len(slices), 1, 40, 40)
+
+    with open_source(case, ["CT"]) as source:
+        for _ in predict_slabs(
+            source, settings, network, 1, Batches(4, torch.device("cpu")), lambda *_: None
+        ):
+            pass
+    assert torch.equal(torch.cat(seen).half().float(), images)
+
+
+def test_over_which_voxels_a_volume_of_slices_is_scaled_decides_its_key(tmp_path: Path) -> None:
+    case, *_ = case_of(tmp_path / "data", np.eye(4))
+    hashes = preparing.FileHashes(tmp_path)
+    slices = replace(WINDOW, spacing_mm=None)
+    zscore = replace(slices, scaling="volume-zscore")
+    assert zscore.key(case, hashes) != replace(zscore, scaling_over="all").key(case, hashes)
+    assert slices.key(case, hashes) == replace(slices, scaling_over="all").key(case, hashes)

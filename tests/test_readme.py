@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from oncoseg.recipe import Recipe
 from oncoseg.recipe_plan import plan_recipe
 from oncoseg.recipes import RECIPES, get_recipe
 from oncoseg.split import PARTS
+from oncoseg.studies import STUDIES, open_study
+from oncoseg.studies.study import Study
 from tiny import tiny_data
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +104,11 @@ def recipe_named(name: str | None) -> Recipe:
     return get_recipe(next(iter(RECIPES)) if name is None or name.endswith(".json") else name)
 
 
+def study_named(name: str | None) -> Study:
+    """Likewise of a study."""
+    return open_study(next(iter(STUDIES)) if name is None or name.endswith(".json") else name)
+
+
 VALUES: dict[str, Callable[[Any], Any]] = {
     "recipe": recipe_named,
     "name": recipe_named,
@@ -119,6 +126,9 @@ def understand(words: list[str]) -> str:
         [word for word in words if word != "--debug"], exit_on_error=False, print_error=False
     )
     given = bound.arguments
+    if words[:1] in (["study"], ["studies"]):
+        understand_study(dict(given))
+        return str(command.__name__)
     for name in VALUES.keys() & given.keys():
         VALUES[name](given[name])
     if words and words[0] in FIELD_COMMANDS:
@@ -131,6 +141,14 @@ def understand(words: list[str]) -> str:
             changed(recipe, given.get("fields", {}), FIELD_COMMANDS[words[0]], given.get("only"))
         assert parse_data(given.get("data", [])).keys() <= recipe.modalities.keys()
     return str(command.__name__)
+
+
+def understand_study(given: Mapping[str, Any]) -> None:
+    """Check what `study` checks when it runs."""
+    study = study_named(given.get("name")).with_changes(from_tokens(given.get("fields", {})))
+    runs = study.runs(given.get("only_group") or (), given.get("only_variant") or ())
+    check_flags(runs[0].recipe, from_tokens(given.get("fields", {})), FIELD_COMMANDS["study"])
+    assert parse_data(given.get("data") or []).keys() <= runs[0].recipe.modalities.keys()
 
 
 @pytest.mark.parametrize("words", shown("oncoseg"))
@@ -176,6 +194,11 @@ def test_commands_are_found_in_every_kind_of_block() -> None:
         "train unified-mri-ct --training.max-epoch 3 --out x",
         "train unified-mri-ct --training.max-epochs three --out x",
         "prepare unified-mri-ct --data mri=a --modalities.mri.missing substitutes",
+        "study aspp --data mri=a --out x",
+        "study aspp-attention --data ct=a --out x",
+        "study aspp-attention --data mri=a --out x --only-group T1",
+        "study aspp-attention --data mri=a --out x --training.max-epoch 3",
+        "studies show aspp",
     ],
 )
 def test_a_wrong_command_would_be_noticed(line: str) -> None:

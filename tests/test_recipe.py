@@ -284,7 +284,6 @@ def test_neighbours_are_channels() -> None:
         (VOLUMES | {"augmentation.crop": [8, 8]}, r"in 3D set preparation\.patch instead"),
         (VOLUMES | {"training.tumour_share": 0.5}, r"set training\.foreground_share instead"),
         ({"preparation.spatial_dims": 3}, r"modalities\.mri\.scaling must be volume-percentile or"),
-        ({"modalities.mri.scaling": "volume-zscore"}, r"modalities\.mri\.scaling must be slice-minmax or"),
         (
             VOLUMES | {"network.arguments.spatial_dims": 2},
             "spatial_dims follows preparation, 3; leave it out",

@@ -190,4 +190,5 @@ def _other_run(tmp_path: Path) -> Path:
     other = RunFolder(tmp_path / "other")
     other.write_recipe(tiny_recipe(training__seed=9))
     other.write_split(9, {"mri": {}})
+    other.write_data({})
     return other.path

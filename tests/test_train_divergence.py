@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oncoseg.errors import RunError
 from oncoseg.run_folder import RunFolder
-from oncoseg.sampler import SliceId
+from oncoseg.sampler import SliceId, epoch_batches, parts_of
 from oncoseg.store import PreparedCase
 from oncoseg.train import resume, train
 from oncoseg.training.divergence import MOST_WAITING, Arrival, Watch, WatchedStep
@@ -169,11 +169,32 @@ def test_parts_of_a_batch_hold_every_row_once_and_weigh_as_much() -> None:
     (whole,) = pieces_of(parts, 1)
     assert (whole.rows, whole.parts, whole.shares) == (None, parts, {"mri": 1.0, "ct": 1.0})
     one, two = pieces_of(parts, 2)
-    assert (one.rows, one.parts, one.shares) == ([0, 1], {"mri": slice(0, 2)}, {"mri": 0.5})
-    assert two.rows == [2, 3, 4]
-    assert two.parts == {"mri": slice(0, 2), "ct": slice(2, 3)}
-    assert two.shares == {"mri": 0.5, "ct": 1.0}
+    assert (one.rows, one.parts, one.shares) == (
+        [0, 2, 4],
+        {"mri": slice(0, 2), "ct": slice(2, 3)},
+        {"mri": 0.5, "ct": 1.0},
+    )
+    assert (two.rows, two.parts, two.shares) == ([1, 3], {"mri": slice(0, 2)}, {"mri": 0.5})
     assert [piece.rows for piece in pieces_of({"ct": slice(0, 2)}, 4)] == [[0], [1]]
+
+
+@pytest.mark.parametrize(("each", "share", "count"), [(8, 0.5, 2), (8, 0.25, 2), (9, 1 / 3, 3), (6, 0.5, 4)])
+def test_parts_of_a_batch_have_their_share_of_slices_with_tumour(each: int, share: float, count: int) -> None:
+    case = PreparedCase("case", "case", Path("unused"), (0,))
+    case.__dict__["description"] = {"tumour_pixels": [0, 1] * 8}
+    cases = {"mri": [case], "ct": [case]}
+    for batch in epoch_batches(cases, 2 * each, share, (0,)):
+        marked = {
+            name: [bool(cases[name][ref.case].tumour_pixels[ref.position]) for ref in refs]
+            for name, refs in batch.items()
+        }
+        every = [mark for marks in marked.values() for mark in marks]
+        pieces = pieces_of(parts_of(batch), count)
+        assert sorted(row for piece in pieces for row in piece.rows or ()) == list(range(2 * each))
+        for piece in pieces:
+            for name, rows in piece.parts.items():
+                found = sum(every[row] for row in (piece.rows or ())[rows])
+                assert abs(found - sum(marked[name]) / count) < 1
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from oncoseg.errors import RecipeError
 from oncoseg.models import blocks
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -25,6 +26,7 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
         "training__optimiser__name": "adam",
         "training__schedule__name": "cosine",
         "training__schedule__arguments": {"cycles": 2},
+        "training__pretrain_epochs": 2,
     },
     "plateau, patience": {"training__schedule__name": "plateau", "training__patience": 1},
     "average": {"training__average_decay": 0.5},
@@ -53,6 +55,15 @@ def test_any_setting_goes_on_as_if_never_stopped(
         outcome = resume(out, store=store, workers=0, monitor=stopping_at(2))
     assert_same(RunFolder(out), RunFolder(whole))
     assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_a_stage_too_short_for_its_schedule_is_refused_before_training(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(training__schedule={"name": "cosine", "arguments": {"cycles": 3}})
+    with pytest.raises(RecipeError, match="for each cycle in every stage, got 3 cycles for 2 steps"):
+        train(recipe, data, tmp_path / "run", store=store, workers=0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_kept_weights_are_the_averages(data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:
@@ -122,3 +133,39 @@ def test_patience_ends_joint_training(
     assert [row["epoch"] for row in log_of(run) if row["stage"] == "joint"] == list("11223344")
     assert run.metrics()["best"]["epoch"] == 2
     assert resume(out, store=store, workers=0).reason == "all epochs were done before"
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Let each epoch's validation of both modalities find the next of these Dice."""
+    each = iter([score for score in scores for _ in range(2)])
+    monkeypatch.setattr(loop, "validate", lambda *_: (1.0, next(each)))
+
+
+def test_patience_goes_on_counting_where_it_was_stopped(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    recipe = tiny_recipe(training__patience=3, training__max_epochs=9, training__pretrain_epochs=0)
+    scored(monkeypatch, [0.5, 0.4, 0.4])
+    assert not train(recipe, data, run.path, store=store, workers=0, monitor=stopping_at(13)).finished
+    state = checkpoint_of(run)
+    assert (state["place"], state["epochs_without_better"]) == ([0, 3, 1], 2)
+    scored(monkeypatch, [0.3])  # the third in a row; a fourth is not there
+    assert resume(run.path, store=store, workers=0).finished
+    assert [row["epoch"] for row in log_of(run) if row["modality"] == "ct"] == list("1234")
+
+
+def test_the_plateau_schedule_hears_of_the_validation_dice(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    recipe = tiny_recipe(
+        training__schedule={"name": "plateau", "arguments": {"factor": 0.5, "patience": 0}},
+        training__learning_rate=0.25,
+        training__max_epochs=5,
+        training__pretrain_epochs=0,
+    )
+    scored(monkeypatch, [0.2, 0.3, 0.3, 0.4, 0.1])
+    assert train(recipe, data, run.path, store=store, workers=0).finished
+    rates = [float(row["learning_rate"]) for row in log_of(run) if row["modality"] == "ct"]
+    assert rates == [0.25] * 3 + [0.125] * 2, "the third was no better, and each counts from the next on"

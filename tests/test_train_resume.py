@@ -1,9 +1,13 @@
 """Stopping a training anywhere and going on as if it had never stopped. No test waits for a clock."""
 
+import contextlib
+import functools
+import operator
 import os
+import re
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from oncoseg.train import resume, train
 from oncoseg.training import checkpoints, loop, meter
 from oncoseg.training import data as training_data
 from oncoseg.training.status import Outcome, Status
-from runs import assert_same, checkpoint_of, log_of, stopping_at
+from runs import assert_equal, assert_same, checkpoint_of, log_of, stopping_at
 from tiny import brats_case, tiny_data, tiny_recipe
 
 
@@ -244,6 +248,48 @@ def test_resuming_a_finished_run_changes_nothing(
     before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert resume(out, store=store, workers=0).finished
     assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def nudged(value: Any) -> Any:
+    """Another value of the same kind; of a tensor only the number in the middle, which `str` leaves out."""
+    if isinstance(value, torch.Tensor):
+        other = value.contiguous().clone()
+        other.view(-1)[other.numel() // 2] += 1
+        return other
+    if isinstance(value, str | tuple):
+        return value + value[:1]
+    return not value if isinstance(value, bool) else 1.0 if value is None else value + 1
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner: Any = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    )
+    if inner is None:
+        yield path
+    else:
+        for key, part in inner:
+            yield from leaves(part, (*path, key))
+
+
+def test_any_difference_of_two_checkpoints_is_seen(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    recipe = tiny_recipe(training__average_decay=0.5, training__pretrain_epochs=0)
+    train(recipe, data, out, store=store, workers=0, monitor=stopping_at(6))
+    state, other = checkpoint_of(RunFolder(out)), checkpoint_of(RunFolder(out))
+    assert_equal(state, other)
+    every = list(leaves(state))
+    ends = {path[0]: path for path in reversed(every)} | {(path[0], "last"): path for path in every}
+    assert set(state) <= set(ends)
+    for path in ends.values():
+        place, last = functools.reduce(operator.getitem, path[:-1], other), path[-1]
+        kept, place[last] = place[last], nudged(place[last])
+        expected = re.escape("/".join(map(str, path)))
+        with contextlib.nullcontext() if last == "minutes" else pytest.raises(AssertionError, match=expected):
+            assert_equal(state, other)
+        place[last] = kept
 
 
 def test_a_checkpoint_holds_no_code(whole: RunFolder) -> None:

@@ -102,6 +102,16 @@ def test_the_size_of_the_batch_changes_nothing() -> None:
     assert torch.equal(one, many)
 
 
+@pytest.mark.parametrize("at_a_time", [1, 3, 7])
+def test_how_many_slices_are_given_at_a_time_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    volume = image((20, 18, 45))
+    whole = gathered(volume, (8, 8, 11), lopsided, classes=2)
+    monkeypatch.setattr(windows, "AT_A_TIME", at_a_time)
+    assert torch.equal(gathered(volume, (8, 8, 11), lopsided, classes=2), whole)
+
+
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.95))
 def test_windows_cover_an_axis_and_overlap_as_asked(size: int, patch: int, overlap: float) -> None:
     size = max(size, patch)

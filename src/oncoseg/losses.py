@@ -7,6 +7,7 @@ not taken from MONAI, because its losses know no background that is implied; whe
 the tests compare with it.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -20,8 +21,8 @@ from oncoseg.logits import margins, probabilities, with_background
 POWER_FLOOR = 1e-6
 """Smallest 1 − TI before the power γ < 1, whose slope is infinite at 0."""
 
-SMALLEST_VOLUME = 1.0
-"""Pixels that a class counts as having in the generalised Dice loss, where it is absent."""
+SMALLEST_MISS = torch.finfo(torch.float32).tiny
+"""Smallest 1 − p_t before the power γ of the focal loss, whose slope is infinite at 0 where γ < 1."""
 
 
 def tversky(
@@ -89,20 +90,23 @@ def dice(
 def generalised_dice(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     """Generalised Dice loss: each class and the background weighted by 1 / (its size in the truth)².
 
+    What is absent weighs as much as the smallest that is present, so that its false positives count and
+    the others keep their weights.
+
     Args:
         logits: network output, `n classes …`.
         target: class indices 0 … classes, `n …`.
         smooth: added to numerator and denominator after weighting.
 
-    Source: Sudre et al. 2017, eq. 2.
+    Source: Sudre et al. 2017, eq. 2, which leaves absent classes open; MONAI's rule for them.
     """
-    inside, truth = probabilities(logits), _one_hot(logits, target)
-    probability = torch.cat([1 - inside.sum(1, keepdim=True), inside], dim=1)
-    truth = torch.cat([1 - truth.sum(1, keepdim=True), truth], dim=1)
+    probability = _beside_background(probabilities(logits))
+    truth = _beside_background(_one_hot(logits, target))
     axes = _pixel_axes(logits)
-    weights = truth.sum(axes).clamp_min(SMALLEST_VOLUME).pow(-2)
+    volumes = truth.sum(axes)
+    smallest = torch.where(volumes > 0, volumes, torch.inf).min()
     # relative to the largest, so that `smooth` means the same whatever the sizes
-    weights = weights / weights.max()
+    weights = (smallest / volumes.clamp_min(smallest)).pow(2)
     overlap, sizes = (probability * truth).sum(axes), (probability + truth).sum(axes)
     return 1 - (2 * (weights * overlap).sum() + smooth) / ((weights * sizes).sum() + smooth)
 
@@ -171,7 +175,7 @@ def focal(logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 
     odds, truth = margins(logits.float()), _one_hot(logits, target)
     entropy = functional.binary_cross_entropy_with_logits(odds, truth, reduction="none")
     # 1 − p_t by its own sigmoid, whose slope is finite where p_t is 1
-    missed = torch.sigmoid(odds * (1 - 2 * truth))
+    missed = torch.sigmoid(odds * (1 - 2 * truth)).clamp_min(SMALLEST_MISS)
     weight = alpha * truth + (1 - alpha) * (1 - truth)
     return (weight * missed.pow(gamma) * entropy).mean()
 
@@ -179,7 +183,9 @@ def focal(logits: Tensor, target: Tensor, *, gamma: float = 2.0, alpha: float = 
 def lovasz(logits: Tensor, target: Tensor) -> Tensor:
     """Lovász-softmax loss: the piecewise linear extension of 1 − IoU, over the classes that are present.
 
-    Where no class is present, the mean probability of any stands in for it.
+    Beside several classes the background is one of them, so that a class that is absent counts by what it
+    takes from others. One class alone is compared with all else by itself; where it is absent, its mean
+    probability stands in for it.
 
     Args:
         logits: network output, `n classes …`.
@@ -188,7 +194,9 @@ def lovasz(logits: Tensor, target: Tensor) -> Tensor:
     Source: Berman, Triki and Blaschko 2018, eq. 9 and 13.
     """
     probability, truth = probabilities(logits), _one_hot(logits, target)
-    present = [index for index in range(logits.shape[1]) if bool(truth[:, index].any())]
+    if logits.shape[1] > 1:
+        probability, truth = _beside_background(probability), _beside_background(truth)
+    present = [index for index in range(truth.shape[1]) if bool(truth[:, index].any())]
     if not present:
         return probability.mean()
     return torch.stack([_lovasz_class(probability[:, i], truth[:, i]) for i in present]).mean()
@@ -277,23 +285,34 @@ def _lovasz_class(probability: Tensor, truth: Tensor) -> Tensor:
 
 def _signed_distance(truth: Tensor) -> Tensor:
     """Distance in pixels to the boundary, negative inside; 0 where a slice and class has no truth."""
+    masks = truth.cpu().numpy() > 0
+    return torch.from_numpy(_signed_distance_of(masks.shape, masks.tobytes())).to(truth.device)
+
+
+@functools.lru_cache(maxsize=1)  # the heads of deep supervision ask for the same truth one after the other
+def _signed_distance_of(shape: tuple[int, ...], content: bytes) -> np.ndarray:
     from scipy.ndimage import distance_transform_edt
 
-    masks = truth.cpu().numpy() > 0
-    signed = np.zeros(masks.shape, np.float32)
-    for place in np.ndindex(masks.shape[:2]):
+    masks = np.frombuffer(content, bool).reshape(shape)
+    signed = np.zeros(shape, np.float32)
+    for place in np.ndindex(shape[:2]):
         mask = masks[place]
         if mask.any() and not mask.all():
             # a pixel inside is one step from the outside, so that both sides meet at 0 and 1
             signed[place] = distance_transform_edt(~mask) - np.where(
                 mask, distance_transform_edt(mask) - 1, 0
             )
-    return torch.from_numpy(signed).to(truth.device)
+    return signed
 
 
 def _one_hot(logits: Tensor, target: Tensor) -> Tensor:
     """The truth as `n classes …` of 0 and 1, without background."""
     return functional.one_hot(target.long(), logits.shape[1] + 1)[..., 1:].movedim(-1, 1).float()
+
+
+def _beside_background(shares: Tensor) -> Tensor:
+    """Probabilities or truths of the classes behind what they leave to the background, `n classes+1 …`."""
+    return torch.cat([1 - shares.sum(1, keepdim=True), shares], dim=1)
 
 
 def _pixel_axes(logits: Tensor) -> list[int]:

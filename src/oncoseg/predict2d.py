@@ -9,9 +9,10 @@ from torch import Tensor
 
 from oncoseg.batches import Batches
 from oncoseg.prepare import SLAB, Settings
+from oncoseg.scaling import Intensities, Range
 from oncoseg.slabs import Place, Seen, SlabSource
 from oncoseg.store import with_neighbours
-from oncoseg.transforms import prepare_slices, restore_slices
+from oncoseg.transforms import restore_slices
 from oncoseg.volume import Volume, from_canonical, to_canonical
 
 Network = Callable[[Tensor], Tensor]
@@ -38,18 +39,25 @@ def predict_slabs(
 def _slabs(
     source: SlabSource, settings: Settings, predicted: Network, seen: Seen
 ) -> Iterator[tuple[Place, np.ndarray]]:
-    backwards = source.backwards
+    backwards, ranges = source.backwards, _ranges(source, settings) if settings.by_volume else []
     for start, stop, own, voxels in _with_margins(source, settings.neighbours):
         place = source.place(start, stop)
         seen(place, voxels[source.place(own.start, own.stop)])
         canonical, orientation = to_canonical(Volume(voxels, source.like.affine_ras))
-        slices = prepare_slices(
-            canonical.array, settings.size, settings.scaling, settings.percentiles, settings.window
-        )
+        slices = settings.slices(canonical.array, ranges)
         mine = slice(len(slices) - own.stop, len(slices) - own.start) if backwards else own
         images = with_neighbours(slices, mine, settings.neighbours)
         restored = restore_slices(predicted(images), canonical.grid[:2])
         yield place, from_canonical(np.moveaxis(restored.numpy(), 0, -1), orientation)
+
+
+def _ranges(source: SlabSource, settings: Settings) -> list[Range]:
+    """What becomes 0 and 1 in each channel, from reading the source once beforehand."""
+    seen = Intensities(to_canonical(source.like)[0].grid)
+    for start in range(0, source.slices, SLAB):
+        voxels = source.slab(start, min(start + SLAB, source.slices))
+        seen.add(to_canonical(Volume(voxels, source.like.affine_ras))[0].array)
+    return settings.ranges(seen)
 
 
 def _with_margins(source: SlabSource, margin: int) -> Iterator[tuple[int, int, slice, np.ndarray]]:

@@ -157,10 +157,7 @@ def _copied(source: SlabSource, settings: Settings, folder: Path, seen: Seen) ->
     if copy is None:
         raise DataError("The images hold no slice; expected at least one.")
     order = [distinct.index(name) for name in source.names]
-    ranges = intensities.ranges(
-        settings.scaling, settings.percentiles, settings.window, settings.scaling_over
-    )
-    return _Copy(copy, order, ranges, orientation)
+    return _Copy(copy, order, settings.ranges(intensities), orientation)
 
 
 def _shape(like: Volume, settings: Settings) -> Grid:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from torch import Tensor
 
 from oncoseg import io, plausibility
 from oncoseg.cluster import Spread
@@ -27,6 +28,8 @@ from oncoseg.transforms import (
     choose_channels,
     prepare_slices,
     resize_labels,
+    resize_slices,
+    to_slices,
 )
 from oncoseg.volume import Volume, check_same_grid, to_canonical
 from oncoseg.volume_store import PreparedVolume, VolumeWriter
@@ -162,10 +165,30 @@ class Settings:
             "percentiles": self.percentiles if self.scaling.endswith("-percentile") else None,
             "window": self.window if self.scaling == "window" else None,
         }
+        over = {"over": self.scaling_over} if self.by_volume else {}
         if self.spacing_mm is None:
-            return used | {"size": self.size}
-        over = None if self.scaling == "window" else self.scaling_over
-        return used | {"volumes": VOLUME_VERSION, "spacing_mm": self.spacing_mm, "over": over}
+            return used | over | {"size": self.size}
+        return used | over | {"volumes": VOLUME_VERSION, "spacing_mm": self.spacing_mm}
+
+    @property
+    def by_volume(self) -> bool:
+        """Whether the whole volume has to be looked at before a slice of it can be scaled."""
+        return self.scaling.startswith("volume-")
+
+    def ranges(self, seen: Intensities) -> list[Range]:
+        """What becomes 0 and 1 in each channel of a volume."""
+        return seen.ranges(self.scaling, self.percentiles, self.window, self.scaling_over)
+
+    def slices(self, voxels: np.ndarray, ranges: Sequence[Range]) -> Tensor:
+        """Canonical voxels `c i j k` as the network's slices `k c h w` in [0, 1].
+
+        Args:
+            voxels: whole axial slices.
+            ranges: of each channel, where scaling goes by the volume; else not looked at.
+        """
+        if self.by_volume:
+            return resize_slices(to_slices(scale_voxels(voxels, ranges)), self.size)
+        return prepare_slices(voxels, self.size, self.scaling, self.percentiles, self.window)
 
     def opened(self, case: Case, folder: Path) -> Prepared:
         """A case that lies in the store.
@@ -336,13 +359,12 @@ def _write_slices(
     folder: Path, settings: Settings, image: Volume, mask: np.ndarray, read: list[str], stored: list[str]
 ) -> SliceWriter:
     """Write canonical voxels and class indices as slices, all but the description."""
+    ranges = _ranges(settings, image, read, stored) if settings.by_volume else []
     writer = SliceWriter(folder, image.grid[2], len(stored), settings.size)
     for start in range(0, image.grid[2], SLAB):
         slab = slice(start, start + SLAB)
         voxels = _with_zeros(image.array[..., slab], read, stored)
-        slices = prepare_slices(
-            voxels, settings.size, settings.scaling, settings.percentiles, settings.window
-        )
+        slices = settings.slices(voxels, ranges)
         writer.append(slices, resize_labels(mask[..., slab], len(settings.classes), settings.size))
     return writer
 
@@ -375,7 +397,7 @@ def _ranges(settings: Settings, image: Volume, read: list[str], stored: list[str
     seen = Intensities(image.grid)
     for start in range(0, image.grid[2], SLAB):
         seen.add(_with_zeros(image.array[..., start : start + SLAB], read, stored))
-    return seen.ranges(settings.scaling, settings.percentiles, settings.window, settings.scaling_over)
+    return settings.ranges(seen)
 
 
 def read_truth(case: Case, settings: Settings, image: Volume) -> np.ndarray:

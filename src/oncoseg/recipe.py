@@ -23,9 +23,8 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Millimetres = Annotated[float, Field(gt=0)]
 
-SLICE_SCALINGS = ("slice-minmax", "slice-percentile", "window")
 VOLUME_SCALINGS = ("volume-percentile", "volume-zscore", "window")
-"""Ways of scaling in 2D and in 3D."""
+"""Ways of scaling in 3D; in 2D there are all."""
 
 
 class _Part(BaseModel):
@@ -57,8 +56,8 @@ class Modality(_Part):
     scaling: Literal["slice-minmax", "slice-percentile", "window", "volume-percentile", "volume-zscore"] = (
         "slice-minmax"
     )
-    """To [0, 1]: each slice by its minimum and maximum, or by its percentiles; a fixed window; or, in 3D, the
-    whole volume by its percentiles, or from 5 standard deviations below its mean to 5 above."""
+    """To [0, 1]: each slice by its minimum and maximum, or by its percentiles; a fixed window; or the whole
+    volume by its percentiles, or from 5 standard deviations below its mean to 5 above. 3D: not by slices."""
     scaling_over: Literal["nonzero", "all"] = "nonzero"
     """Which voxels of a volume count for `volume-…`: those that are not 0 (which stay 0), or all."""
     percentiles: tuple[float, float] = (0.5, 99.5)
@@ -172,7 +171,7 @@ class Optimiser(_Part):
     name: str = "adamw"
     """A name in OPTIMISERS: adam, adamw or sgd (with Nesterov's momentum)."""
     arguments: dict[str, float] = {}
-    """What it takes besides learning rate and weight decay: beta1 and beta2, or momentum."""
+    """Besides learning rate and decay: beta1 and beta2, or momentum; one-cycle moves what is not given."""
 
 
 class Schedule(_Part):
@@ -341,12 +340,11 @@ class Recipe(_Part):
             raise ValueError(
                 "training.tumour_share is for slices; in 3D set training.foreground_share instead"
             )
-        fitting = VOLUME_SCALINGS if volumes else SLICE_SCALINGS
         for name, modality in self.modalities.items():
-            if modality.scaling not in fitting:
+            if volumes and modality.scaling not in VOLUME_SCALINGS:
                 raise ValueError(
-                    f"modalities.{name}.scaling must be {' or '.join(fitting)} with preparation.spatial_dims "
-                    f"{dims}, got {modality.scaling}"
+                    f"modalities.{name}.scaling must be {' or '.join(VOLUME_SCALINGS)} with "
+                    f"preparation.spatial_dims 3, got {modality.scaling}"
                 )
         given = self.network.arguments.get("spatial_dims", dims)
         if given != dims:

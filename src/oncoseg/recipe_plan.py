@@ -23,6 +23,10 @@ FIELDS = {
 }
 """What the planner chooses → the recipe's field."""
 
+CAUTION = 1.3
+"""What training takes, against its bare steps: checkpoints, validation and the allocator's leftovers are
+beside them (on one real data set `train` took 4.7 GiB where 3.7 were counted)."""
+
 GPU_SHARE = 0.9
 """Of a GPU's free memory, what is planned with."""
 
@@ -140,4 +144,4 @@ def _memory_of(recipe: Recipe, takes: frozenset[str]) -> Any:
             lambda: build(name, recipe.in_channels, classes, arguments), recipe.in_channels, shape.patch
         )
 
-    return lambda shape, batch: counted(shape).step_bytes(batch, precision)
+    return lambda shape, batch: CAUTION * counted(shape).step_bytes(batch, precision)

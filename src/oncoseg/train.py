@@ -23,7 +23,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.split import read_split
 from oncoseg.training import checkpoints, limits, schedules
 from oncoseg.training import data as training_data
-from oncoseg.training.choices import losses_of, optimiser_of
+from oncoseg.training.choices import losses_of, optimiser_of, schedule_of
 from oncoseg.training.loop import Training
 from oncoseg.training.meter import Meter
 from oncoseg.training.ranks import Ranks
@@ -383,12 +383,7 @@ def check_recipe(recipe: Recipe) -> None:
         Settings.of(modality, recipe.classes, recipe.preparation)
     losses_of(recipe)
     weight = torch.nn.Parameter(torch.zeros(1))
-    schedules.build(
-        recipe.training.schedule.name,
-        optimiser_of(recipe, [weight]),
-        steps=1,
-        arguments=recipe.training.schedule.arguments,
-    )
+    schedule_of(recipe, optimiser_of(recipe, [weight]), steps=schedules.ANY_STEPS)
     name, size = recipe.network.name, recipe.example_size
     try:
         models.describe(name, recipe.network_arguments, recipe.in_channels, len(recipe.classes), size)

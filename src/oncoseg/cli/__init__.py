@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, terminal
+from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, study, terminal
 from oncoseg.errors import ElsewhereError, OncosegError
 from oncoseg.limits import NOT_ENOUGH, is_out_of_memory
 from oncoseg.stopping import Terminated, name_of, orderly_termination
@@ -24,16 +24,16 @@ MENDABLE, BUG, INTERRUPTED = 2, 1, 130
 SIGNALLED = 128
 """Added to the number of another signal."""
 
-FIELD_COMMANDS = {"train": runs.TRAIN_FLAGS, "prepare": data.PREPARE_FLAGS}
 FIELD_COMMANDS = {
     "train": runs.TRAIN_FLAGS,
     "prepare": data.PREPARE_FLAGS,
     "plan": plan.PLAN_FLAGS,
+    "study": study.STUDY_FLAGS,
 }
 """Commands that take a recipe's fields as flags and list them in their help → their other flags."""
 
 
-GO_ON = ("convert", "demo", "predict", "prepare", "rerun", "train")
+GO_ON = ("convert", "demo", "predict", "prepare", "rerun", "study", "train")
 """Commands that keep what was finished, and go on from there when they are called again."""
 
 
@@ -61,6 +61,7 @@ def _make_app() -> App:
     )
     listing.command(recipes.describe, help_epilogue=_example("oncoseg recipes describe unified-mri-ct"))
     app.command(listing)
+    app.command(_studies())
     two = "--data mri=data/lgg --data ct=data/lidc"
     examples: dict[Callable[..., Any], list[str]] = {
         data.inspect: [
@@ -90,6 +91,12 @@ def _make_app() -> App:
             "oncoseg train --resume --out runs/first --extend 10",
             "oncoseg train unified-mri-ct --help",
         ],
+        study.study: [
+            "oncoseg study aspp-attention --data mri=data/brats --out studies/aspp",
+            "oncoseg study aspp-attention --dry-run --training.max-epochs 5",
+            "oncoseg study my-study.json --data mri=data/brats --out studies/mine --minutes-each 30",
+            "oncoseg study --resume --out studies/aspp --max-minutes 55",
+        ],
         runs.rerun: [
             "oncoseg rerun runs/first --out runs/again",
             "oncoseg rerun runs/first --data mri=moved/lgg --out runs/again",
@@ -112,6 +119,16 @@ def _make_app() -> App:
     for command, lines in examples.items():
         app.command(command, help_epilogue=_example(*lines))
     return app
+
+
+def _studies() -> App:
+    listing = App(
+        name="studies", help_epilogue=_example("oncoseg studies", "oncoseg studies describe aspp-attention")
+    )
+    listing.default(study.list_all)
+    listing.command(study.show, help_epilogue=_example("oncoseg studies show aspp-attention > my-study.json"))
+    listing.command(study.describe, help_epilogue=_example("oncoseg studies describe aspp-attention"))
+    return listing
 
 
 app = _make_app()
@@ -165,7 +182,8 @@ def _run(tokens: list[str]) -> int:
         result_action="return_value",
     )
     if takes_fields and {"--help", "-h"} & set(tokens):
-        recipes.print_fields(None if tokens[1].startswith("-") else tokens[1])
+        print_fields = study.print_study_fields if tokens[0] == "study" else recipes.print_fields
+        print_fields(None if tokens[1].startswith("-") else tokens[1])
     return code if isinstance(code, int) else 0
 
 

@@ -72,6 +72,7 @@ def plan(
 def _fingerprint(recipe: "Recipe", folders: Mapping[str, Path], channels: Mapping[str, str]) -> "Fingerprint":
     """Of all modalities' data together."""
     from oncoseg.datasets import open_dataset
+    from oncoseg.errors import DataError
     from oncoseg.fingerprint import Fingerprint, read_fingerprint
     from oncoseg.training.sources import channels_by_modality, check_modalities
 
@@ -82,8 +83,15 @@ def _fingerprint(recipe: "Recipe", folders: Mapping[str, Path], channels: Mappin
         with terminal.progress(f"looking through {name}") as scanning:
             scan = open_dataset(folder, channels=chosen.get(name), progress=scanning)
         terminal.note_found(name, scan)
+        wanted = recipe.modalities[name].channels
+        cases = [case for case in scan.cases if case.masks and set(wanted) & set(case.images)]
+        if not cases:
+            raise DataError(
+                f"No case of {name} has a mask and one of the channels {', '.join(dict.fromkeys(wanted))}; "
+                "expected some to train on. Add their masks."
+            )
         with terminal.progress(f"reading headers of {name}") as progress:
-            found += read_fingerprint([case for case in scan.cases if case.masks], progress)
+            found += read_fingerprint(cases, progress)
     return found
 
 

@@ -131,9 +131,13 @@ def print_fields(name: str | None) -> None:
     Args:
         name: the recipe whose values are shown as defaults; None for the types' own.
     """
+    print_recipe_fields(open_recipe(name) if name else None)
+
+
+def print_recipe_fields(recipe: "Recipe | None") -> None:
+    """The same of a recipe at hand."""
     from oncoseg.cli.fields import recipe_flags
 
-    recipe = open_recipe(name) if name else None
     sections: dict[str, list[FieldFlag]] = {}
     for flag in recipe_flags(recipe):
         sections.setdefault(_section(flag.flag), []).append(flag)

@@ -129,13 +129,13 @@ def train(
         terminal.note_problems,
         terminal.note_found,
     )
-    with _progress() as (preparing, monitor):
+    with progress_of_training() as (preparing, monitor):
         options: dict[str, Any] = {
             "store": store,
             "workers": workers,
             "prepare_progress": preparing,
             "monitor": monitor,
-            "foretell": _foretell,
+            "foretell": tell_needs,
         }
         if folds is None:
             outcome = start(chosen, sources, out, split_file=split_file, warn=terminal.note, **options)
@@ -181,7 +181,7 @@ def rerun(
     from oncoseg.rerun import rerun as repeat
     from oncoseg.training.ranks import is_first, leave_together
 
-    with _progress() as (preparing, monitor):
+    with progress_of_training() as (preparing, monitor):
         outcome, agreement = repeat(
             run,
             out,
@@ -192,23 +192,24 @@ def rerun(
             prepare_progress=preparing,
             monitor=monitor,
             warn=terminal.note,
-            foretell=_foretell,
+            foretell=tell_needs,
         )
     if is_first():
         _say_agreement(outcome, agreement, run)
     leave_together()
     if agreement is None:
-        return _code(outcome)
+        return stop_code(outcome)
     return NOT_REPEATED if agreement.verdict == "different" else 0
 
 
-def _foretell(line: str) -> None:
+def tell_needs(line: str) -> None:
+    """Say what a training or a prediction will take."""
     terminal.note(f"This will take {line}.")
 
 
 def _say_agreement(outcome: "Outcome", agreement: "Agreement | None", run: Path) -> None:
     if agreement is None:
-        _say_stopped(outcome, f"oncoseg rerun {run} --out {outcome.run}")
+        say_stopped(outcome, f"oncoseg rerun {run} --out {outcome.run}")
         return
     terminal.say(_in_words(agreement, run))
     for name, (before, now) in agreement.circumstances.items():
@@ -289,7 +290,7 @@ def predict(
                 found,
                 NOT_FOR_PREDICTING,
             ),
-            foretell=_foretell,
+            foretell=tell_needs,
             spread=spread,
             warn=terminal.note,
         )
@@ -308,18 +309,24 @@ def predict(
 
 
 def report(run: Path, /, *, evaluation: Path | None = None) -> None:
-    """Write a run's HTML report, and beside it every curve as a file of its own.
+    """Write a run's or a study's HTML report, and beside it every curve as a file of its own.
 
     RUN/report holds the page (index.html) with tables, curves and pictures and their definitions; the
     curves as SVG (learning curves, ROC, precision–recall, patients) and examples.png, for slides.
 
     Args:
-        run: The run folder; evaluate it first.
+        run: The run folder; evaluate it first. Or a study's folder, of which what is done is shown.
         evaluation: A folder that `evaluate RUN --out` wrote, to show in place of the run's own; the report
             is then written into it.
     """
-    from oncoseg.report import FIGURE_SUFFIXES, write_report
+    from oncoseg.report import FIGURE_SUFFIXES, write_report, write_study
+    from oncoseg.study_folder import is_study
 
+    if is_study(run):
+        if evaluation is not None:
+            raise RunError(f"--evaluation is for runs, and {run} is a study; leave it out.")
+        terminal.say(f"Report: {write_study(run)}")
+        return
     page = write_report(run, evaluation)
     terminal.say(f"Report: {page}")
     for file in sorted(page.parent.iterdir()):
@@ -378,14 +385,14 @@ def _resume(
     kept = RunFolder(out).recipe()
     wanted = changed(open_recipe(name) if name else kept, fields, TRAIN_FLAGS, only)
     _check_same_recipe(kept, wanted, out)
-    with _progress() as (preparing, monitor):
+    with progress_of_training() as (preparing, monitor):
         options: dict[str, Any] = {
             "store": store,
             "max_minutes": wanted.training.max_minutes,
             "workers": workers,
             "prepare_progress": preparing,
             "monitor": monitor,
-            "foretell": _foretell,
+            "foretell": tell_needs,
             "data": folders,
             **stated,
         }
@@ -397,7 +404,7 @@ def _resume(
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[Any], None]]]:
+def progress_of_training() -> Iterator[tuple[Callable[[int, int], None], Callable[[Any], None]]]:
     """What shows preparing and training: only the first of several processes shows anything."""
     from oncoseg.training.ranks import is_first
 
@@ -427,11 +434,11 @@ def _report_outcome(outcome: "Outcome") -> int:
     if is_first():
         _say_outcome(outcome)
     leave_together()
-    return 0 if outcome.finished else _code(outcome)
+    return 0 if outcome.finished else stop_code(outcome)
 
 
-def _code(outcome: "Outcome") -> int:
-    """Of a training that was stopped."""
+def stop_code(outcome: "Outcome") -> int:
+    """The exit code of a training that was stopped."""
     received = signal.Signals.__members__.get(outcome.reason.split()[0])
     return 128 + received if received is not None else UNFINISHED
 
@@ -450,14 +457,15 @@ def _say_outcome(outcome: "Outcome") -> None:
         else:
             terminal.say(f"Next: oncoseg evaluate {outcome.run}")
         return
-    _say_stopped(outcome, f"oncoseg train --resume --out {outcome.run}")
-    if _code(outcome) == UNFINISHED and outcome.reason.startswith("the time budget"):
+    say_stopped(outcome, f"oncoseg train --resume --out {outcome.run}")
+    if stop_code(outcome) == UNFINISHED and outcome.reason.startswith("the time budget"):
         terminal.say(
             "It has as much time again; --training.max-minutes N gives it another budget, none takes it away."
         )
 
 
-def _say_stopped(outcome: "Outcome", command: str) -> None:
+def say_stopped(outcome: "Outcome", command: str) -> None:
+    """Say why a training was stopped, and how to go on."""
     terminal.say(f"Stopped: {outcome.reason}; everything so far is kept in {outcome.run}")
     terminal.say(f"Go on with: {command}")
 

@@ -1,6 +1,8 @@
 """Evaluating a run on one side of its split, with the leakage check before anything is computed."""
 
 import dataclasses
+import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +11,7 @@ from oncoseg import datasets, predict
 from oncoseg import split as splits
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
+from oncoseg.evaluate.panels import View, view_at
 from oncoseg.evaluate.renewal import check_place
 from oncoseg.evaluate.result import FORMAT_VERSION, evaluate_predictions
 from oncoseg.evaluate.scoring import Scoring, as_json
@@ -45,6 +48,7 @@ def evaluate_run(
     changes: Mapping[str, Any] | None = None,
     out: Path | None = None,
     replace: bool = False,
+    timed: Callable[[float], None] | None = None,
 ) -> Path:
     """Predict and score one side of a run's split, or all patients of a cross-validation out of fold.
 
@@ -60,6 +64,7 @@ def evaluate_run(
         changes: of the recipe's fields, such as `prediction.threshold`.
         out: the folder for the tables; None for RUN/evaluation/SPLIT.
         replace: put it also in the place of an evaluation of other weights, data or settings.
+        timed: told after every case how many seconds it took from its files to probabilities on their grid.
 
     Returns:
         The folder that was written.
@@ -90,9 +95,48 @@ def evaluate_run(
         settings = {"threshold": threshold, "scoring": as_json(SCORING)}
         summary = {"format_version": FORMAT_VERSION, **settings, **made}
         check_place(out or in_run, summary, in_run=out is None)
-    predictions = _predictions(first, sides, changes, progress)
+    predictions = _predictions(first, sides, changes, progress, timed)
     evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING)
     return dataclasses.replace(evaluation, **made).write(out or in_run)
+
+
+def is_evaluated(run: Path, split: str) -> bool:
+    """Whether a run's evaluation of one side lies there whole, of its present weights and data.
+
+    Raises:
+        RunError: the run is incomplete, or has no such side.
+        DataError: as `evaluate_run`.
+    """
+    try:
+        summary = json.loads((run / "evaluation" / split / "summary.json").read_text(encoding="utf-8"))
+        of = summary["format_version"], summary["weights"], summary["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return of == (FORMAT_VERSION, weights_sha256(run), _fingerprints(_side(run, split, {}).cases))
+
+
+def view_of(run: Path, split: str, modality: str, case_id: str, slice_index: int) -> View:
+    """One slice of a case with what a run predicts on it.
+
+    Args:
+        run: a run folder.
+        split: the side that the case is on.
+        modality: of the case.
+        case_id: the case.
+        slice_index: along k, from 0 at the feet.
+
+    Raises:
+        RunError: the run is incomplete.
+        DataError: the case is not there, or cannot be used.
+    """
+    cases = [case for name, case in _side(run, split, {}).cases if (name, case.id) == (modality, case_id)]
+    if not cases:
+        raise DataError(f"{run}: the {split} side has no case {case_id!r} of {modality}; expected one.")
+    predictor = predict.Predictor.load(run)
+    case = predictor.predict_case(cases[0], modality)
+    predicted = case.probability >= predictor.recipe.prediction.threshold
+    view = view_at(slice_index, case.case_id, case.truth, predicted, case.spacing_mm, case.letters)
+    return view.over(case.image[..., slice_index], case.ground)
 
 
 def _out_of_fold(run: Path, part: str, moved: Mapping[str, Path]) -> list[_Side]:
@@ -187,6 +231,7 @@ def _predictions(
     sides: Sequence[_Side],
     changes: Mapping[str, Any] | None,
     progress: Progress | None,
+    timed: Callable[[float], None] | None,
 ) -> Iterator[CasePrediction]:
     """Each side's cases by its own network, of which one is in memory at a time."""
     done, total = 0, sum(len(side.cases) for side in sides)
@@ -195,7 +240,11 @@ def _predictions(
         for modality, case in side.cases:
             if progress is not None:
                 progress(done, total)
-            yield predictor.predict_case(case, modality)
+            began = time.monotonic()
+            predicted = predictor.predict_case(case, modality)
+            if timed is not None:
+                timed(time.monotonic() - began)
+            yield predicted
             done += 1
     if progress is not None:
         progress(total, total)

@@ -66,6 +66,11 @@ def iou(counts: Confusion) -> float:
     return _ratio(counts.tp, counts.tp + counts.fp + counts.fn)
 
 
+def background_iou(counts: Confusion) -> float:
+    """IoU of what is not tumour = TN / (TN + FP + FN), in [0, 1]; NaN where all is tumour in both."""
+    return _ratio(counts.tn, counts.tn + counts.fp + counts.fn)
+
+
 def precision(counts: Confusion) -> float:
     """Share of predicted voxels that are tumour = TP / (TP + FP); NaN for an empty prediction."""
     return _ratio(counts.tp, counts.tp + counts.fp)

@@ -16,9 +16,10 @@ from oncoseg.report.curves import Curve
 from oncoseg.report.evaluation import write_evaluation
 from oncoseg.report.figures import write_figures
 from oncoseg.report.parts import plots_of
+from oncoseg.report.study import write_study
 from oncoseg.statistics import SMALLEST_SAMPLE
 
-__all__ = ["FIGURE_SUFFIXES", "write_comparison", "write_evaluation", "write_report"]
+__all__ = ["FIGURE_SUFFIXES", "write_comparison", "write_evaluation", "write_report", "write_study"]
 
 FIGURE_SUFFIXES = (".png", ".svg")
 """Ends of the names of the figures beside the page."""

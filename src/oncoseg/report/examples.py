@@ -88,8 +88,8 @@ def example(panel: Panel) -> Example:
     tiles = []
     for name in _tile_names([panel.view]):
         figure = Figure(figsize=(TILE_INCHES, TILE_INCHES), dpi=TILE_DPI, facecolor="black")
-        _draw_tile(figure.add_axes((0, 0, 1, 1)), panel.view, name)
-        source = "data:image/png;base64," + base64.b64encode(_png(figure, "black")).decode()
+        draw_tile(figure.add_axes((0, 0, 1, 1)), panel.view, name)
+        source = "data:image/png;base64," + base64.b64encode(png_of(figure, "black")).decode()
         tiles.append(Tile(source, name, f"{title}, {panel.patient}: {name.lower()}"))
     return Example(title, words.panel_caption(panel), panel.view.note, tiles)
 
@@ -110,18 +110,23 @@ def overview(panels: Sequence[Panel], synthetic: bool) -> bytes:
     grid = figure.subplots(len(rows), len(names), squeeze=False)
     for axes_of_row, panel in zip(grid, rows.values(), strict=True):
         for axes, name in zip(axes_of_row, names, strict=True):
-            _draw_tile(axes, panel.view, name)
+            draw_tile(axes, panel.view, name)
         first = axes_of_row[0]
         first.text(-0.04, 0.5, words.panel_row(panel), transform=first.transAxes, **UPRIGHT)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(name, loc="left", fontsize=11)
+    add_key(figure, synthetic)
+    return png_of(figure, "white")
+
+
+def add_key(figure: Figure, synthetic: bool) -> None:
+    """Say below a figure which line is which, and whether phantoms are shown."""
     keys = [
         Line2D([], [], **TRUTH_LINE, linewidth=2, label="truth"),
         Line2D([], [], **PREDICTION_LINE, linewidth=2, label="prediction"),
     ]
     note = "synthetic phantoms, no patients" if synthetic else None
     figure.legend(handles=keys, title=note, loc="outside lower center", ncols=2, frameon=False)
-    return _png(figure, "white")
 
 
 def _tile_names(views: Iterable[View]) -> list[str]:
@@ -129,7 +134,8 @@ def _tile_names(views: Iterable[View]) -> list[str]:
     return [IMAGE, CONTOURS, CLOSE_UP] if any(view.ground for view in views) else [CONTOURS, CLOSE_UP]
 
 
-def _draw_tile(axes: Axes, view: View, name: str) -> None:
+def draw_tile(axes: Axes, view: View, name: str) -> None:
+    """Draw a slice as radiologists look; `name` is IMAGE, CONTOURS or CLOSE_UP."""
     image, truth, prediction = (each.T[::-1, ::-1] for each in (view.image, view.truth, view.prediction))
     width, height = view.pixel_mm or (1.0, 1.0)
     axes.set_axis_off()
@@ -146,7 +152,8 @@ def _draw_tile(axes: Axes, view: View, name: str) -> None:
         _scale_bar(axes, width)
 
 
-def _png(figure: Figure, background: str) -> bytes:
+def png_of(figure: Figure, background: str) -> bytes:
+    """The figure as a PNG file."""
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor=background)
     return file.getvalue()

@@ -12,7 +12,7 @@ from oncoseg.patches import epoch_patches
 from oncoseg.recipe import Recipe
 from oncoseg.sampler import Cases, ExampleIds, epoch_batches
 from oncoseg.store import Prepared
-from oncoseg.training import optimisers
+from oncoseg.training import optimisers, schedules
 
 GROUPS: Mapping[str, Callable[[Prepared], str | None]] = {
     "class": lambda case: case.target,
@@ -72,3 +72,20 @@ def check_shared(batches: Sequence[ExampleIds], processes: int, recipe: Recipe) 
             f"at least one of the {recipe.examples} for each. Start fewer processes, or train a new run with "
             "larger batches."
         )
+
+
+def schedule_of(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> schedules.Schedule:
+    """The recipe's schedule over a stage of so many steps; a momentum that the recipe states is kept."""
+    chosen = recipe.training.schedule
+    stated = not {"momentum", "beta1"}.isdisjoint(recipe.training.optimiser.arguments)
+    return schedules.build(chosen.name, optimiser, steps, chosen.arguments, keeps_momentum=stated)
+
+
+def check_schedules(recipe: Recipe, lengths: Iterable[int]) -> None:
+    """Check that the schedule fits into stages of so many steps each.
+
+    Raises:
+        RecipeError: a stage is too short for it.
+    """
+    for steps in lengths:
+        schedule_of(recipe, optimiser_of(recipe, [torch.nn.Parameter(torch.zeros(1))]), steps)

@@ -17,7 +17,10 @@ from oncoseg.files import disk_errors, rename, sha256_of_file, write_bytes
 BEFORE = "model-before.safetensors"
 """The name of the ones before."""
 
-_WRONG = "{path} does not hold the weights of {stage} epoch {epoch}, which this run kept as its best; expected those. "
+_WRONG = (
+    "{path} does not hold the weights of {stage} epoch {epoch}, which this run kept as its best; expected "
+    "those. "
+)
 
 LOST = _WRONG + "They are lost: what is kept from now on are the best weights of the epochs still to come."
 """Said where they were deleted or replaced."""

@@ -6,7 +6,9 @@ not been.
 """
 
 import gc
+import itertools
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
+from torch import Tensor
 
 from oncoseg import limits
 from oncoseg.errors import RunError
@@ -27,19 +30,18 @@ from oncoseg.store import Part, Prepared
 from oncoseg.training import checkpoints
 from oncoseg.training.loop import Training
 from oncoseg.training.meter import Meter
-from oncoseg.training.sums import VALIDATION_BATCH
+from oncoseg.training.room import FULL
+from oncoseg.training.stages import stages_of
+from oncoseg.training.sums import VALIDATION_BATCH, validate
 
 CAUTION = 1.25
 """The memory of a batch that is yet untried is taken to be so many times what smaller batches foretell."""
 
-STEPS = 3
-"""Of the recipe's own batch; the fastest but for the first is timed."""
+STEPS = 5
+"""Of the recipe's own batch; the median of all but the first is told."""
 
 CHECKPOINTS = 3
 """Lie in the run folder at a time, while a new one is written; and so many files of weights."""
-
-LOSS_COPIES = 4
-"""Arrays as large as a case's logits that its validation holds at a time."""
 
 SMALL_FILES_BYTES = 1_000_000
 """Recipe, split, logs."""
@@ -105,6 +107,8 @@ def foresee(recipe: Recipe, cases: Cases, validation: Cases) -> Needs | None:
         return None
     each = len(recipe.modalities)
     size = max(1, recipe.training.batch_size // each) * each
+    if size < recipe.training.batch_size and any(len(one.modalities) == 1 for one in stages_of(recipe)):
+        size += each  # pretraining on one modality has the whole of it; measured together with the others
     least = each if recipe.preparation.spatial_dims == 3 else max(2, each)
     small = [least, 2 * least]
     found: dict[int, _Tried] = {}
@@ -120,9 +124,8 @@ def foresee(recipe: Recipe, cases: Cases, validation: Cases) -> Needs | None:
         if not limits.is_out_of_memory(error):
             raise
         raise RunError(_refused(recipe, size, max(found, default=0))) from error
-    spare = 0 if last.on_gpu else _case_bytes(recipe, validation)
     disk = CHECKPOINTS * (last.checkpoint_bytes + last.model_bytes) + SMALL_FILES_BYTES
-    return Needs(last.memory_bytes + spare, last.on_gpu, disk, last.step_seconds, last.slice_seconds)
+    return Needs(last.memory_bytes, last.on_gpu, disk, last.step_seconds, last.slice_seconds)
 
 
 def _refused(recipe: Recipe, size: int, fits: int) -> str:
@@ -167,9 +170,52 @@ class _Beginning:
         return next(iter(next(self._case.parts(VALIDATION_BATCH))))
 
 
+class _MadeUp:
+    """A case of so many slices that have nothing in them but one row of tumour."""
+
+    patient = "made up"
+
+    def __init__(self, slices: int, size: Sequence[int]) -> None:
+        self._slices, self._size = slices, size
+
+    def __len__(self) -> int:
+        return self._slices
+
+    def parts(self, at_once: int) -> Iterator[Iterable[Part]]:
+        starts = range(0, self._slices, at_once)
+        yield (self._part(min(at_once, self._slices - start)) for start in starts)
+
+    def _part(self, slices: int) -> Part:
+        masks = torch.zeros(slices, *self._size, dtype=torch.uint8)
+        masks[:, 0] = 1
+        return Part(torch.zeros(slices, 1, *self._size), masks, (...,))
+
+
+def _hold_longest(training: Training, recipe: Recipe, validation: Cases) -> None:
+    """Let the loss of each modality's longest case take its memory, of made-up logits.
+
+    That of a volume is taken window by window, which was tried already.
+    """
+    if recipe.preparation.spatial_dims == 3:
+        return
+
+    def made_up(images: Tensor) -> Tensor:
+        shape = (len(images), len(recipe.classes), *images.shape[2:])
+        return torch.randn(shape, device=training.device)
+
+    for name, cases in validation.items():
+        longest = cast(Prepared, _MadeUp(max(map(len, cases)), recipe.preparation.slice_size))
+        validate([longest], lambda images: training.room.computed(made_up, images), training.losses[name])
+
+
 def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int) -> _Tried:
     """Make some steps of a batch size, validate a few slices, and make up a checkpoint."""
-    changes = {"training.batch_size": batch, "training.accumulate": 1, "training.compiled": False}
+    changes: dict[str, object] = {
+        "training.batch_size": batch,
+        "training.accumulate": 1,
+        "training.compiled": False,
+    }
+    changes["training.schedule.name"] = "constant"  # the others have an end, which a trial may lie beyond
     smaller = recipe.with_changes(changes)
     longest = {name: [max(of_one, key=len)] for name, of_one in validation.items()}
     parts = {name: [_Beginning(of_one[0])] for name, of_one in longest.items()}
@@ -184,9 +230,13 @@ def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int
             began = time.monotonic()
             training._validate(training.stages[training.stage])
             validated = time.monotonic() - began
+            if steps == STEPS:
+                _hold_longest(training, recipe, validation)
             checkpoint = len(checkpoints.encoded(training._state()))
             model = sum(value.nbytes for value in training.network.state_dict().values())
             memory = torch.cuda.max_memory_reserved() if on_gpu else (resident_bytes() or 0)
+        except torch.OutOfMemoryError as error:
+            raise RunError(FULL) from error
         except RunError as error:
             raise _FailedError from error
     slices = sum(len(one) for of_one in parts.values() for one in of_one)
@@ -194,7 +244,7 @@ def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int
     gc.collect()
     if on_gpu:
         torch.cuda.empty_cache()
-    return _Tried(memory, min(seconds[1:]), validated / slices, checkpoint, model, on_gpu)
+    return _Tried(memory, statistics.median(seconds[1:]), validated / slices, checkpoint, model, on_gpu)
 
 
 def _steps(training: Training, count: int) -> list[float]:
@@ -206,13 +256,12 @@ def _steps(training: Training, count: int) -> list[float]:
     training._set_up_optimiser(stage)
     training.network.train()
     few = (list(training._batches(stage, 0)[:count]) * count)[:count]
-    seconds = []
+    ends = [time.monotonic()]
     for refs, batch in zip(few, read_ahead(training.cases, few), strict=True):
-        began = time.monotonic()
         training._train_step([(refs, batch)])
         training.partial.latest_loss()  # waits for the GPU
-        seconds.append(time.monotonic() - began)
-    return seconds
+        ends.append(time.monotonic())
+    return [end - before for before, end in itertools.pairwise(ends)]  # with waiting for slices
 
 
 def left(training: Training) -> tuple[int, int]:
@@ -267,16 +316,3 @@ def _room(tried: _Tried) -> float:
         free, _ = torch.cuda.mem_get_info()
         return float(free)
     return free_memory_gib() * GIB + (resident_bytes() or 0)
-
-
-def _case_bytes(recipe: Recipe, validation: Mapping[str, Sequence[Prepared]]) -> float:
-    """What the validation of the longest case holds besides the slices that were tried.
-
-    Of volumes that is nothing, as their windows are computed one by one.
-    """
-    if recipe.preparation.spatial_dims == 3:
-        return 0.0
-    longest = max(len(case) for cases in validation.values() for case in cases)
-    pixels = math.prod(recipe.preparation.slice_size)
-    beyond = max(0, longest - VALIDATION_BATCH)
-    return float(beyond * pixels * len(recipe.classes) * torch.float32.itemsize * LOSS_COPIES)

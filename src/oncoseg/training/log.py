@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,22 @@ class EpochRow:
     macro_dice: float
     learning_rate: float
     minutes: float
+
+
+def rows_of(
+    stage: str,
+    epoch: int,
+    trained: Mapping[str, tuple[float, float]],
+    validated: Mapping[str, tuple[float, float]],
+    macro_dice: float,
+    learning_rate: float,
+    minutes: float,
+) -> list[EpochRow]:
+    """The rows of one epoch: `trained` and `validated` are modality → loss and Dice."""
+    return [
+        EpochRow(stage, epoch, name, *figures, *validated[name], macro_dice, learning_rate, minutes)
+        for name, figures in trained.items()
+    ]
 
 
 class TrainingLog:

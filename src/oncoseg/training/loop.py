@@ -29,23 +29,23 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, kept, optimisers, schedules, shards
+from oncoseg.training import checkpoints, divergence, kept, optimisers, shards
 from oncoseg.training.averages import AverageWeights
-from oncoseg.training.choices import batches_of, check_shared, losses_of, network_of, optimiser_of
-from oncoseg.training.divergence import (
-    Seen,
-    Watch,
-    WatchedStep,
-    bad_weights,
-    error_of,
-    is_finite,
-    report_of,
+from oncoseg.training.choices import (
+    batches_of,
+    check_schedules,
+    check_shared,
+    losses_of,
+    network_of,
+    optimiser_of,
+    schedule_of,
 )
-from oncoseg.training.log import EpochRow, TrainingLog
+from oncoseg.training.log import TrainingLog, rows_of
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
 from oncoseg.training.ranks import Ranks
 from oncoseg.training.record import Record
+from oncoseg.training.room import Room
 from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.status import ALL_DONE, Outcome, Status, received, spent, stalled
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
@@ -104,6 +104,7 @@ class Training:
         self.losses = losses_of(recipe)
         self.strengths = Strengths(**recipe.augmentation.model_dump())
         self.stage, self.epoch, self.step = 0, 0, 0
+        check_schedules(recipe, [stage.epochs * self._steps_of_epoch(stage) for stage in self.stages])
         self.best: dict[str, Any] = {}
         self.epochs_without_better = 0
         self.scores: dict[str, float] = {}
@@ -112,10 +113,10 @@ class Training:
         self.partial = EpochSums()
         self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter, warn)
-        self.watch = Watch()
+        self.watch = divergence.Watch()
         self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
         self.warn = warn
-        self.pieces = 1
+        self.pieces, self.room = 1, Room(self._tell_and_remark)
 
     # the loop -------------------------------------------------------------------------------
 
@@ -185,7 +186,7 @@ class Training:
         self.partial.join(sums)
         place = (self.stages[self.stage].name, self.epoch + 1, self.step + 1)
         refs = [refs for refs, _ in group]
-        self.watch.add(WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
+        self.watch.add(divergence.WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
         self._stop_if_diverged(self.watch.first_bad())
         self.optimiser.step()
         self.schedule.after_step()
@@ -254,8 +255,7 @@ class Training:
             epoch=self.epoch + 1,
             pieces=self.pieces,
         )
-        self.record.remark(text)
-        self.warn(text)
+        self._tell_and_remark(text)
 
     def _finish_epoch(self, stage: Stage) -> None:
         self._check_finite()
@@ -265,21 +265,9 @@ class Training:
         macro = mean_of_known(list(self.scores.values()))
         self._tell_monitor(stage, self.step, validated=True)
         self.epoch, self.step = self.epoch + 1, 0
-        rows = [
-            EpochRow(
-                stage=stage.name,
-                epoch=self.epoch,
-                modality=name,
-                train_loss=self.partial.loss(name),
-                train_dice=self.partial.dice(name),
-                validation_loss=found[name][0],
-                validation_dice=self.scores[name],
-                macro_dice=macro,
-                learning_rate=self.schedule.rate,
-                minutes=round(self._minutes(), 3),
-            )
-            for name in stage.modalities
-        ]
+        trained = {name: (self.partial.loss(name), self.partial.dice(name)) for name in stage.modalities}
+        end = macro, self.schedule.rate, round(self._minutes(), 3)
+        rows = rows_of(stage.name, self.epoch, trained, found, *end)
         self.partial = EpochSums()
         self.schedule.after_epoch(macro)
         self._keep_if_best(stage, macro)
@@ -311,14 +299,29 @@ class Training:
         if self.ranks.sharded:
             complete = shards.complete(complete, lambda: network_of(self.recipe))
 
-        def network(images: Tensor) -> Tensor:
+        def on_device(images: Tensor) -> Tensor:
             with self.fabric.autocast():
                 return cast(Tensor, complete(images.to(self.device, memory_format=self.layout)))
 
-        return {
-            name: validate(self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks)
-            for name in stage.modalities
-        }
+        def network(images: Tensor) -> Tensor:
+            return self.room.computed(on_device, images)
+
+        return {name: self._validate_one(name, network) for name in stage.modalities}
+
+    def _validate_one(self, name: str, network: Callable[[Tensor], Tensor]) -> tuple[float, float]:
+        given = self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks
+        try:
+            return validate(*given)
+        except torch.OutOfMemoryError:
+            # several processes have shared out the cases, and count them together
+            if self.ranks.count > 1 or not self.room.logits_stay:
+                raise
+        self.room.leave_gpu()
+        return validate(*given)
+
+    def _tell_and_remark(self, text: str) -> None:
+        self.record.remark(text)
+        self.warn(text)
 
     # batches --------------------------------------------------------------------------------
 
@@ -366,8 +369,7 @@ class Training:
 
     def _set_up_optimiser(self, stage: Stage) -> None:
         optimiser = optimiser_of(self.recipe, self.network.parameters())
-        chosen, steps = self.recipe.training.schedule, stage.epochs * self._steps_of_epoch(stage)
-        self.schedule = schedules.build(chosen.name, optimiser, steps, chosen.arguments)
+        self.schedule = schedule_of(self.recipe, optimiser, stage.epochs * self._steps_of_epoch(stage))
         if self.optimiser_state is not None:
             optimiser.load_state_dict(shards.parted_optimiser(self.optimiser_state["optimiser"], optimiser))
             self.schedule.restore(self.optimiser_state["schedule"])
@@ -528,9 +530,11 @@ class Training:
     def _check_finite(self) -> None:
         """Raise RunError where a loss, a gradient or the weights are not finite: no checkpoint is spoilt."""
         seen = self.watch.first_bad(wait=True)
-        self._stop_if_diverged(seen if seen is not None or is_finite(self.network) else self.watch.latest)
+        self._stop_if_diverged(
+            seen if seen is not None or divergence.is_finite(self.network) else self.watch.latest
+        )
 
-    def _stop_if_diverged(self, seen: Seen | None) -> None:
+    def _stop_if_diverged(self, seen: divergence.Seen | None) -> None:
         """Stop all processes where any has seen a step whose figures, or weights after it, are not finite.
 
         Raises:
@@ -540,18 +544,20 @@ class Training:
         if found:
             # on GPUs another process may have noticed it sooner
             known = seen or self.watch.first_bad(wait=True) or self.watch.latest
-            bad = self.ranks.gathered([bad_weights(self.network)], self.ranks.count)
+            bad = self.ranks.gathered([divergence.bad_weights(self.network)], self.ranks.count)
             self.ranks.from_first(
-                lambda: self._report_divergence(cast(Seen, known), sorted(set().union(*bad)))
+                lambda: self._report_divergence(cast(divergence.Seen, known), sorted(set().union(*bad)))
             )
 
-    def _report_divergence(self, seen: Seen, weights: Sequence[str]) -> None:
+    def _report_divergence(self, seen: divergence.Seen, weights: Sequence[str]) -> None:
         """Write `nan.json` about a step.
 
         Raises:
             RunError: always.
         """
-        report = report_of(seen, self.cases, self.network, weights, self.recipe.training, self.precision)
+        report = divergence.report_of(
+            seen, self.cases, self.network, weights, self.recipe.training, self.precision
+        )
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
-        raise error_of(report, self.run.path, checkpoints.exists(self.run.checkpoint))
+        raise divergence.error_of(report, self.run.path, checkpoints.exists(self.run.checkpoint))

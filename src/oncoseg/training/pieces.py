@@ -44,6 +44,8 @@ IN_PARTS = (
 def pieces_of(parts: Mapping[str, slice], count: int) -> list[Piece]:
     """Divide a batch; a modality with fewer rows than there are parts is in some of them only.
 
+    A part takes every `count`-th row of each modality, as its slices with tumour come first.
+
     Args:
         parts: modality → its rows in the batch.
         count: how many parts; 1 is the batch itself.
@@ -56,12 +58,11 @@ def pieces_of(parts: Mapping[str, slice], count: int) -> list[Piece]:
         places: dict[str, slice] = {}
         shares: dict[str, float] = {}
         for name, part in parts.items():
-            length = part.stop - part.start
-            first, last = (part.start + length * end // count for end in (number, number + 1))
-            if last > first:
-                places[name] = slice(len(rows), len(rows) + last - first)
-                shares[name] = (last - first) / length
-                rows += range(first, last)
+            own = range(part.start + number, part.stop, count)
+            if own:
+                places[name] = slice(len(rows), len(rows) + len(own))
+                shares[name] = len(own) / (part.stop - part.start)
+                rows += own
         if rows:
             pieces.append(Piece(rows, places, shares))
     return pieces

@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from oncoseg import hardware
 from oncoseg.errors import ElsewhereError, OncosegError, RecipeError, RunError
 from oncoseg.training import shards
+from oncoseg.training.room import FULL
 
 LONGEST_WAIT = timedelta(days=7)
 """For another process that prepares, validates or writes; one that has ended is noticed at once."""
@@ -165,13 +166,15 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Say in a sentence where another process has ended.
+        """Say in a sentence where another process has ended, or the GPU's memory is full.
 
         Raises:
-            RunError: one has.
+            RunError: one has, or it is.
         """
         try:
             yield
+        except torch.OutOfMemoryError as error:
+            raise RunError(FULL) from error
         except RuntimeError as error:
             if self.count == 1 or not _is_broken_connection(error):
                 raise
@@ -197,7 +200,7 @@ def check_alone(what: str) -> None:
     if (environment := _environment()) is not None:
         raise RunError(
             f"{what} was started in {environment.world_size()} processes that share batches, as by torchrun "
-            "or srun; expected one. Start the command by itself, as often as you like: those share the folds."
+            "or srun; expected one. Start the command by itself, as often as you like: those share the work."
         )
 
 

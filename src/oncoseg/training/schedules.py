@@ -16,6 +16,9 @@ from oncoseg.errors import RecipeError, check_arguments, nearest
 SHORTEST_WARMUP_STEPS = 2
 """Of OneCycleLR, which divides by zero where the peak would fall on the very first step."""
 
+ANY_STEPS = 1_000_000_000
+"""Stands for a stage's steps where its arguments are checked before its length is known."""
+
 Builder = Callable[..., lr_scheduler.LRScheduler]
 
 
@@ -25,15 +28,19 @@ def constant(optimiser: torch.optim.Optimizer, steps: int) -> lr_scheduler.LRSch
 
 
 def one_cycle(
-    optimiser: torch.optim.Optimizer, steps: int, *, warmup_share: float = 0.3
+    optimiser: torch.optim.Optimizer, steps: int, keeps_momentum: bool = False, *, warmup_share: float = 0.3
 ) -> lr_scheduler.LRScheduler:
     """Linearly from 1/25 of the peak up to it, then down to 1/250,000 of it (Smith and Topin 2018).
 
-    Momentum (or Adam's beta1) goes from 0.95 down to 0.85 and up again.
+    The lowest rate would be that of the step after the last: the runs of the published systems were laid out
+    so, and the difference is one step's part of the way down.
+
+    Momentum (or Adam's beta1) goes from 0.95 down to 0.85 and up again, unless it is to be kept.
 
     Args:
         optimiser: with the peak as its rate.
         steps: of the stage.
+        keeps_momentum: whether the optimiser's own is left alone.
         warmup_share: share of the steps in which the rate rises, between 0 and 1.
     """
     if not 0 < warmup_share < 1:
@@ -44,6 +51,7 @@ def one_cycle(
         total_steps=steps + 1,
         pct_start=max(warmup_share, SHORTEST_WARMUP_STEPS / (steps + 1)),
         anneal_strategy="linear",
+        cycle_momentum=not keeps_momentum,
     )
 
 
@@ -52,27 +60,43 @@ def cosine(
 ) -> lr_scheduler.LRScheduler:
     """Half a cosine wave down to a share of the rate; again from the top in each further cycle.
 
+    The first step of each cycle has the highest rate, and its last one the lowest.
+
     Args:
         optimiser: with the highest rate.
         steps: of the stage.
-        cycles: equally long ones over the stage, a whole number; 1 never restarts.
-        lowest_share: of the rate, at each cycle's end.
+        cycles: over the stage, of as many steps each as divide it evenly, at least 2; a whole number. 1
+            never restarts.
+        lowest_share: of the rate, at each cycle's end; from 0 to 1.
 
     Source: Loshchilov and Hutter 2017 (SGDR).
     """
     if cycles < 1 or cycles != int(cycles):
         raise ValueError(f"expected a whole number of cycles of at least 1, got {cycles}")
+    if cycles > 1 and 2 * cycles > steps:
+        raise ValueError(
+            f"expected at least 2 steps for each cycle in every stage, got {int(cycles)} cycles for "
+            f"{steps} steps; have fewer cycles or more epochs"
+        )
     if not 0 <= lowest_share <= 1:
-        raise ValueError(f"expected a lowest_share between 0 and 1, got {lowest_share:g}")
-    lowest = lowest_share * float(optimiser.param_groups[0]["lr"])
-    length = -(-(steps + 1) // int(cycles))  # so that nothing restarts after the last step
-    return lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=length, eta_min=lowest)
+        raise ValueError(f"expected lowest_share from 0 to 1, got {lowest_share}")
+    count = int(cycles)
+
+    def share(step: int) -> float:
+        step = min(step, steps - 1)
+        cycle = step * count // steps
+        first, after = (-(-steps * number // count) for number in (cycle, cycle + 1))
+        wave = (1 + math.cos(math.pi * (step - first) / max(1, after - 1 - first))) / 2
+        return lowest_share + (1 - lowest_share) * wave
+
+    # PyTorch's own never reach the lowest rate and restart
+    return lr_scheduler.LambdaLR(optimiser, share)
 
 
 def polynomial(
     optimiser: torch.optim.Optimizer, steps: int, *, power: float = 0.9
 ) -> lr_scheduler.LRScheduler:
-    """(1 − step / steps)^power of the rate (nnU-Net's, there by epoch)."""
+    """(1 − step / steps)^power of the rate, 0 only after the last step (nnU-Net's, there by epoch)."""
     if not 0 <= power < math.inf:
         raise ValueError(f"expected a power of 0 or more, got {power:g}")
     return lr_scheduler.PolynomialLR(optimiser, total_iters=max(1, steps), power=power)
@@ -99,6 +123,8 @@ def plateau(
         raise ValueError(f"expected a factor between 0 and 1, got {factor:g}")
     if not 0 <= lowest_rate < math.inf:
         raise ValueError(f"expected a lowest_rate of 0 or more, got {lowest_rate:g}")
+    if patience < 0 or patience != int(patience):
+        raise ValueError(f"expected a whole number of epochs as patience, got {patience}")
     return lr_scheduler.ReduceLROnPlateau(
         optimiser, mode="max", factor=factor, patience=int(patience), threshold=0.0, min_lr=lowest_rate
     )
@@ -141,13 +167,26 @@ class Schedule:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
-        self._scheduler.load_state_dict(dict(state))
+        # what a run lacks that an older version began, with another class, keeps its value
+        self._scheduler.load_state_dict({**self._scheduler.state_dict(), **state})
 
 
 def build(
-    name: str, optimiser: torch.optim.Optimizer, steps: int, arguments: Mapping[str, float]
+    name: str,
+    optimiser: torch.optim.Optimizer,
+    steps: int,
+    arguments: Mapping[str, float],
+    *,
+    keeps_momentum: bool = False,
 ) -> Schedule:
     """Make a schedule by its name in SCHEDULES.
+
+    Args:
+        name: in SCHEDULES.
+        optimiser: whose rate it sets.
+        steps: of the stage.
+        arguments: what it takes by name.
+        keeps_momentum: whether it leaves momentum alone, where it would set that, too.
 
     Raises:
         RecipeError: an unknown name, or arguments that it does not take.
@@ -155,7 +194,8 @@ def build(
     if name not in SCHEDULES:
         raise RecipeError(f"Unknown schedule {name!r}; {nearest(name, SCHEDULES)}")
     check_arguments(f"Schedule {name!r}", SCHEDULES[name], arguments)
+    kept = {"keeps_momentum": keeps_momentum} if SCHEDULES[name] is one_cycle else {}
     try:
-        return Schedule(SCHEDULES[name](optimiser, steps, **arguments))
+        return Schedule(SCHEDULES[name](optimiser, steps, **kept, **arguments))
     except (TypeError, ValueError) as error:
         raise RecipeError(f"Schedule {name!r} does not take {dict(arguments)}: {error}.") from error

@@ -1,0 +1,197 @@
+"""The page of a study: the paper's tables and figure, with intervals, tests and the published figures."""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oncoseg.comparisons.systems import ALPHA
+from oncoseg.evaluate.compare import Contest
+from oncoseg.evaluate.overlap_table import MEANINGS
+from oncoseg.evaluate.table import AVERAGINGS
+from oncoseg.files import write_bytes, write_text
+from oncoseg.report import pages, words
+from oncoseg.report.comparison import write_comparison
+from oncoseg.report.contents import read_log
+from oncoseg.report.curves import Curve
+from oncoseg.report.figures import write_figures
+from oncoseg.report.study_plots import figure, learning_curves, row_name
+from oncoseg.split import PARTS
+from oncoseg.statistics import rough_sentence
+from oncoseg.studies.study import PRINTED_COSTS, PRINTED_SCORES
+from oncoseg.study_folder import StudyFolder
+from oncoseg.study_results import FigureRow, Result, StudyResults, mark, read_results, write_results
+
+TITLES = {
+    "dice": "Dice (DSC)",
+    "miou_foreground": "mIoU, tumour",
+    "miou_classes": "mIoU, tumour and background",
+    "precision": "Precision",
+    "recall": "Recall",
+    "accuracy": "Pixel accuracy",
+}
+"""Headings of table 1."""
+
+FIGURE = "figure3.png"
+"""The file of the pictures, beside the page."""
+
+
+def write_study(out: Path, results: StudyResults | None = None) -> Path:
+    """Write a study's tables, tests, figure and OUT/index.html from the runs that are done.
+
+    Args:
+        out: the study's folder.
+        results: what `read_results` gave; None to read them.
+
+    Returns:
+        The page's path. It needs no other file and no network; it links to each group's comparison.
+
+    Raises:
+        RunError: not a study, or no run of it is trained and evaluated.
+        DataError: an evaluation or a case that cannot be read.
+    """
+    found = results or read_results(out)
+    write_results(found, out)
+    for group, contest in found.contests.items():
+        write_comparison(contest, StudyFolder(out).comparison(group))
+    plots = {group: _curves(found, group) for group in found.study.groups}
+    pictures = figure(found.figure, list(found.study.variants), found.synthetic) if found.figure else None
+    write_figures(out, [plot for each in plots.values() for plot in each])
+    if pictures:
+        write_bytes(out / FIGURE, pictures)
+    page = out / "index.html"
+    write_text(page, _page(found, out, plots, pictures))
+    return page
+
+
+class Conclusion(NamedTuple):
+    """What a group's paired tests show.
+
+    Attributes:
+        text: in one sentence.
+        tests: how many, in words.
+        any: whether they could show anything.
+    """
+
+    text: str
+    tests: str
+    any: bool
+
+
+def conclude(group: str, contest: Contest) -> Conclusion:
+    """Sum a group's paired tests up."""
+    comparisons = [each for part in contest.parts for each in part.comparisons]
+    tests = words.counted(len(comparisons), "paired test")
+    if better := [each for each in comparisons if each.better]:
+        shows = "shows" if len(better) == 1 else "show"
+        return Conclusion(f"{group}: {len(better)} of {tests} {shows} a difference.", tests, True)
+    if all(each.p_smallest > ALPHA for each in comparisons):
+        n = words.patients(max(each.n for each in comparisons))
+        text = f"{group}: nothing can be said, as no test of {n} could have shown a difference."
+        return Conclusion(text, tests, False)
+    networks = "the two" if len(contest.systems) == 2 else f"any two of the {len(contest.systems)}"
+    return Conclusion(f"{group}: no difference shown between {networks} networks ({tests}).", tests, True)
+
+
+def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pictures: bytes | None) -> str:
+    source = "data:image/png;base64," + base64.b64encode(pictures).decode() if pictures else ""
+    split, data = StudyFolder(out).split(), StudyFolder(out).data()
+    return pages.render(
+        "study.html.jinja",
+        study=found.study,
+        out_name=out.resolve().name,
+        synthetic=found.synthetic,
+        missing=[run.name for run in found.missing],
+        command=f"oncoseg study --resume --out {out}",
+        conclusions={group: conclude(group, one) for group, one in found.contests.items()},
+        contests=found.contests,
+        places={group: _place(found, out, group) for group in found.contests},
+        table_1={group: list(_patients(found, group)) for group in found.study.groups},
+        averaged={group: list(_averaged(found, group)) for group in found.study.groups},
+        table_2={group: found.of_group(group) for group in found.study.groups},
+        printed=_printed(found, PRINTED_SCORES),
+        printed_costs=_printed(found, PRINTED_COSTS),
+        titles=TITLES,
+        mark=mark(found.study),
+        meanings=MEANINGS,
+        averagings=AVERAGINGS,
+        budget=_budget(found),
+        hardware="; ".join(dict.fromkeys(result.cost.hardware for result in found.results)),
+        caution=_caution(found),
+        sides={name: {part: len(parts.get(part, {})) for part in PARTS} for name, parts in split.items()},
+        data=data,
+        figure=source,
+        figure_rows=[_in_words(row) for row in found.figure],
+        plots=plots,
+    )
+
+
+def _printed(found: StudyResults, names: Sequence[str]) -> list[str]:
+    """What the paper prints of any run, in the order of the columns."""
+    rows = found.study.published.rows if found.study.published else ()
+    return [name for name in names if any(name in row.scores for row in rows)]
+
+
+def _place(found: StudyResults, out: Path, group: str) -> str:
+    return (StudyFolder(out).comparison(group) / "index.html").relative_to(out).as_posix()
+
+
+def _patients(found: StudyResults, group: str) -> Iterator[dict[str, Any]]:
+    """Rows of table 1: per patient."""
+    for result in found.of_group(group):
+        for row in result.overlap:
+            if row.averaging == "patient":
+                yield {"name": _name(result, row.modality, row.label), "row": row, "printed": result.printed}
+
+
+def _averaged(found: StudyResults, group: str) -> Iterator[dict[str, Any]]:
+    """The other averagings."""
+    for averaging in AVERAGINGS:
+        for result in found.of_group(group):
+            for row in result.overlap:
+                if row.averaging == averaging != "patient":
+                    name = _name(result, row.modality, row.label)
+                    yield {"name": name, "averaging": words.AVERAGING_NAMES[averaging], "row": row}
+
+
+def _name(result: Result, modality: str, label: str) -> str:
+    """The variant, with modality and class where there are several."""
+    several = len({row.modality for row in result.overlap}) > 1
+    classes = len({row.label for row in result.overlap}) > 1
+    more = [words.group_name(modality) if several else "", label if classes else ""]
+    return ", ".join(filter(None, (result.run.variant, *more)))
+
+
+def _budget(found: StudyResults) -> str:
+    """How much training every run had, in words."""
+    if (each := found.study.minutes_each) is not None:
+        return (
+            f"Every run had the same budget: {each:g} minutes of training, or all its epochs where these "
+            "took less. The weights with the best validation Dice until then were kept; the schedule of the "
+            "learning rate follows the epochs asked for and was not shortened."
+        )
+    epochs = {result.run.recipe.training.max_epochs for result in found.results}
+    if len(epochs) == 1:
+        return f"Every run had the same budget: {words.counted(epochs.pop(), 'epoch')}."
+    return f"The runs were asked for different numbers of epochs ({', '.join(map(str, sorted(epochs)))})."
+
+
+def _caution(found: StudyResults) -> str:
+    scores = [one for result in found.results for row in result.overlap for one in row.scores.values()]
+    return rough_sentence(one.n for one in scores if one.low is not None)
+
+
+def _in_words(row: FigureRow) -> str:
+    """Who is shown, and by which rule."""
+    name, view = row_name(row).replace("\n", ", "), row.panel.view
+    role = ", ".join(words.ROLE_TITLES[role] for role in row.panel.roles)
+    dice = f"Dice {words.score(row.panel.patient_dice)}"
+    first = next(iter(row.views))
+    return (
+        f"{name}: {role} of {first} ({dice}), {row.panel.patient}, slice {view.slice_index} of {view.slices}."
+    )
+
+
+def _curves(found: StudyResults, group: str) -> list[Curve]:
+    logs = {result.run.variant: read_log(result.folder.log) for result in found.of_group(group)}
+    return learning_curves(group, logs) if logs else []
