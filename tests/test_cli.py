@@ -185,9 +185,12 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
         (KeyboardInterrupt(), 130, "Interrupted"),
         (Terminated(), 143, "Stopped by SIGTERM"),
         (Terminated(signal.SIGUSR1), 138, "Stopped by SIGUSR1"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "The memory did not suffice"),
+        (MemoryError("std::bad_alloc"), 2, "The memory did not suffice"),
+        (OSError(12, "Cannot allocate memory"), 2, "The memory did not suffice"),
         (ValueError("odd"), 1, "ValueError: odd"),
     ],
-    ids=["ours", "system", "ctrl-c", "sigterm", "sigusr1", "bug"],
+    ids=["ours", "system", "ctrl-c", "sigterm", "sigusr1", "tensor", "object", "system call", "bug"],
 )
 def test_errors_become_messages_and_exit_codes(
     error: BaseException, code: int, expected: str, capsys: Capture, monkeypatch: Patch

@@ -17,6 +17,7 @@ from oncoseg.demo import Demo
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.stopping import Terminated
 from oncoseg.training.status import Outcome
 from tiny import brats_case, tiny_data, tiny_recipe
 
@@ -212,8 +213,15 @@ def test_resume_accepts_the_command_that_started_the_run(
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["--training.learning-rate", "0.1"], "`training` differs"),
-        (["--data", "mri=elsewhere"], "for mri, not on elsewhere"),
+        (
+            ["--training.learning-rate", "0.1"],
+            "`training.learning_rate` (0.0001 there, 0.1 now). ",
+        ),
+        (
+            ["--modalities.ct.scaling", "window", "--training.patience", "7"],
+            '`modalities.ct.scaling` ("slice-minmax" there, "window" now), '
+            "`training.patience` (null there, 7 now). ",
+        ),
         (["--split", "split.json"], "keeps its own split"),
     ],
 )
@@ -239,7 +247,25 @@ def test_a_stopped_training_says_how_to_go_on(
 ) -> None:
     monkeypatch.setattr(oncoseg.train, "train", lambda recipe, data, out, **_: Outcome(out, False, reason))
     assert main(["train", NAME, *DATA, "--out", "runs/x"]) == code
-    assert "oncoseg train --resume --out runs/x" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "oncoseg train --resume --out runs/x" in said
+    assert ("--training.max-minutes N gives it another" in said) == (code == 75)
+
+
+@pytest.mark.parametrize("flag", ["--out {}", "--out={}"])
+def test_a_resumed_training_that_is_stopped_while_preparing_says_how_to_go_on(
+    flag: str, resumed: list[Any], capsys: Capture, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    def terminated(out: Path, **more: Any) -> Outcome:
+        raise Terminated
+
+    monkeypatch.setattr(oncoseg.train, "resume", terminated)
+    assert main(["train", "--resume", *flag.format(tmp_path / "run").split()]) == 143
+    command = f"Go on with: oncoseg train --resume --out {tmp_path / 'run'}."
+    assert f"Stopped by SIGTERM; what was finished is kept. {command}\n" in capsys.readouterr().err
+    monkeypatch.setattr(oncoseg.train, "train", lambda recipe, data, out, **more: terminated(out))
+    assert main(["train", NAME, *DATA, *flag.format(tmp_path / "new").split()]) == 143
+    assert "Stopped by SIGTERM; what was finished is kept.\n" in capsys.readouterr().err
 
 
 # predict, evaluate, report, demo

@@ -452,3 +452,18 @@ def test_a_process_that_comes_second_takes_what_was_made_or_refuses_it(
     shutil.rmtree(out)
     with pytest.raises(RunError, match="holds a cross-validation with other folds"):
         train_folds(tiny_recipe(**CHANGES), data, out, 2, store=store, workers=0)
+
+
+def test_data_that_moved_are_taken_by_all_folds(store: Path, tmp_path: Path) -> None:
+    data = dict(tiny_data(tmp_path / "data"))
+    begin(data, store, tmp_path / "cv", monitor=stopping_at(1))
+    moved = data["ct"].rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="--data ct=PATH"):
+        go_on(tmp_path / "cv", store)
+    with pytest.raises(RunError, match="or are others; a resumed cross-validation must see the same data"):
+        go_on(tmp_path / "cv", store, data={"ct": tiny_data(tmp_path / "others", 1, 3)["ct"]})
+    assert go_on(tmp_path / "cv", store, data={"ct": moved}).finished
+    folder = FoldsFolder(tmp_path / "cv")
+    for run in (RunFolder(folder.path), *folder.runs()):
+        assert run.data()["ct"]["path"] == str(moved.resolve())
+        assert run.data()["mri"]["path"] == str(data["mri"].resolve())

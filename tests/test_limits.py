@@ -11,11 +11,11 @@ import pytest
 from oncoseg import files, processes
 from oncoseg.cli import main
 from oncoseg.errors import RunError
-from oncoseg.limits import GIB
+from oncoseg.limits import GIB, check_disk, is_out_of_memory
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import data as training_data
-from oncoseg.training import limits
+from oncoseg.training import limits, loop
 from oncoseg.training.limits import Needs
 from runs import assert_same, stopping_at
 from tiny import tiny_recipe
@@ -127,7 +127,7 @@ def test_a_disk_without_room_is_refused(
     out = tmp_path / "run"
     code = main(["train", str(tmp_path / "recipe.json"), *flags, "--out", str(out), "--store", str(store)])
     assert code == 2
-    assert "run folder will take about 1 MB, but only 0 MB are free" in capsys.readouterr().err
+    assert "run folder will take about 1 MB, but nothing is free" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -181,3 +181,60 @@ def test_the_disk_is_foretold_within_a_quarter(
     train(recipe, data, tmp_path / "run", store=store, workers=0)
     assert max(sizes) <= needs.disk_bytes
     assert needs.disk_bytes == pytest.approx(max(sizes), rel=0.25)
+
+
+def test_a_full_disk_has_nothing_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 400_000))
+    with pytest.raises(RunError, match=r"will take about 0.4 GB, but nothing is free where"):
+        check_disk(0.4e9, tmp_path, "The run folder")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 7e6))
+    with pytest.raises(RunError, match="but only 7 MB are free where"):
+        check_disk(0.4e9, tmp_path, "The run folder")
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"), [(2, "take a smaller network"), (4, "--training.batch-size 2 ")]
+)
+def test_memory_that_is_refused_to_a_trial_is_a_refusal(
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: int,
+    expected: str,
+) -> None:
+    def refused(recipe: Any, cases: Any, validation: Any, batch: int, steps: int) -> Any:
+        if batch >= first:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return real(recipe, cases, validation, batch, steps)
+
+    real = limits._try
+    monkeypatch.setattr(limits, "_try", refused)
+    with pytest.raises(
+        RunError, match=rf"in batches of 4 slices takes more memory than there is.*{expected}"
+    ):
+        train(tiny_recipe(), data, tmp_path / "run", store=store, workers=0, foretell=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[enforce fail] can't allocate memory"), MemoryError()])
+def test_memory_that_is_refused_to_a_training_is_a_sentence(
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def refused(self: Any, group: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(loop.Training, "_gradients_at_once", refused)
+    with pytest.raises(RunError, match="The memory did not suffice; expected more"):
+        train(tiny_recipe(), data, tmp_path / "run", store=store, workers=0)
+
+
+def test_words_that_may_mean_memory_mean_it_where_little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("could not create a primitive")
+    for free, expected in ((0.1, True), (8.0, False)):
+        monkeypatch.setattr("oncoseg.limits.free_memory_gib", lambda free=free: free)
+        assert is_out_of_memory(error) is expected

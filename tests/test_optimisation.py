@@ -188,7 +188,13 @@ def test_a_schedule_goes_on_where_its_state_was_taken(name: str) -> None:
     [
         (optimisers.build, "sdg", {}, "Unknown optimiser 'sdg'; did you mean 'sgd'"),
         (optimisers.build, "sgd", {"momentun": 0.9}, "takes no argument 'momentun'; did you mean 'momentum'"),
-        (optimisers.build, "adam", {"beta1": 2.0}, "Optimiser 'adam' does not take"),
+        (optimisers.build, "adam", {"beta1": 2.0}, "does not take .*: expected a beta1 of .* below 1, got 2"),
+        (optimisers.build, "adamw", {"beta2": 1.0}, "expected a beta2 of at least 0 and below 1, got 1"),
+        (optimisers.build, "sgd", {"momentum": 1.5}, "a momentum of at least 0 and below 1, got 1.5"),
+        (schedules.build, "polynomial", {"power": -2}, "expected a power of 0 or more, got -2"),
+        (schedules.build, "plateau", {"factor": 1.5}, r"a factor between 0 and 1, got 1.5\.$"),
+        (schedules.build, "plateau", {"lowest_rate": -1}, "a lowest_rate of 0 or more, got -1"),
+        (schedules.build, "cosine", {"lowest_share": 2}, "expected lowest_share from 0 to 1, got 2"),
         (schedules.build, "cosin", {}, "Unknown schedule 'cosin'; did you mean 'cosine'"),
         (
             schedules.build,

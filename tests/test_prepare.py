@@ -442,3 +442,15 @@ def test_processes_make_the_same_as_none_and_name_what_fails(tmp_path: Path, bui
         assert one.folder.name == other.folder.name
         for mine, theirs in zip(one.read(0, 4), other.read(0, 4), strict=True):
             assert torch.equal(mine, theirs)
+
+
+def test_a_class_whose_labels_exist_nowhere_is_told_once(tmp_path: Path) -> None:
+    for number in range(3):
+        brats_case(tmp_path / "data", number)
+    cases = open_dataset(tmp_path / "data").cases
+    settings = replace(MRI, classes={"cyst": ("cyst",)})
+    with pytest.raises(
+        DataError, match=r"^Class cyst joins the labels \['cyst'\], of which no case has any; "
+    ):
+        prepare(cases, settings, tmp_path / "store", workers=0)
+    assert not (tmp_path / "store").exists()

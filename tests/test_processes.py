@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +72,18 @@ def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.Monk
     assert processes.available_processors() == 16
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert processes.available_processors() == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process has taken")
+@pytest.mark.parametrize(("bound", "taken"), [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")])
+def test_a_bound_on_this_process_bounds_what_is_free(
+    bound: str, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = next(1024 * int(line.split()[1]) for line in lines if line.startswith(taken))
+    most = used + (64 << 20)
+    real, which = resource.getrlimit, getattr(resource, bound)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (most, most) if kind == which else real(kind))
+    assert 0 <= processes.free_memory_gib() <= 64 / 1024

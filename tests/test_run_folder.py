@@ -82,6 +82,9 @@ def test_a_split_without_modalities_is_damaged(run: RunFolder) -> None:
 
 
 def test_a_run_without_weights_says_how_to_go_on(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"the weights of joint epoch 2, .* are gone.*--resume --out"):
+        run.need_model()
+    run.write_metrics({"best": {}})
     with pytest.raises(RunError, match=r"no joint epoch was finished.*--resume --out"):
         run.need_model()
     with pytest.raises(RunError, match="not a complete run folder"):

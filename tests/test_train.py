@@ -14,6 +14,7 @@ import torch
 
 from oncoseg.errors import DataError, RecipeError, RunError
 from oncoseg.files import TEMPORARY_MARK
+from oncoseg.locks import Locked, locked
 from oncoseg.predict import Predictor
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -247,6 +248,19 @@ def test_an_existing_folder_is_never_written_into(
     with pytest.raises(RunError, match="exists already and is not empty"):
         train(tiny_recipe(), data, tmp_path, store=store, workers=0)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_a_folder_in_which_a_run_is_or_was_trained_is_named_so(
+    whole: RunFolder, data: Mapping[str, Path], store: Path
+) -> None:
+    with pytest.raises(RunError, match=r"it holds a run; .* \(`oncoseg train --resume --out .*`\)"):
+        train(tiny_recipe(), data, whole.path, store=store, workers=0)
+    with (
+        locked(whole.lock, "The run"),
+        pytest.raises(Locked, match=r"is being trained by process \d+; .*Once it has ended, .*--resume"),
+    ):
+        train(tiny_recipe(), data, whole.path, store=store, workers=0)
+    assert not whole.lock.exists()
 
 
 BAD: dict[str, tuple[Recipe, type[Exception]]] = {

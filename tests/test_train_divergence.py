@@ -30,7 +30,8 @@ def test_a_loss_that_is_not_finite_ends_training_with_a_sentence_and_a_report(
 ) -> None:
     recipe = tiny_recipe(training__learning_rate=1e30)
     with pytest.raises(
-        RunError, match=r"at step 2 of pretrain epoch 1; .* lower training.learning_rate than .*nan.json"
+        RunError,
+        match=r"at step 2 of pretrain epoch 1; .* lower training.learning_rate .*; nothing was kept before",
     ):
         train(recipe, data, tmp_path / "run", store=store, workers=0, monitor=monitor)
     run = RunFolder(tmp_path / "run")
@@ -82,7 +83,7 @@ def test_weights_that_overflow_in_the_last_step_are_not_kept(
     training: list[Training] = []
     go = Training.go
     monkeypatch.setattr(Training, "go", lambda self: (training.append(self), go(self))[1])
-    with pytest.raises(RunError, match="at step 4 of joint epoch 1"):
+    with pytest.raises(RunError, match=r"at step 4 of joint epoch 1.*; what was kept before stays in"):
         train(tiny_recipe(), data, tmp_path / "run", store=store, workers=0, monitor=spoil)
     report = json.loads((tmp_path / "run" / "nan.json").read_text())
     assert report["weights_not_finite"]["count"] == 1

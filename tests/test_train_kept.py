@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from oncoseg.errors import RunError
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import kept, loop
@@ -117,3 +118,52 @@ def test_a_kill_between_the_renames_loses_nothing(
     assert model.read_bytes() == new
     assert kept.settle(model, sha256(old).hexdigest())
     assert model.read_bytes() == old
+
+
+def finished(
+    data: Mapping[str, Path], store: Path, out: Path, patch: pytest.MonkeyPatch, best: int
+) -> RunFolder:
+    scores(patch, *((0.9, 0.5) if best == 1 else (0.5, 0.9)))
+    assert train(tiny_recipe(**TWO_EPOCHS), data, out, store=store, workers=0).finished
+    assert_best(RunFolder(out), best)
+    return RunFolder(out)
+
+
+def test_lost_weights_of_a_finished_run_are_an_error_with_a_way_out(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, said = finished(data, store, tmp_path / "run", monkeypatch, best=1), []
+    run.model.unlink()
+    with pytest.raises(RunError, match=r"the weights of joint epoch 1, which it kept, are gone.*--resume"):
+        run.need_model()
+    with pytest.raises(RunError, match=r"weights of joint epoch 1, .* no epoch is left .*--extend 10"):
+        resume(run.path, store=store, workers=0)
+    scores(monkeypatch, 0.2)
+    assert resume(run.path, store=store, workers=0, extend=1, warn=said.append).finished
+    assert "They are lost: what is kept from now on" in said[0]
+    assert run.metrics()["best"]["validation_dice"] == {"mri": 0.2, "ct": 0.2}
+    assert run.need_model().is_file()
+
+
+@pytest.mark.parametrize("content", [None, b"damaged"])
+def test_lost_weights_of_the_last_epoch_are_written_again(
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None,
+) -> None:
+    run, said = finished(data, store, tmp_path / "run", monkeypatch, best=2), []
+    before = run.model.read_bytes()
+    run.model.unlink() if content is None else run.model.write_bytes(content)
+    (run.path / kept.BEFORE).unlink(missing_ok=True)
+    assert resume(run.path, store=store, workers=0, warn=said.append).finished
+    assert "the file was written again from it" in said[0]
+    assert run.model.read_bytes() == before
+    assert_best(run, 2)
+
+
+def test_lost_weights_of_an_older_run_are_noticed(tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    assert kept.are_there(model, {})
+    assert not kept.are_there(model, {"epoch": 3})

@@ -16,6 +16,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import choices, loop
+from oncoseg.training.status import Outcome
 from runs import assert_same, checkpoint_of, log_of, stopping_at
 from tiny import tiny_recipe
 
@@ -124,8 +125,11 @@ def test_patience_ends_joint_training(
     monkeypatch.setattr(loop, "validate", lambda *_: (1.0, next(scores)))
     out = tmp_path / "run"
     recipe = tiny_recipe(training__patience=2, training__max_epochs=9, training__pretrain_epochs=2)
-    assert train(recipe, data, out, store=store, workers=0).finished
+    outcome = train(recipe, data, out, store=store, workers=0)
+    ended = "early stopping after joint epoch 4 of 9: 2 epochs without a better validation Dice"
+    assert outcome == Outcome(out, True, ended)
     run = RunFolder(out)
+    assert run.record()["calls"][0]["ended"] == ended
     assert [row["epoch"] for row in log_of(run) if row["stage"] == "joint"] == list("11223344")
     assert run.metrics()["best"]["epoch"] == 2
     assert resume(out, store=store, workers=0).reason == "all epochs were done before"

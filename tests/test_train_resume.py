@@ -5,6 +5,7 @@ import functools
 import operator
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -92,8 +93,47 @@ def test_a_run_without_any_checkpoint_starts_over(
     train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
     for kept in out.glob("checkpoint*.pt"):
         kept.unlink()
-    resume(out, store=store, workers=0)
+    said: list[str] = []
+    resume(out, store=store, workers=0, warn=said.append)
     assert_same(RunFolder(out), whole)
+    assert not said, "no epoch was finished"
+
+
+def test_checkpoints_that_are_gone_are_told(
+    whole: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    run, said = RunFolder(tmp_path / "run"), list[str]()
+    train(tiny_recipe(), data, run.path, store=store, workers=0, monitor=stopping_at(4))
+    run.checkpoint.unlink()
+    assert not resume(run.path, store=store, workers=0, warn=said.append, monitor=stopping_at(1)).finished
+    assert said == [
+        f"The checkpoint {run.checkpoint} is gone; expected it. Going on from the checkpoint before it."
+    ]
+    for kept in run.path.glob("checkpoint*.pt"):
+        kept.unlink()
+    assert resume(run.path, store=store, workers=0, warn=said.append).finished
+    assert "no checkpoint any more: training begins again at the first epoch" in said[1]
+    assert_same(run, whole)
+    for kept in run.path.glob("checkpoint*.pt"):
+        kept.unlink()
+    before = run.log.read_text()
+    with pytest.raises(RunError, match="is finished, but its checkpoints are gone"):
+        resume(run.path, store=store, workers=0)
+    assert run.log.read_text() == before
+
+
+def test_a_damaged_record_is_told_and_set_aside(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    run, said = RunFolder(tmp_path / "run"), list[str]()
+    train(tiny_recipe(), data, run.path, store=store, workers=0, monitor=stopping_at(1))
+    left = (run.path / "record.json").read_bytes()[:100]
+    (run.path / "record.json").write_bytes(left)
+    assert resume(run.path, store=store, workers=0, warn=said.append).finished
+    assert "record.json is damaged" in said[0]
+    assert "The calls before this one are not in the record." in said[0]
+    assert (run.path / "record-damaged.json").read_bytes() == left
+    assert len(run.record()["calls"]) == 1
 
 
 def test_the_budget_stops_cleanly_and_can_be_given_anew(
@@ -306,7 +346,10 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(
     run = copy_of(whole, tmp_path / "run")
     for name in ("checkpoint.pt", "checkpoint-before.pt"):
         (run.path / name).write_bytes(b"")
-    with pytest.raises(RunError, match=r"checkpoint-before.pt is damaged.* No other is left: delete it"):
+    with pytest.raises(
+        RunError,
+        match=r"checkpoint-before.pt is damaged.* No other is left: delete checkpoint.pt and ",
+    ):
         resume(run.path, store=store, workers=0)
 
 
@@ -337,8 +380,24 @@ def test_data_that_moved_are_named(tmp_path: Path, store: Path) -> None:
     out = tmp_path / "run"
     train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
     data["mri"].rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match=r"does not exist.* if they have moved.*--data mri=PATH"):
         resume(out, store=store, workers=0)
+    others, before = tiny_data(tmp_path / "others", 4, 3), RunFolder(out).data()
+    lacking = tmp_path / "lacking"
+    shutil.copytree(tmp_path / "elsewhere", lacking)
+    next(path for path in lacking.rglob("*_t1.nii.gz")).write_bytes(
+        next(others["mri"].rglob("*00003_t1.nii.gz")).read_bytes()
+    )
+    with pytest.raises(
+        RunError, match=r"have changed since .*, or are others; a resumed run must see the same"
+    ):
+        resume(out, data={"mri": lacking}, store=store, workers=0)
+    with pytest.raises(DataError, match="no data of a modality 'mr'; did you mean 'mri'"):
+        resume(out, data={"mr": lacking}, store=store, workers=0)
+    assert RunFolder(out).data() == before
+    assert resume(out, data={"mri": tmp_path / "elsewhere"}, store=store, workers=0).finished
+    before["mri"]["path"] = str((tmp_path / "elsewhere").resolve())
+    assert RunFolder(out).data() == before
 
 
 def test_an_extended_run_is_one_that_was_planned_so(

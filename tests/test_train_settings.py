@@ -1,5 +1,6 @@
 """What a recipe says about training is what is done: its losses, weights, optimiser, batches, precision."""
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import SliceId
 from oncoseg.training import choices, loop
+from oncoseg.training.ranks import Ranks
 from test_train import log_of
 from tiny import tiny_data, tiny_recipe
 
@@ -197,3 +199,9 @@ def test_a_compiled_network_learns_the_same_under_the_same_names(
     assert list(weights) == list(others)
     for name, value in weights.items():
         torch.testing.assert_close(others[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_fabric_does_not_tell_its_settings(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("lightning_fabric").setLevel(logging.INFO)  # as it sets itself
+    Ranks("cpu", "bf16-mixed")
+    assert not caplog.records

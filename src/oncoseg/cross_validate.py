@@ -21,7 +21,14 @@ from oncoseg.train import check_recipe, resume
 from oncoseg.training import class_presence
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
-from oncoseg.training.sources import Data, Sources, check_stated, stated
+from oncoseg.training.sources import (
+    Data,
+    Sources,
+    check_stated,
+    check_there,
+    moved,
+    stated,
+)
 from oncoseg.training.status import Outcome, Status, received, spent
 
 TOGETHER = "A cross-validation"
@@ -110,6 +117,7 @@ def resume_folds(
     out: Path,
     *,
     fold: int | None = None,
+    data: Mapping[str, Path] | None = None,
     store: Path | None = None,
     max_minutes: float | Literal["recipe"] | None = "recipe",
     workers: int | None = None,
@@ -126,6 +134,8 @@ def resume_folds(
     Args:
         out: the folder of the cross-validation.
         fold: train this one only, counted from 1.
+        data: modality → where the same data lie now, which the folder and all folds then say; those left out
+            lie where they did.
         store: see `train_folds`.
         max_minutes: budget for this call; None for no end, "recipe" for the one in the recipe.
         workers: see `train_folds`.
@@ -152,6 +162,8 @@ def resume_folds(
     folder = FoldsFolder(out)
     runs = folder.runs()
     chosen = _chosen(fold, len(runs))
+    if data:
+        _move(out, runs, data, store or training_data.default_store(), workers, prepare_progress)
     _state(out, runs, licences, origins)
     minutes = RunFolder(out).recipe().training.max_minutes if max_minutes == "recipe" else max_minutes
     go_on = partial(
@@ -216,6 +228,28 @@ def _state(
     check_stated(RunFolder(out).recipe(), licences, origins)
     for run in (RunFolder(out), *runs):
         run.write_data(stated(run.data(), licences, origins))
+
+
+def _move(
+    out: Path,
+    runs: Sequence[RunFolder],
+    data: Mapping[str, Path],
+    store: Path,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Keep where the data lie now in the records of all folds, once they are found to be the same."""
+    whole = RunFolder(out)
+    before = whole.data()
+    records = moved(before, data)
+    if records == before:
+        return
+    check_there(records)
+    sources = Sources.of_records(records)
+    _, found = training_data.load_all(whole.recipe(), sources, store, workers=workers, progress=progress)
+    training_data.check_unchanged(before, found, out, "a resumed cross-validation")
+    for run in (whole, *runs):
+        run.write_data(moved(run.data(), data))
 
 
 def _folds(numbers: Sequence[str]) -> str:

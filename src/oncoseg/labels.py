@@ -56,6 +56,25 @@ def has_label(mask: np.ndarray, values: Sequence[int]) -> np.ndarray:
     return held
 
 
+def check_classes(declared: Sequence[Mapping[int, str]], classes: Mapping[str, Sequence[str]]) -> None:
+    """Check that some case declares a label of every class, so that this is said once and not of every case.
+
+    Args:
+        declared: of every case, value → name.
+        classes: class → names it joins, `*` for all.
+
+    Raises:
+        DataError: none of them does.
+    """
+    known = {name for labels in declared for name in labels.values()}
+    for name, joined in classes.items():
+        if known and "*" not in joined and known.isdisjoint(joined):
+            raise DataError(
+                f"Class {name} joins the labels {list(joined)}, of which no case has any; expected some of "
+                f"{sorted(known)}. Change the recipe's field `classes`."
+            )
+
+
 def merge_labels(
     mask: np.ndarray, labels: Mapping[int, str], classes: Mapping[str, Sequence[str]]
 ) -> np.ndarray:

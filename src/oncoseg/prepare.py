@@ -17,7 +17,7 @@ from oncoseg.errors import DataError, OncosegError, RecipeError, RunError, faile
 from oncoseg.files import atomic_folder, existing_folder, remove_leftovers, sha256_of_json
 from oncoseg.io import ImageRef
 from oncoseg.io.checks import check_contrast
-from oncoseg.labels import consensus, merge_labels
+from oncoseg.labels import check_classes, consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.resampling import Spacing, needed_slices, resample_labels_slab, resample_slab, target_shape
@@ -235,6 +235,7 @@ def prepare(
         DataError: some cases cannot be prepared; names the first and how many. The others are kept.
         RunError: the store cannot be written.
     """
+    check_classes([case.labels for case in cases if case.masks], settings.classes)
     hashes = FileHashes(existing_folder(store))
     folders, failures = _plan(cases, settings, store, hashes)
     hashes.save()

@@ -105,11 +105,11 @@ GROUPS_FOLDER = Path("/sys/fs/cgroup")
 
 
 def free_memory_gib() -> float:
-    """Memory that can be had without swapping, within a container's or batch job's own bound.
+    """Memory that can be had without swapping, within a container's, batch job's or process's own bound.
 
     Where the system does not tell, all there is.
     """
-    free = _free_on_machine_gib()
+    free = min([_free_on_machine_gib(), *_free_within_limits_gib()])
     try:
         line = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()[-1]
         within = free_in_group(GROUPS_FOLDER / line.partition("::")[2].lstrip("/"), GROUPS_FOLDER)
@@ -136,6 +136,22 @@ def free_in_group(group: Path, top: Path) -> float | None:
         if folder == top:
             break
     return min(left, default=None)
+
+
+def _free_within_limits_gib() -> list[float]:
+    """What the process's own limits leave, as `ulimit -v` and `ulimit -d` set them."""
+    if sys.platform != "linux":
+        return []
+    import resource
+
+    left = []
+    bounds = {"VmSize": resource.RLIMIT_AS, "VmData": resource.RLIMIT_DATA}
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name in bounds and (most := resource.getrlimit(bounds[name])[0]) != resource.RLIM_INFINITY:
+                left.append(max(0, most - 1024 * int(value.split()[0])) / 2**30)
+    return left
 
 
 def _free_on_machine_gib() -> float:

@@ -123,6 +123,7 @@ def rerun(
     if _begun(old, new, recipe):
         outcome = resume(
             out,
+            data=data,
             store=store,
             workers=workers,
             prepare_progress=prepare_progress,

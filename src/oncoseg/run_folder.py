@@ -165,10 +165,24 @@ class RunFolder:
         if not self.model.is_file():
             self.recipe()
             raise RunError(
-                f"The run folder {self.path} has no model.safetensors: no joint epoch was finished yet. "
-                f"Go on with `oncoseg train --resume --out {self.path}`."
+                f"The run folder {self.path} has no model.safetensors: {self._why_no_model()} "
+                f"`oncoseg train --resume --out {self.path}`."
             )
         return self.model
+
+    def _why_no_model(self) -> str:
+        """Also what to do, but for the command."""
+        try:
+            best = self.metrics().get("best")
+        except RunError:
+            best = None
+        if not best:
+            return "no joint epoch was finished yet. Go on with"
+        place = f"{best.get('stage', 'joint')} epoch {best['epoch']}"
+        return (
+            f"the weights of {place}, which it kept, are gone. Restore the file from a copy; or see whether "
+            "they can be had from the last checkpoint, with"
+        )
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name

@@ -8,14 +8,15 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from oncoseg import hardware, models
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import new_folder, remove_leftovers
-from oncoseg.locks import locked
+from oncoseg.limits import memory_errors
+from oncoseg.locks import Locked, locked
 from oncoseg.prepare import Progress, Settings
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -26,7 +27,15 @@ from oncoseg.training.choices import losses_of, optimiser_of, schedule_of
 from oncoseg.training.loop import Training
 from oncoseg.training.meter import Meter
 from oncoseg.training.ranks import Ranks
-from oncoseg.training.sources import Data, Sources, check_modalities, check_stated, stated
+from oncoseg.training.sources import (
+    Data,
+    Sources,
+    check_modalities,
+    check_stated,
+    check_there,
+    moved,
+    stated,
+)
 from oncoseg.training.status import Outcome, Status
 
 NOT_FORETOLD = "Memory, disk and time are not told in advance where several processes train together."
@@ -84,6 +93,7 @@ def train(
     ranks, run = _ranks(recipe), RunFolder(out)
 
     def load() -> training_data.TrainingData:
+        _check_idle(run)
         _check_not_begun(run, recipe)
         with _removed_if_empty(out):
             loaded = training_data.load(
@@ -95,7 +105,7 @@ def train(
                 progress=prepare_progress,
             )
             if same_data_as is not None:
-                _check_unchanged(same_data_as, loaded.data, "a rerun")
+                training_data.check_unchanged(same_data_as.data(), loaded.data, same_data_as.path, "a rerun")
             return loaded
 
     def describe() -> None:
@@ -105,7 +115,7 @@ def train(
         # the last: before, nobody can go on with it
         run.write_data(sources.stated_in(loaded.data))
 
-    with ranks.together():
+    with ranks.together(), memory_errors():
         loaded = ranks.from_first(load)
         with _removed_if_empty(out):
             needs = _needs(run, recipe, loaded, foretell, ranks, warn)
@@ -120,6 +130,7 @@ def train(
 def resume(
     out: Path,
     *,
+    data: Mapping[str, Path] | None = None,
     store: Path | None = None,
     max_minutes: float | Literal["recipe"] | None = "recipe",
     workers: int | None = None,
@@ -136,6 +147,8 @@ def resume(
 
     Args:
         out: the run folder.
+        data: modality → where the same data lie now, which the run folder then says; those left out lie where
+            they did.
         warn: told when a damaged checkpoint is passed over, and as in `train`.
         extend: epochs to add to a finished run, with a schedule of their own; kept in its recipe's
             `training.extensions` from when training goes on. From then on until they are done the run is not
@@ -159,11 +172,12 @@ def resume(
     """
     meter = Meter(entered)
     run = RunFolder(out)
-    kept, records = run.recipe(), run.data()
+    kept, records = run.recipe(), moved(run.data(), data or {})
     check_stated(kept, licences, origins)
     ranks = _ranks(kept)
 
     def load() -> training_data.TrainingData:
+        check_there(records)
         loaded = training_data.load(
             recipe,
             Sources.of_records(records),
@@ -172,11 +186,11 @@ def resume(
             workers=workers,
             progress=prepare_progress,
         )
-        _check_unchanged(run, loaded.data, "a resumed run")
+        training_data.check_unchanged(run.data(), loaded.data, out, "a resumed run")
         run.write_data(stated(records, licences, origins))
         return loaded
 
-    with ranks.together(), _locked(run, ranks):
+    with ranks.together(), memory_errors(), _locked(run, ranks):
         recipe = ranks.from_first(lambda: run.recipe() if extend is None else _extended(run, extend))
         if max_minutes != "recipe":
             recipe = recipe.with_changes({"training.max_minutes": max_minutes})
@@ -187,7 +201,7 @@ def resume(
         needs = _needs(run, recipe, loaded, foretell, ranks, warn)
         watched = _watched(monitor, ranks)
         training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
-        if ranks.from_first(lambda: checkpoints.exists(run.checkpoint)):
+        if ranks.from_first(lambda: _has_checkpoint(run, warn)):
             training.restore(warn)
         if extend is not None:
             ranks.from_first(lambda: _begin_extension(run, training))
@@ -199,6 +213,23 @@ def _ranks(recipe: Recipe) -> Ranks:
     return Ranks(recipe.training.device, recipe.training.precision, recipe.training.weights)
 
 
+def _check_idle(run: RunFolder) -> None:
+    """Check that no other process is training a run there.
+
+    Raises:
+        Locked: one is.
+    """
+    if run.lock.is_file():
+        try:
+            with locked(run.lock, f"The run {run.path}"):
+                pass
+        except Locked as busy:
+            raise Locked(
+                f"{busy} Once it has ended, `oncoseg train --resume --out {run.path}` goes on with it where "
+                "it is not finished; or choose another folder."
+            ) from busy
+
+
 def _check_not_begun(run: RunFolder, recipe: Recipe) -> None:
     """Make a run folder; it may hold what a killed call of this recipe wrote before `data.json`, no more.
 
@@ -208,6 +239,12 @@ def _check_not_begun(run: RunFolder, recipe: Recipe) -> None:
     remove_leftovers(run.path)
     names = {path.name for path in run.path.iterdir()} if run.path.is_dir() else set()
     if not names or names - BEFORE_DATA or (names & WRITTEN and not _holds(run, recipe)):
+        if (run.path / "data.json").is_file():
+            raise RunError(
+                f"The run folder {run.path} exists already and is not empty: it holds a run; expected a new "
+                f"or empty folder. Go on with that run (`oncoseg train --resume --out {run.path}`), choose "
+                "another name, or delete it first."
+            )
         new_folder(run.path, "The run folder")
 
 
@@ -261,14 +298,25 @@ def _locked(run: RunFolder, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _check_unchanged(run: RunFolder, found: Mapping[str, Mapping[str, Any]], what: str) -> None:
-    """Compare the cases of training and validation with those that a run was started with."""
-    for name, record in run.data().items():
-        if not training_data.unchanged(record, found[name]):
-            raise RunError(
-                f"The {name} data at {found[name]['path']} have changed since {run.path} was started; {what} "
-                "must see the same data. Restore them, or start a new run."
-            )
+def _has_checkpoint(run: RunFolder, warn: Callable[[str], None]) -> bool:
+    """Whether there is one to go on from; tells where there was one once.
+
+    Raises:
+        RunError: the run is finished, and nothing is left to go on from.
+    """
+    if checkpoints.exists(run.checkpoint):
+        return True
+    if run.is_finished():
+        raise RunError(
+            f"{run.path} is finished, but its checkpoints are gone, so that there is nothing to go on from. "
+            "It can be evaluated and predicted with as it is; to train it again, use `oncoseg rerun`."
+        )
+    if run.log.is_file():
+        warn(
+            f"{run.path} has a log of finished epochs, but no checkpoint any more: training begins again at "
+            "the first epoch, and replaces log.csv and the kept weights."
+        )
+    return False
 
 
 def _extended(run: RunFolder, epochs: int) -> Recipe:

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from oncoseg import __version__
 from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, study, terminal
 from oncoseg.errors import ElsewhereError, OncosegError
+from oncoseg.limits import NOT_ENOUGH, is_out_of_memory
 from oncoseg.stopping import Terminated, name_of, orderly_termination
 
 MENDABLE, BUG, INTERRUPTED = 2, 1, 130
@@ -158,10 +159,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _failed(f"Interrupted; {_kept(tokens)}.", INTERRUPTED, debug)
     except OSError as error:
+        if is_out_of_memory(error):
+            return _failed(NOT_ENOUGH, MENDABLE, debug)
         if error.filename is None or error.strerror is None:
             return _failed(_bug(error), BUG, debug)
         return _failed(f"Cannot use {error.filename}: {error.strerror}.", MENDABLE, debug)
     except Exception as error:
+        if is_out_of_memory(error):
+            return _failed(NOT_ENOUGH, MENDABLE, debug)
         return _failed(_bug(error), BUG, debug)
 
 
@@ -194,7 +199,10 @@ def _check_plain_flags(tokens: Sequence[str]) -> None:
 
 
 def _kept(tokens: Sequence[str]) -> str:
-    return "what was finished is kept" if set(tokens[:1]) & set(GO_ON) else "there is no complete result"
+    if not set(tokens[:1]) & set(GO_ON):
+        return "there is no complete result"
+    out = runs.begun(tokens) if tokens[0] == "train" else None
+    return "what was finished is kept" + (f". Go on with: oncoseg train --resume --out {out}" if out else "")
 
 
 def _failed(message: str, code: int, debug: bool) -> int:

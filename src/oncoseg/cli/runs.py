@@ -1,8 +1,9 @@
 """The commands about runs: `oncoseg train`, `rerun`, `predict`, `report`, `demo`."""
 
 import contextlib
+import itertools
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -72,7 +73,8 @@ def train(
     Args:
         recipe: A recipe's name, or the path of a recipe's JSON file. Not needed with --resume.
         out: The run folder, or that of a cross-validation: new, or with --resume the one to go on with.
-        data: Once per modality: its name and the folder of its data set, as in mri=data/lgg.
+        data: Once per modality: its name and the folder of its data set, as in mri=data/lgg. With --resume
+            only where the same data lie elsewhere now.
         only: A modality to train on without the others; may be repeated.
         channel: Of a DICOM folder, once per channel: its name and what its series are called, as in
             T1="t1 mprage": part of the description, a pattern (*flair*), or a SeriesInstanceUID.
@@ -141,6 +143,16 @@ def train(
             count = None if folds == "patients" else folds
             outcome = train_folds(chosen, sources, out, count, fold=fold, tell=terminal.note, **options)
     return _report_outcome(outcome)
+
+
+def begun(tokens: Sequence[str]) -> Path | None:
+    """The folder of a `train` that was interrupted while preparing, where there is a run to go on with."""
+    joined = [token.removeprefix("--out=") for token in tokens if token.startswith("--out=")]
+    apart = [after for flag, after in itertools.pairwise(tokens) if flag == "--out"]
+    for out in map(Path, (*joined, *apart)):
+        if any((out / name).is_file() for name in ("data.json", "folds.json")):
+            return out
+    return None
 
 
 def rerun(
@@ -370,17 +382,9 @@ def _resume(
         )
     if split_file is not None:
         raise RunError("A resumed run keeps its own split; leave --split out, or start a new run.")
-    run = RunFolder(out)
-    kept = run.recipe()
+    kept = RunFolder(out).recipe()
     wanted = changed(open_recipe(name) if name else kept, fields, TRAIN_FLAGS, only)
     _check_same_recipe(kept, wanted, out)
-    for modality, folder in folders.items():
-        record = run.data().get(modality, {"path": "no data"})
-        if Path(record["path"]) != folder.resolve():
-            raise RunError(
-                f"{out} was trained on {record['path']} for {modality}, not on {folder}. Leave --data "
-                "out to go on with the same data, or start a new run."
-            )
     with progress_of_training() as (preparing, monitor):
         options: dict[str, Any] = {
             "store": store,
@@ -389,6 +393,7 @@ def _resume(
             "prepare_progress": preparing,
             "monitor": monitor,
             "foretell": tell_needs,
+            "data": folders,
             **stated,
         }
         if of_folds:
@@ -412,16 +417,14 @@ def progress_of_training() -> Iterator[tuple[Callable[[int, int], None], Callabl
 
 def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
     """A resumed run may be given its recipe and fields again; only its time budget may differ."""
-    one, other = kept.model_dump(mode="json"), wanted.model_dump(mode="json")
-    for values in (one, other):
-        values["training"]["max_minutes"] = None
-    for part, value in one.items():
-        if value != other[part]:
-            raise RunError(
-                f"{out} was started with other settings: `{part}` differs. Leave the recipe and its "
-                "fields out to go on with the run's own (only --training.max-minutes may change), or start "
-                "a new run."
-            )
+    from oncoseg.cli.changes import changes_in_words
+
+    if differs := changes_in_words(kept, wanted):
+        raise RunError(
+            f"{out} was started with other settings; expected the same, got others of {differs}. Leave the "
+            "recipe and its fields out to go on with the run's own (only --training.max-minutes may change), "
+            "or start a new run."
+        )
 
 
 def _report_outcome(outcome: "Outcome") -> int:
@@ -455,6 +458,10 @@ def _say_outcome(outcome: "Outcome") -> None:
             terminal.say(f"Next: oncoseg evaluate {outcome.run}")
         return
     say_stopped(outcome, f"oncoseg train --resume --out {outcome.run}")
+    if stop_code(outcome) == UNFINISHED and outcome.reason.startswith("the time budget"):
+        terminal.say(
+            "It has as much time again; --training.max-minutes N gives it another budget, none takes it away."
+        )
 
 
 def say_stopped(outcome: "Outcome", command: str) -> None:

@@ -54,12 +54,14 @@ def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dic
     Args:
         path: of the last one.
         device: where its tensors go.
-        remark: told, in a sentence, that a damaged one is passed over.
+        remark: told, in a sentence, that a damaged one is passed over, or that the last one is gone.
 
     Raises:
         RunError: there are some, but all are damaged; or the folder cannot be written.
     """
     _settle(path)
+    if not path.is_file() and path.with_name(BEFORE).is_file():
+        remark(f"The checkpoint {path} is gone; expected it. Going on from the checkpoint before it.")
     there = [file for file in (path, path.with_name(BEFORE)) if file.is_file()]
     for file in there:
         try:
@@ -74,7 +76,8 @@ def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dic
                     rename(there[0], path.with_name(DAMAGED))
             return state
     if there:
-        raise RunError(f"{damaged} No other is left: delete it to start this run again.") from damaged
+        names = " and ".join(file.name for file in there)
+        raise RunError(f"{damaged} No other is left: delete {names} to start this run again.") from damaged
     return None
 
 

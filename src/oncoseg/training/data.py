@@ -14,7 +14,7 @@ from oncoseg.augment.volumes import margin_of
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.datasets.left_out import left_out, without_large
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, RunError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Modality, Recipe
@@ -326,6 +326,31 @@ def unchanged(record: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
         found: as `load` makes it.
     """
     return record["fingerprint"] in (found["fingerprint"], found["images_fingerprint"])
+
+
+def check_unchanged(
+    before: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]], out: Path, what: str
+) -> None:
+    """Compare the cases with those that a run was started with.
+
+    Args:
+        before: the records of then.
+        found: those of now.
+        out: the run folder.
+        what: must see the same data.
+
+    Raises:
+        RunError: some are others.
+    """
+    for name, record in before.items():
+        if unchanged(record, found[name]):
+            continue
+        where = found[name]["path"]
+        moved = "" if where == record["path"] else f" on {record['path']}, or are others"
+        raise RunError(
+            f"The {name} data at {where} have changed since {out} was started{moved}; {what} must see the "
+            "same data. Restore them, or start a new run."
+        )
 
 
 def _fingerprint(prepared: Sequence[Prepared]) -> str:

@@ -165,12 +165,20 @@ def report_of(
     }
 
 
-def error_of(report: Mapping[str, Any], folder: Path) -> RunError:
-    """What is said of a step of which `report_of` tells, and that is kept in a run folder."""
+def error_of(report: Mapping[str, Any], folder: Path, has_checkpoint: bool) -> RunError:
+    """What is said of a step of which `report_of` tells, and that is kept in a run folder.
+
+    Args:
+        report: of the step.
+        folder: of the run.
+        has_checkpoint: whether anything of before is kept there.
+    """
+    before = f"what was kept before stays in {folder}, and nan.json there names the slices"
+    if not has_checkpoint:
+        before = f"nothing was kept before, and nan.json in {folder} names the slices"
     return RunError(
         f"The loss or the weights became NaN or infinite at step {report['step']} of {report['stage']} epoch "
-        f"{report['epoch']}; expected finite numbers. {report['suggestion']}; what was kept before stays in "
-        f"{folder}, and nan.json there names the slices."
+        f"{report['epoch']}; expected finite numbers. {report['suggestion']}; {before}."
     )
 
 

@@ -8,18 +8,33 @@ leaves the old ones in place, and a repetition that comes out differently writes
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from oncoseg.files import disk_errors, rename, sha256_of_file, write_bytes
 
 BEFORE = "model-before.safetensors"
 """The name of the ones before."""
 
-LOST = (
+_WRONG = (
     "{path} does not hold the weights of {stage} epoch {epoch}, which this run kept as its best; expected "
-    "those. They are lost: what is kept from now on are the best weights of the epochs still to come."
+    "those. "
 )
+
+LOST = _WRONG + "They are lost: what is kept from now on are the best weights of the epochs still to come."
 """Said where they were deleted or replaced."""
+
+NONE_LEFT = (
+    _WRONG
+    + "They are lost, and no epoch is left to train, so that there is nothing to evaluate. Restore the "
+    "file from a copy, add epochs to choose others from (oncoseg train --resume --out {run} --extend 10), or "
+    "train again into a new folder."
+)
+"""Said where that happened to a finished run."""
+
+RESTORED = _WRONG + "The last checkpoint holds the same weights; the file was written again from it."
+"""Said where the best epoch is the last one."""
 
 
 def offer(path: Path, content: bytes) -> str:
@@ -61,6 +76,16 @@ def settle(path: Path, sha256: str | None) -> bool:
             path.unlink(missing_ok=True)  # of an epoch after that checkpoint
             rename(before, path)
     return _holds(path, sha256)
+
+
+def are_there(path: Path, best: Mapping[str, Any]) -> bool:
+    """Whether the kept weights are those of a checkpoint; see `settle`.
+
+    Args:
+        path: of the kept weights.
+        best: of the checkpoint: empty where it names none, without a hash in older runs.
+    """
+    return settle(path, best.get("sha256")) and (not best or path.is_file())
 
 
 def _holds(path: Path, sha256: str) -> bool:

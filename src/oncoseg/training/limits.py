@@ -120,8 +120,24 @@ def foresee(recipe: Recipe, cases: Cases, validation: Cases) -> Needs | None:
         last = found[size] = _try(recipe, cases, validation, size, STEPS)
     except _FailedError:
         return None
+    except (RuntimeError, MemoryError) as error:
+        if not limits.is_out_of_memory(error):
+            raise
+        raise RunError(_refused(recipe, size, max(found, default=0))) from error
     disk = CHECKPOINTS * (last.checkpoint_bytes + last.model_bytes) + SMALL_FILES_BYTES
     return Needs(last.memory_bytes, last.on_gpu, disk, last.step_seconds, last.slice_seconds)
+
+
+def _refused(recipe: Recipe, size: int, fits: int) -> str:
+    """Said where a trial was refused the memory for it; batches of `fits` were not."""
+    advice = "take a smaller network, preparation.slice_size, augmentation.crop or preparation.patch"
+    if fits:
+        steps = recipe.training.accumulate * math.ceil(size / fits)
+        advice = f"--training.batch-size {fits} --training.accumulate {steps} takes as many for a step"
+    return (
+        f"Training in batches of {size} {recipe.examples} takes more memory than there is, of which "
+        f"{free_memory_gib():.1f} GiB are free now: {advice}."
+    )
 
 
 def check_disk(needs: Needs, run: RunFolder) -> None:

@@ -47,7 +47,7 @@ from oncoseg.training.ranks import Ranks
 from oncoseg.training.record import Record
 from oncoseg.training.room import Room
 from oncoseg.training.stages import Stage, stages_of
-from oncoseg.training.status import Outcome, Status, received, spent
+from oncoseg.training.status import ALL_DONE, Outcome, Status, received, spent, stalled
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
 from oncoseg.training.whole_batch import WholeBatch
 
@@ -112,7 +112,7 @@ class Training:
         self.optimiser_state: dict[str, Any] | None = None
         self.partial = EpochSums()
         self.log = TrainingLog(run, writes=self.ranks.first)
-        self.record = Record(run, recipe, meter)
+        self.record = Record(run, recipe, meter, warn)
         self.watch = divergence.Watch()
         self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
         self.warn = warn
@@ -131,10 +131,10 @@ class Training:
         changed = self.ranks.from_first(lambda: self.record.begin(self._place(), self.precision))
         if changed is not None and self.ranks.first:
             self.warn(changed)
-        finished, reason = True, "all epochs are done"
+        finished, reason = True, ALL_DONE
         with stop_requests() as self.stop:
             try:
-                self._train_stages()
+                reason = self._train_stages()
             except _Stopped as stopped:
                 finished, reason = False, str(stopped)
             self._save_checkpoint()
@@ -145,13 +145,18 @@ class Training:
         too_late = signal.Signals(self.stop.signal).name if finished and self.stop.signal else ""
         return Outcome(self.run.path, finished, reason, too_late)
 
-    def _train_stages(self) -> None:
+    def _train_stages(self) -> str:
+        """Train to the end; why it is that."""
+        reason = ALL_DONE
         for stage in self.stages[self.stage :]:
             self._set_up_optimiser(stage)
             while self.epoch < stage.epochs and not self._out_of_patience():
                 self._train_epoch(stage)
                 self._finish_epoch(stage)
+            if self.epoch < stage.epochs:
+                reason = stalled(self.recipe.training.patience, stage.name, self.epoch, stage.epochs)
             self.stage, self.epoch, self.epochs_without_better = self.stage + 1, 0, 0
+        return reason
 
     def _train_epoch(self, stage: Stage) -> None:
         """Train the rest of the present epoch."""
@@ -432,8 +437,8 @@ class Training:
             ) from error
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
-        self._restore_model(say)
         self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
+        self._restore_model(say)
 
     def _save_model(self) -> None:
         with self._kept_weights():
@@ -443,9 +448,28 @@ class Training:
         self.best["sha256"] = self.ranks.from_first(lambda: kept.offer(self.run.model, content))
 
     def _restore_model(self, warn: Callable[[str], None]) -> None:
-        if not self.ranks.from_first(lambda: kept.settle(self.run.model, self.best.get("sha256"))):
-            warn(kept.LOST.format(path=self.run.model, **self.best))
-            self.best = {}
+        """See that the kept weights are there; where they are not, have them again or say that they are lost.
+
+        Raises:
+            RunError: they are lost, and there is no epoch left to choose others from.
+        """
+        if self.ranks.from_first(lambda: kept.are_there(self.run.model, self.best)):
+            return
+        place = {
+            "path": self.run.model,
+            "stage": self.best.get("stage", "joint"),
+            "epoch": self.best["epoch"],
+        }
+        last = self.log.rows[-1]
+        if self.step == 0 and (last.stage, last.epoch) == (place["stage"], place["epoch"]):
+            self._save_model()  # they are those that training goes on from
+            self.ranks.from_first(lambda: kept.settle(self.run.model, self.best["sha256"]))
+            warn(kept.RESTORED.format(**place))
+            return
+        if self.stage == len(self.stages):
+            raise RunError(kept.NONE_LEFT.format(**place, run=self.run.path))
+        warn(kept.LOST.format(**place))
+        self.best = {}
 
     def _save_metrics(self, finished: bool) -> None:
         metrics = {"best": self.best, "finished": finished, "minutes": round(self._minutes(), 2)}
@@ -536,4 +560,4 @@ class Training:
         )
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
-        raise divergence.error_of(report, self.run.path)
+        raise divergence.error_of(report, self.run.path, checkpoints.exists(self.run.checkpoint))

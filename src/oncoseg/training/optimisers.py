@@ -21,6 +21,8 @@ def adam(
     beta2: float = 0.999,
 ) -> torch.optim.Optimizer:
     """Adam; its weight decay is an L2 penalty, scaled with the gradient (Kingma and Ba 2015)."""
+    _check_share("beta1", beta1)
+    _check_share("beta2", beta2)
     return torch.optim.Adam(parameters, lr=rate, weight_decay=weight_decay, betas=(beta1, beta2))
 
 
@@ -33,6 +35,8 @@ def adamw(
     beta2: float = 0.999,
 ) -> torch.optim.Optimizer:
     """AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    _check_share("beta1", beta1)
+    _check_share("beta2", beta2)
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=(beta1, beta2))
 
 
@@ -40,6 +44,7 @@ def sgd(
     parameters: Iterable[nn.Parameter], rate: float, weight_decay: float, *, momentum: float = 0.99
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov's momentum; 0 is without (nnU-Net takes 0.99)."""
+    _check_share("momentum", momentum)
     return torch.optim.SGD(
         parameters, lr=rate, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0
     )
@@ -68,6 +73,12 @@ def build(
         return OPTIMISERS[name](parameters, rate, weight_decay, **arguments)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"Optimiser {name!r} does not take {dict(arguments)}: {error}.") from error
+
+
+def _check_share(name: str, kept: float) -> None:
+    """Of what a moving average keeps; from 1 on it grows without bound."""
+    if not 0 <= kept < 1:
+        raise ValueError(f"expected a {name} of at least 0 and below 1, got {kept:g}")
 
 
 def clip(fabric: Fabric, network: nn.Module, optimiser: _FabricOptimizer, norm: float | None) -> torch.Tensor:

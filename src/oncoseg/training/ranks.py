@@ -68,6 +68,9 @@ class Ranks:
         self.number = environment.global_rank() if environment else 0
         self.sharded = weights == "sharded" and self.count > 1
         accelerator, given = "cuda" if chosen.type == "cuda" else "cpu", cast(Any, self.precision)
+        logging.getLogger("lightning_fabric").setLevel(
+            logging.WARNING
+        )  # else it tells its settings each time
         if self.count == 1:
             alone = LightningEnvironment()  # else Fabric would ask SLURM, whatever started this process
             self.fabric = Fabric(accelerator=accelerator, devices=1, precision=given, plugins=[alone])
@@ -75,7 +78,6 @@ class Ranks:
             return
         each, machines = _processes_and_machines()
         _check_gpus(chosen, each)
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.fabric = Fabric(
             accelerator=accelerator,
             devices=each,

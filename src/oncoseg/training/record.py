@@ -4,7 +4,7 @@ An entry is begun with the call and renewed with every checkpoint, so that a kil
 """
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +13,16 @@ from typing import Any
 import oncoseg
 from oncoseg import hardware
 from oncoseg.errors import RunError
+from oncoseg.files import disk_errors
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.training.meter import Meter
+
+NAME = "record.json"
+"""Of the record in a run folder."""
+
+DAMAGED = "record-damaged.json"
+"""Where one lies that could not be read."""
 
 NOT_STATED = "not stated"
 """Licence and origin of data of which the user said nothing."""
@@ -46,12 +53,17 @@ CHANGED = (
 class Record:
     """The record of one run, while a call trains."""
 
-    def __init__(self, run: RunFolder, recipe: Recipe, meter: Meter) -> None:
-        self._run, self._recipe, self._meter = run, recipe, meter
+    def __init__(
+        self, run: RunFolder, recipe: Recipe, meter: Meter, warn: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._run, self._recipe, self._meter, self._warn = run, recipe, meter, warn
+        self._damaged = ""
         try:
             self._earlier: list[dict[str, Any]] = list(run.record().get("calls", []))
-        except RunError:  # a run of before there were records
+        except RunError as error:
             self._earlier = []
+            if (run.path / NAME).exists():  # else the run has not begun, or is of before there were records
+                self._damaged = str(error)
         self._call: dict[str, Any] = {"remarks": []}
 
     def begin(self, place: Mapping[str, Any], precision: str) -> str | None:
@@ -60,6 +72,7 @@ class Record:
         Returns:
             A sentence where it computes otherwise than the call before it, which is also a remark.
         """
+        self._set_damaged_aside()
         self._call = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "from": dict(place),
@@ -85,6 +98,16 @@ class Record:
         """Write how far the call has come, and how it ended if it has."""
         self._call |= {"to": dict(place), "ended": ended} | self._meter.read()
         self._run.write_record(self._content())
+
+    def _set_damaged_aside(self) -> None:
+        """Keep what is left of a record that cannot be read, and say that the calls in it are missing."""
+        if self._damaged:
+            path = self._run.path / NAME
+            with disk_errors(path):
+                path.replace(path.with_name(DAMAGED))
+            text = f"The calls before this one are not in the record. What is left of it is now {DAMAGED}."
+            self._warn(f"{self._damaged} {text}")
+            self._damaged = ""
 
     def _content(self) -> dict[str, Any]:
         calls = [*self._earlier, self._call]

@@ -97,6 +97,8 @@ def polynomial(
     optimiser: torch.optim.Optimizer, steps: int, *, power: float = 0.9
 ) -> lr_scheduler.LRScheduler:
     """(1 − step / steps)^power of the rate, 0 only after the last step (nnU-Net's, there by epoch)."""
+    if not 0 <= power < math.inf:
+        raise ValueError(f"expected a power of 0 or more, got {power:g}")
     return lr_scheduler.PolynomialLR(optimiser, total_iters=max(1, steps), power=power)
 
 
@@ -117,6 +119,10 @@ def plateau(
         patience: epochs, a whole number.
         lowest_rate: the rate never falls below.
     """
+    if not 0 < factor < 1:
+        raise ValueError(f"expected a factor between 0 and 1, got {factor:g}")
+    if not 0 <= lowest_rate < math.inf:
+        raise ValueError(f"expected a lowest_rate of 0 or more, got {lowest_rate:g}")
     if patience < 0 or patience != int(patience):
         raise ValueError(f"expected a whole number of epochs as patience, got {patience}")
     return lr_scheduler.ReduceLROnPlateau(

@@ -69,6 +69,41 @@ Data = Mapping[str, Path] | Sources
 """Modality → folder of its data set, or all that can be said of them."""
 
 
+def moved(
+    records: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
+) -> dict[str, Mapping[str, Any]]:
+    """The records of the data of a run, with other paths for those that lie elsewhere now.
+
+    Args:
+        records: by `RunFolder.data`.
+        folders: modality → where its data lie now; those left out lie where they did.
+
+    Raises:
+        DataError: a folder for a modality that the run has not.
+    """
+    for name in folders:
+        if name not in records:
+            raise DataError(f"The run has no data of a modality {name!r}; {nearest(name, records)}")
+    return {
+        name: {**record, "path": str(folders[name].resolve())} if name in folders else record
+        for name, record in records.items()
+    }
+
+
+def check_there(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the data of a run lie where its records say.
+
+    Raises:
+        DataError: they do not.
+    """
+    for name, record in records.items():
+        if not Path(record["path"]).exists():
+            raise DataError(
+                f"The {name} data of this run lay at {record['path']}, which does not exist; expected them "
+                f"there. Restore them, or if they have moved, say where to: --data {name}=PATH."
+            )
+
+
 def check_modalities(recipe: Recipe, data: Mapping[str, Path]) -> None:
     """Check that there is one folder for each of the recipe's modalities.
 

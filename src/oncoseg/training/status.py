@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+ALL_DONE = "all epochs are done"
+"""The reason where nothing ended a training before."""
+
 
 class Status(NamedTuple):
     """Where training is, for showing progress; `validated` once an epoch's own scores are there."""
@@ -43,3 +46,9 @@ def received(name: str) -> str:
 def spent(minutes: float) -> str:
     """The reason where the time budget is over."""
     return f"the time budget of {minutes:g} minutes is spent"
+
+
+def stalled(patience: int | None, stage: str, epoch: int, epochs: int) -> str:
+    """The reason where patience ended a stage before its last epoch."""
+    many = f"{patience} epoch{'' if patience == 1 else 's'}"
+    return f"early stopping after {stage} epoch {epoch} of {epochs}: {many} without a better validation Dice"
