@@ -92,21 +92,21 @@ class Clock:
 def train_with_oncoseg(setup: Setup, clock: Clock) -> None:
     """`oncoseg.train.train` itself: prepared store, fused augmentation, allocator, precision, layout."""
     from oncoseg.train import train
-    from oncoseg.training import loop
+    from oncoseg.training import feed
 
     names = [folder.name for folder in setup.folders()]
     taught, validation = ({name: [name] for name in part} for part in (names[:-1], names[-1:]))
     split = {"train": taught, "validation": validation, "test": {}}
     split_file = setup.work / "split.json"
     split_file.write_text(json.dumps({"modalities": {"mri": split}}))
-    augment = loop.augment
+    augment = feed.augment
 
     def timed(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
         augmented = augment(*arguments, **named)
         clock.batch_is_ready()
         return augmented
 
-    loop.augment = timed
+    feed.augment = timed
     train(
         setup.recipe(),
         {"mri": setup.data},

@@ -151,7 +151,6 @@ def test_a_signal_between_two_folds_is_said_with_the_command_to_go_on(
         (["train", "--resume", "--out", "CV", "--folds", "3"], "keeps its own folds; leave --folds out"),
         (["train", "--resume", "--out", "CV", "--extend", "3"], "expected one of its folds, such as --out"),
         (["train", "--resume", "--out", "CV", "--split", "s.json"], "leave --split out"),
-        (["train", "--resume", "--out", "CV", "--data", "mri=other"], "not on other"),
         (["train", "--resume", "--out", "CV", "--training.seed", "9"], "started with other settings"),
         (["train", "--resume", "--out", "CV/fold-1", "--fold", "1"], "holds none; leave it out"),
     ],

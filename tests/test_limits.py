@@ -145,7 +145,7 @@ def test_steps_that_fail_leave_the_word_to_training(
     data: Mapping[str, Path], store: Path, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(training__learning_rate=1e30, training__batch_size=2)
-    with pytest.raises(RunError, match=r"became NaN .* stays in .*run, and nan.json"):
+    with pytest.raises(RunError, match=r"became NaN .* nothing was kept before, and nan.json in .*run"):
         train(recipe, data, tmp_path / "run", store=store, workers=0, foretell=lambda _: None)
     assert (tmp_path / "run" / "nan.json").is_file()
 

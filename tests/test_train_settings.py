@@ -17,7 +17,7 @@ from oncoseg.augment import Strengths
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import SliceId
-from oncoseg.training import choices, loop
+from oncoseg.training import choices, feed, loop
 from oncoseg.training.ranks import Ranks
 from test_train import log_of
 from tiny import tiny_data, tiny_recipe
@@ -100,8 +100,8 @@ def test_a_step_follows_each_modalitys_own_loss_and_weight(
     slices = torch.rand(1, 4, 2, 2), torch.tensor([[[1, 0], [0, 0]]], dtype=torch.uint8)
     both = tuple(torch.cat([part, part]) for part in slices)
     one = {"mri": [SliceId(0, 0)], "ct": [SliceId(0, 0)]}
-    monkeypatch.setattr(loop, "batches_of", lambda *_: [one])
-    monkeypatch.setattr(loop, "read_ahead", lambda *_, **__: iter([both]))
+    monkeypatch.setattr(feed, "batches_of", lambda *_: [one])
+    monkeypatch.setattr(feed, "read_ahead", lambda *_, **__: iter([both]))
     recipe = joint(
         **UNCHANGED,
         modalities__mri__loss={
@@ -156,7 +156,7 @@ def test_batches_are_augmented_as_the_recipe_says_and_hold_the_share_of_tumour(
         given.append((masks, strengths))
         return torch.full_like(images, 0.25), masks
 
-    monkeypatch.setattr(loop, "augment", augment)
+    monkeypatch.setattr(feed, "augment", augment)
     recipe = joint(
         augmentation__rotation_degrees=33.0, augmentation__crop=[8, 12], training__tumour_share=1.0
     )

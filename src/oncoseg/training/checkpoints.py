@@ -27,6 +27,12 @@ BEFORE = "checkpoint-before.pt"
 DAMAGED = "checkpoint-damaged.pt"
 """Where one lies that was passed over; it is never read again."""
 
+UNFIT = (
+    "The checkpoint {path} does not fit its recipe ({kind}); expected one that this run wrote. Delete it to "
+    "start this run again, or train into a new folder."
+)
+"""Said where it does not."""
+
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Keep a state as the last one, and the last one as the one before.

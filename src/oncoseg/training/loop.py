@@ -10,36 +10,33 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, cast
 
-import numpy as np
 import safetensors.torch
 import torch
 from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from oncoseg import hardware
-from oncoseg.augment import Strengths, augment
 from oncoseg.errors import RunError
 from oncoseg.logits import Supervised
-from oncoseg.processes import available_processors
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of, read_ahead, share_of
+from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of
 from oncoseg.stopping import stop_requests
 from oncoseg.training import checkpoints, divergence, kept, optimisers, shards
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.choices import (
-    batches_of,
     check_schedules,
-    check_shared,
     losses_of,
     network_of,
     optimiser_of,
     schedule_of,
 )
+from oncoseg.training.feed import Feed
 from oncoseg.training.log import TrainingLog, rows_of
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
@@ -51,11 +48,8 @@ from oncoseg.training.status import ALL_DONE, Outcome, Status, received, spent, 
 from oncoseg.training.sums import EpochSums, mean_of_known, validate
 from oncoseg.training.whole_batch import WholeBatch
 
-GPU_READERS = 4
-"""Threads that read slices for a GPU; beside a processor's own computing, one is fast enough."""
-
 GPU_LOOK_SECONDS = 0.5
-"""Between two looks at the loss of a training on a GPU: each makes the processor wait for it."""
+"""Between two looks at the loss of a training on a GPU, each of which makes the processor wait."""
 
 CHECKPOINT_MINUTES = 5.0
 """A kill -9 costs at most this much training."""
@@ -91,10 +85,10 @@ class Training:
         torch.manual_seed(settings.seed)
         network = network_of(recipe)
         self.layout = hardware.training_layout(self.precision, self.device, recipe.preparation.spatial_dims)
-        if settings.compiled and self.ranks.count == 1:
+        if settings.compiled and self.ranks.alone:
             network.compile()
         self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))
-        if self.ranks.count > 1:
+        if not self.ranks.alone:
             example = torch.zeros(1, recipe.in_channels, *recipe.example_size, device=self.device)
             example = example.contiguous(memory_format=self.layout)
             self.whole.settle(self.network, example, self.fabric.backward)
@@ -102,13 +96,12 @@ class Training:
         self.average = None if decay is None else AverageWeights(self.network, decay)
         self.stages = stages_of(recipe)
         self.losses = losses_of(recipe)
-        self.strengths = Strengths(**recipe.augmentation.model_dump())
+        self.feed = Feed(recipe, cases, self.ranks, self.layout)
         self.stage, self.epoch, self.step = 0, 0, 0
         check_schedules(recipe, [stage.epochs * self._steps_of_epoch(stage) for stage in self.stages])
         self.best: dict[str, Any] = {}
-        self.epochs_without_better = 0
+        self.epochs_without_better, self.minutes_before = 0, 0.0
         self.scores: dict[str, float] = {}
-        self.minutes_before = 0.0
         self.optimiser_state: dict[str, Any] | None = None
         self.partial = EpochSums()
         self.log = TrainingLog(run, writes=self.ranks.first)
@@ -163,8 +156,12 @@ class Training:
         each, batches = self.recipe.training.accumulate, self._batches(stage, self.epoch)
         steps = math.ceil(len(batches) / each)
         self.network.train()
-        ahead = self._read_ahead(batches[self.step * each :])
-        while group := self._next_group(ahead, each):
+        ahead = self.feed.read_ahead(batches[self.step * each :])
+        while True:
+            with self.meter.waiting():
+                group = list(itertools.islice(ahead, each))
+            if not group:
+                return
             self._train_step(group)
             self.step += 1
             self.steps_done += 1
@@ -172,12 +169,6 @@ class Training:
             late = time.monotonic() - self.saved > CHECKPOINT_MINUTES * 60
             if self._stop_if_asked(late):
                 self._save_checkpoint()
-
-    def _next_group(
-        self, ahead: Iterator[tuple[ExampleIds, Batch]], count: int
-    ) -> list[tuple[ExampleIds, Batch]]:
-        with self.meter.waiting():
-            return list(itertools.islice(ahead, count))
 
     def _train_step(self, group: Sequence[tuple[ExampleIds, Batch]]) -> None:
         """One step of the optimiser, by the mean gradient of one or more batches."""
@@ -200,17 +191,18 @@ class Training:
             try:
                 return self._gradients_at_once(group)
             except torch.OutOfMemoryError as error:
-                if self.ranks.count > 1:  # the others wait for this one's gradients
+                if not self.ranks.alone:  # the others wait for this one's gradients
                     raise RunError(NOT_OWN_SHARE) from error
             self._halve(group[0][0])  # what the failed try held is free by now
 
     def _gradients_at_once(self, group: Sequence[tuple[ExampleIds, Batch]]) -> EpochSums:
         sums = EpochSums()
-        pieces = self.pieces if self.ranks.count == 1 else 1
+        pieces = self.pieces if self.ranks.alone else 1
+        first = self.step * self.recipe.training.accumulate
         for number, (refs, batch) in enumerate(group):
-            parts, seed = parts_of(refs), self._seed_of_batch(number)
+            parts, seed = parts_of(refs), self.feed.seed(self.stage, self.epoch, first + number)
             self.whole.total = max(part.stop for part in parts.values())
-            images, masks = self._augmented(batch, seed)
+            images, masks = self.feed.augmented(batch, self.whole.total, seed)
             torch.manual_seed(seed + 1)
             # the others' gradients are waited for once, with those of the last batch
             with self.fabric.no_backward_sync(self.network, enabled=number < len(group) - 1):
@@ -247,15 +239,9 @@ class Training:
         if self.pieces >= max(sizes):
             raise RunError(NOT_ONE_SLICE)
         self.pieces *= 2
-        text = IN_PARTS.format(
-            size=sum(sizes),
-            examples=self.recipe.examples,
-            step=self.step + 1,
-            stage=self.stages[self.stage].name,
-            epoch=self.epoch + 1,
-            pieces=self.pieces,
-        )
-        self._tell_and_remark(text)
+        place = {"step": self.step + 1, "stage": self.stages[self.stage].name, "epoch": self.epoch + 1}
+        what = {"size": sum(sizes), "examples": self.recipe.examples, "pieces": self.pieces}
+        self._tell_and_remark(IN_PARTS.format(**place, **what))
 
     def _finish_epoch(self, stage: Stage) -> None:
         self._check_finite()
@@ -303,61 +289,18 @@ class Training:
             with self.fabric.autocast():
                 return cast(Tensor, complete(images.to(self.device, memory_format=self.layout)))
 
-        def network(images: Tensor) -> Tensor:
-            return self.room.computed(on_device, images)
+        network = partial(self.room.computed, on_device)
 
-        return {name: self._validate_one(name, network) for name in stage.modalities}
+        def of(name: str) -> tuple[float, float]:
+            return validate(
+                self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks
+            )
 
-    def _validate_one(self, name: str, network: Callable[[Tensor], Tensor]) -> tuple[float, float]:
-        given = self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks
-        try:
-            return validate(*given)
-        except torch.OutOfMemoryError:
-            # several processes have shared out the cases, and count them together
-            if self.ranks.count > 1 or not self.room.logits_stay:
-                raise
-        self.room.leave_gpu()
-        return validate(*given)
+        return {name: self.room.validated(partial(of, name), self.ranks.alone) for name in stage.modalities}
 
     def _tell_and_remark(self, text: str) -> None:
         self.record.remark(text)
         self.warn(text)
-
-    # batches --------------------------------------------------------------------------------
-
-    def _read_ahead(self, batches: Sequence[ExampleIds]) -> Iterator[tuple[ExampleIds, Batch]]:
-        """What each whole batch holds, and this process's rows of it."""
-        own = [share_of(batch, self.ranks.rows()) for batch in batches]
-        check_shared(batches, self.ranks.count, self.recipe)
-        on_gpu = self.device.type == "cuda"
-        readers = min(GPU_READERS, available_processors()) if on_gpu else 1
-        yield from zip(batches, read_ahead(self.cases, own, readers=readers, pinned=on_gpu), strict=True)
-
-    def _batches(self, stage: Stage, epoch: int) -> Sequence[ExampleIds]:
-        cases = {name: self.cases[name] for name in stage.modalities}
-        return batches_of(self.recipe, cases, (self.recipe.training.seed, self.stage, epoch))
-
-    def _augmented(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
-        """This process's rows of the whole batch, on the device and augmented."""
-        images, masks = (part.to(self.device, non_blocking=True) for part in batch)
-        images, masks = augment(
-            images,
-            masks,
-            len(self.recipe.classes),
-            self.strengths,
-            torch.Generator().manual_seed(seed),
-            rows=self.ranks.rows(),
-            total=self.whole.total,
-            spacing_mm=self.recipe.preparation.spacing_mm,
-            window=self.recipe.preparation.patch,
-        )
-        return images.contiguous(memory_format=self.layout), masks
-
-    def _seed_of_batch(self, number: int) -> int:
-        """Of the `number`-th batch of the present step."""
-        training = self.recipe.training
-        place = [training.seed, self.stage, self.epoch, self.step * training.accumulate + number]
-        return int(np.random.SeedSequence(place).generate_state(1)[0])
 
     # state ----------------------------------------------------------------------------------
 
@@ -430,11 +373,8 @@ class Training:
             self.partial = EpochSums(state["partial"], self.device)
             rows = state["log"]
         except Exception as error:
-            raise RunError(
-                f"The checkpoint {self.run.checkpoint} does not fit its recipe "
-                f"({type(error).__name__}); expected one that this run wrote. Delete it to start this run "
-                "again, or train into a new folder."
-            ) from error
+            unfit = checkpoints.UNFIT.format(path=self.run.checkpoint, kind=type(error).__name__)
+            raise RunError(unfit) from error
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
         self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
@@ -455,20 +395,16 @@ class Training:
         """
         if self.ranks.from_first(lambda: kept.are_there(self.run.model, self.best)):
             return
-        place = {
-            "path": self.run.model,
-            "stage": self.best.get("stage", "joint"),
-            "epoch": self.best["epoch"],
-        }
+        best = {"path": self.run.model, "stage": "joint", **self.best}
         last = self.log.rows[-1]
-        if self.step == 0 and (last.stage, last.epoch) == (place["stage"], place["epoch"]):
+        if self.step == 0 and (last.stage, last.epoch) == (best["stage"], best["epoch"]):
             self._save_model()  # they are those that training goes on from
             self.ranks.from_first(lambda: kept.settle(self.run.model, self.best["sha256"]))
-            warn(kept.RESTORED.format(**place))
+            warn(kept.RESTORED.format(**best))
             return
         if self.stage == len(self.stages):
-            raise RunError(kept.NONE_LEFT.format(**place, run=self.run.path))
-        warn(kept.LOST.format(**place))
+            raise RunError(kept.NONE_LEFT.format(**best, run=self.run.path))
+        warn(kept.LOST.format(**best))
         self.best = {}
 
     def _save_metrics(self, finished: bool) -> None:
@@ -505,14 +441,17 @@ class Training:
         lengths = [self._steps_of_epoch(stage) * stage.epochs for stage in self.stages[self.stage :]]
         return sum(lengths) - self.epoch * self._steps_of_epoch(self.stages[self.stage]) - self.step
 
+    def _batches(self, stage: Stage, epoch: int) -> Sequence[ExampleIds]:
+        return self.feed.batches(stage.modalities, self.stage, epoch)
+
     def _steps_of_epoch(self, stage: Stage) -> int:
         return math.ceil(len(self._batches(stage, 0)) / self.recipe.training.accumulate)
 
     def _tell_monitor(self, stage: Stage, steps: int, validated: bool = False) -> None:
         if self.monitor is None:
             return
-        per_step = (time.monotonic() - self.started) / max(1, self.steps_done)
-        left = per_step * (self.steps_in_all - self.steps_done)
+        done = max(1, self.steps_done)
+        left = (time.monotonic() - self.started) / done * (self.steps_in_all - self.steps_done)
         loss = self._latest_loss()
         if not math.isfinite(loss):
             self.saw_bad = True  # the others may not have looked: all are told by `_stop_if_asked`
@@ -555,9 +494,8 @@ class Training:
         Raises:
             RunError: always.
         """
-        report = divergence.report_of(
-            seen, self.cases, self.network, weights, self.recipe.training, self.precision
-        )
+        given = self.cases, self.network, weights, self.recipe.training, self.precision
+        report = divergence.report_of(seen, *given)
         self.run.write_divergence(report)
         self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
         raise divergence.error_of(report, self.run.path, checkpoints.exists(self.run.checkpoint))

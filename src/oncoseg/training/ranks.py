@@ -91,6 +91,11 @@ class Ranks:
         self._talk = distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
 
     @property
+    def alone(self) -> bool:
+        """Whether this is the only process."""
+        return self.count == 1
+
+    @property
     def first(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.number == 0

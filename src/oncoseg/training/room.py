@@ -1,11 +1,14 @@
 """Validation where a GPU's memory does not hold it: in smaller batches, and its loss by the processor."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from oncoseg.errors import RunError
+
+Result = TypeVar("Result")
 
 SMALLER = (
     "The GPU's memory did not hold the validation of {rows} slices at a time: from there on they are "
@@ -64,8 +67,19 @@ class Room:
             self.parts *= 2
             self._tell(SMALLER.format(rows=len(images), parts=self.parts))
 
-    def leave_gpu(self) -> None:
-        """From now on logits go to the processor at once."""
+    def validated(self, validate: Callable[[], Result], alone: bool) -> Result:
+        """What a validation finds; where the GPU does not hold a case's logits, once more without them there.
+
+        Args:
+            validate: from its beginning.
+            alone: whether this process has all the cases; several share them out and count them together.
+        """
+        try:
+            return validate()
+        except torch.OutOfMemoryError:
+            if not alone or not self.logits_stay:
+                raise
         torch.cuda.empty_cache()
         self.logits_stay = False
         self._tell(ELSEWHERE)
+        return validate()
