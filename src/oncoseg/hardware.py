@@ -74,7 +74,12 @@ def training_layout(precision: str, device: torch.device, spatial_dims: int = 2)
 def in_layout(network: nn.Module, layout: torch.memory_format) -> nn.Module:
     """The network with its weights in a memory layout."""
     # torch's type stubs do not know Module.to's memory_format
-    return cast(nn.Module, cast(Any, network).to(memory_format=layout))
+    network = cast(nn.Module, cast(Any, network).to(memory_format=layout))
+    for weight in network.parameters():
+        if weight.dim() == 5 and weight[0, 0].numel() == 1:
+            # the same memory in either layout, but several processes compare strides with the gradient's
+            weight.data = torch.empty_like(weight, memory_format=torch.contiguous_format).copy_(weight)
+    return network
 
 
 @contextlib.contextmanager

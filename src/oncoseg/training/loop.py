@@ -1,8 +1,8 @@
 """The loop over stages, epochs and batches.
 
-Every random choice is drawn from (seed, stage, epoch, batch), so that going on from a checkpoint
-sees the same slices, augmented in the same way, as a run that was never stopped. Nor do they depend on how
-many processes share them: each takes some rows of every batch, and the loss is that of the whole batch.
+Every random choice is drawn from (seed, stage, epoch, batch), so that going on from a checkpoint sees the
+same slices, augmented in the same way, as a run that was never stopped. Processes that share a batch take
+some of its rows each, and the loss is that of the whole batch.
 """
 
 import contextlib
@@ -81,10 +81,10 @@ class Training:
         self.device, self.precision, self.fabric = self.ranks.device, self.ranks.precision, self.ranks.fabric
         if self.device.type == "cuda":
             hardware.tune_gpu(settings.deterministic)
-        self.whole = WholeBatch(self.ranks)
         torch.manual_seed(settings.seed)
         network = network_of(recipe)
         self.layout = hardware.training_layout(self.precision, self.device, recipe.preparation.spatial_dims)
+        self.whole = WholeBatch(self.ranks, self.layout)
         if settings.compiled and self.ranks.alone:
             network.compile()
         self.network = self.fabric.setup_module(hardware.in_layout(self.whole.seen_by(network), self.layout))

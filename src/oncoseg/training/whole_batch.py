@@ -27,11 +27,12 @@ class WholeBatch:
 
     Attributes:
         ranks: the processes.
+        layout: of the network's images and weights in memory.
         total: rows that the whole batch has, over all processes; set before each step.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
-        self.ranks = ranks
+    def __init__(self, ranks: Ranks, layout: torch.memory_format = torch.contiguous_format) -> None:
+        self.ranks, self.layout = ranks, layout
         self.total = 0
 
     def seen_by(self, network: nn.Module) -> nn.Module:
@@ -77,14 +78,18 @@ class _Dropout(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
             return features
-        # random numbers are laid out as memory is
-        layout = LAYOUTS.get(features.dim(), torch.contiguous_format)
-        if not features.is_contiguous(memory_format=layout):
-            layout = torch.contiguous_format
+        layout = self._layout(features)  # random numbers are drawn in the order of memory
         shape = (self.batch.total, *features.shape[1:])
         every = torch.ones(shape, dtype=features.dtype, device=features.device)
         kept = cast(Tensor, self.own(every.contiguous(memory_format=layout)))
         return features * kept[self.batch.ranks.rows()]
+
+    def _layout(self, features: Tensor) -> torch.memory_format:
+        """That of the whole batch; a single row may have lost it, as some layers make it contiguous."""
+        layout = LAYOUTS.get(features.dim(), torch.contiguous_format)
+        if layout == self.batch.layout and len(features) == 1 < self.batch.total:
+            return layout
+        return layout if features.is_contiguous(memory_format=layout) else torch.contiguous_format
 
 
 class _Sum(torch.autograd.Function):
