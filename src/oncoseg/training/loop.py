@@ -108,8 +108,7 @@ class Training:
         self.record = Record(run, recipe, meter, warn)
         self.watch = divergence.Watch()
         self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
-        self.warn = warn
-        self.pieces, self.room = 1, Room(self._tell_and_remark)
+        self.warn, self.pieces, self.room = warn, 1, Room(self._tell_and_remark)
 
     # the loop -------------------------------------------------------------------------------
 
