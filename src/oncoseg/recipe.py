@@ -275,6 +275,20 @@ class Prediction(_Part):
     """3D: windows computed at a time; bounds the memory."""
 
 
+class Cascade(_Part):
+    """Two stages: the first finds an organ in the whole image, the second works in a box around it."""
+
+    organ: str | None = None
+    """What stage 1 finds: a class or label, taken together with all labels of all classes; None for no
+    cascade."""
+    margin_mm: Annotated[float, Field(ge=0)] = 20.0
+    """By how much the box reaches beyond what stage 1 found, on every side."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Networks of stage 1, each of which leaves out a part of the patients; together they predict."""
+    first: dict[str, Any] = {}
+    """Other fields of stage 1, as in {"preparation.slice_size": [128, 128]}."""
+
+
 class Published(_Part):
     """One row of the paper's table of results."""
 
@@ -307,6 +321,7 @@ class Recipe(_Part):
     training: Training = Training()
     split: Split = Split()
     prediction: Prediction = Prediction()
+    cascade: Cascade = Cascade()
     published: tuple[Published, ...] = ()
     """What the paper reports, for the report's comparison."""
     deviations: tuple[str, ...] = ()

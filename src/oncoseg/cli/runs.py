@@ -111,12 +111,9 @@ def train(
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
         )
-    if folds is None and fold is not None:
-        raise RunError("--fold chooses one fold of a cross-validation; expected --folds with it.")
-    if folds is not None and split_file is not None:
-        raise RunError("--folds draws the sides of every fold; leave --split out, or --folds.")
     from oncoseg.cross_validate import train_folds
     from oncoseg.train import train as start
+    from oncoseg.train_cascade import train_cascade
     from oncoseg.training.sources import Sources, channels_by_modality
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
@@ -129,7 +126,9 @@ def train(
         terminal.note_problems,
         terminal.note_found,
     )
-    with progress_of_training() as (preparing, monitor):
+    in_stages = chosen.cascade.organ is not None
+    _check_folds(folds, fold, split_file, in_stages)
+    with _progress() as (preparing, finding, monitor):
         options: dict[str, Any] = {
             "store": store,
             "workers": workers,
@@ -137,7 +136,10 @@ def train(
             "monitor": monitor,
             "foretell": tell_needs,
         }
-        if folds is None:
+        if in_stages:
+            options |= {"split_file": split_file, "tell": terminal.note, "box_progress": finding}
+            outcome = train_cascade(chosen, sources, out, **options)
+        elif folds is None:
             outcome = start(chosen, sources, out, split_file=split_file, warn=terminal.note, **options)
         else:
             count = None if folds == "patients" else folds
@@ -153,6 +155,18 @@ def begun(tokens: Sequence[str]) -> Path | None:
         if any((out / name).is_file() for name in ("data.json", "folds.json")):
             return out
     return None
+
+
+def _check_folds(folds: object, fold: int | None, split_file: Path | None, in_stages: bool) -> None:
+    if in_stages and folds is not None:
+        raise RunError(
+            "A cascade cannot be cross-validated as a whole; leave --folds out. Its first stage has folds "
+            "of its own: --cascade.folds."
+        )
+    if folds is None and fold is not None:
+        raise RunError("--fold chooses one fold of a cross-validation; expected --folds with it.")
+    if folds is not None and split_file is not None:
+        raise RunError("--folds draws the sides of every fold; leave --split out, or --folds.")
 
 
 def rerun(
@@ -367,12 +381,14 @@ def _resume(
     fields: Mapping[str, Any],
     stated: Mapping[str, Mapping[str, str]],
 ) -> int:
+    from oncoseg.cascade_folder import is_cascade
     from oncoseg.cross_validate import resume_folds
     from oncoseg.folds_folder import is_cross_validation
     from oncoseg.run_folder import RunFolder
     from oncoseg.train import resume
+    from oncoseg.train_cascade import resume_cascade
 
-    of_folds = is_cross_validation(out)
+    of_folds, in_stages = is_cross_validation(out), is_cascade(out)
     if fold is not None and not of_folds:
         raise RunError(f"--fold chooses one fold of a cross-validation, and {out} holds none; leave it out.")
     if extend is not None and of_folds:
@@ -380,12 +396,14 @@ def _resume(
             f"--extend adds epochs to one run, and {out} is a cross-validation; expected one of its folds, "
             f"such as --out {out / 'fold-1'}."
         )
+    if extend is not None and in_stages:
+        raise RunError(f"--extend adds epochs to one run, and {out} is a cascade; leave it out.")
     if split_file is not None:
         raise RunError("A resumed run keeps its own split; leave --split out, or start a new run.")
     kept = RunFolder(out).recipe()
     wanted = changed(open_recipe(name) if name else kept, fields, TRAIN_FLAGS, only)
     _check_same_recipe(kept, wanted, out)
-    with progress_of_training() as (preparing, monitor):
+    with _progress() as (preparing, finding, monitor):
         options: dict[str, Any] = {
             "store": store,
             "max_minutes": wanted.training.max_minutes,
@@ -396,7 +414,9 @@ def _resume(
             "data": folders,
             **stated,
         }
-        if of_folds:
+        if in_stages:
+            outcome = resume_cascade(out, tell=terminal.note, box_progress=finding, **options)
+        elif of_folds:
             outcome = resume_folds(out, fold=fold, tell=terminal.note, **options)
         else:
             outcome = resume(out, warn=terminal.note, extend=extend, **options)
@@ -406,13 +426,23 @@ def _resume(
 @contextlib.contextmanager
 def progress_of_training() -> Iterator[tuple[Callable[[int, int], None], Callable[[Any], None]]]:
     """What shows preparing and training: only the first of several processes shows anything."""
+    with _progress() as (preparing, _, monitor):
+        yield preparing, monitor
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[
+    tuple[Callable[[int, int], None], Callable[[int, int], None], Callable[[Any], None]]
+]:
+    """The same with the boxes of a cascade, which are found between its stages."""
     from oncoseg.training.ranks import is_first
 
     if not is_first():
-        yield lambda done, total: None, lambda status: None
+        yield lambda done, total: None, lambda done, total: None, lambda status: None
         return
-    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
-        yield preparing, monitor
+    steps = terminal.progress_in_steps("preparing", "finding boxes")
+    with steps as (preparing, finding), terminal.training_progress() as monitor:
+        yield preparing, finding, monitor
 
 
 def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
