@@ -33,8 +33,11 @@ def load_networks(folder: Path, recipe: Recipe) -> Networks:
     """Read the kept weights of a run folder, of every fold of a cross-validation, or of a second stage.
 
     Raises:
-        RunError: no weights yet, damaged or unfit ones, or a fold that is not finished.
+        RunError: no weights yet, damaged or unfit ones, a fold that is not finished, or a second stage without
+            its first.
     """
+    if not is_cascade(folder):
+        _check_whole_images(RunFolder(folder))
     return Networks([_network(recipe, model) for model in _models(folder)], weights_sha256(folder))
 
 
@@ -63,6 +66,14 @@ def check_trained(cascade: Path) -> None:
         raise RunError(
             f"The cascade {cascade} has no weights of its second stage yet; expected both stages. Go on with "
             f"`oncoseg train --resume --out {cascade}`."
+        )
+
+
+def _check_whole_images(run: RunFolder) -> None:
+    if (run.path / "data.json").is_file() and any(one.get("boxes") for one in run.data().values()):
+        raise RunError(
+            f"{run.path} is the second stage of a cascade, which knows nothing of what lies outside its boxes; "
+            f"expected the folder of both stages, such as {run.path.parent}."
         )
 
 

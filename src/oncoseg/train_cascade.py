@@ -184,6 +184,8 @@ def resume_cascade(
         "monitor": monitor,
         "foretell": foretell,
     }
+    if CascadeFolder(out).is_finished() and not licences and not origins:
+        return Outcome(out, True, DONE)
     work = _Work(CascadeFolder(out), recipe, minutes, entered, tell, options)
     with locked(run.lock, f"The cascade {out}"):
         run.write_data(stated(run.data(), licences, origins))

@@ -474,11 +474,11 @@ def stop_code(outcome: "Outcome") -> int:
 
 
 def _say_outcome(outcome: "Outcome") -> None:
-    from oncoseg.run_folder import RunFolder
+    from oncoseg.cascade_folder import last_run
 
     if outcome.finished:
         terminal.say(f"Trained: {outcome.run} ({outcome.reason})")
-        if best := kept(RunFolder(outcome.run).metrics).get("best"):
+        if best := kept(last_run(outcome.run).metrics).get("best"):
             dice = ", ".join(f"{name} {_digits(value)}" for name, value in best["validation_dice"].items())
             place = f"{best['stage']} epoch {best['epoch']}"
             terminal.say(f"Kept: the weights of {place}, validation Dice {dice}")
