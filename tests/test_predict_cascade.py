@@ -102,9 +102,7 @@ def test_nothing_is_said_where_it_finds_something(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_it_does_not_depend_on_the_slab(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dims: int
-) -> None:
+def test_it_does_not_depend_on_the_slab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dims: int) -> None:
     write_marked(tmp_path / "ct.nii.gz", oriented(21))
     recipe, network = (slices(), Bright) if dims == 2 else (volumes(), Bright3d)
     whole = predicted(in_two_stages(recipe, network(), network()), tmp_path / "ct.nii.gz", tmp_path / "one")

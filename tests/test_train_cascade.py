@@ -32,7 +32,7 @@ from oncoseg.train_cascade import in_words, resume_cascade, stages, train_cascad
 from oncoseg.training.status import Outcome, Status
 from runs import assert_same, stopping_at
 
-GRID = (32, 32, 16)
+GRID = (40, 40, 20)
 
 CHANGES: dict[str, Any] = {
     "cascade.organ": "liver",
@@ -165,6 +165,7 @@ def by_hand(box: Box | None) -> Callable[..., Any]:
     return found
 
 
+@pytest.mark.slow
 def test_truth_outside_of_the_boxes_is_counted(
     data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_truth_outside_of_the_boxes_is_counted(
     ]
 
 
+@pytest.mark.slow
 def test_where_stage_1_finds_nothing_stage_2_sees_whole_images(
     data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +218,7 @@ def test_preparing_a_box_is_preparing_an_image_cut_to_it(
         image = nib.as_closest_canonical(nib.load(path))
         part = image.slicer[4:28, 8:24, 2:9]
         nib.Nifti1Image(np.asarray(part.dataobj), part.affine, part.header).to_filename(path)
-    volumes = {"preparation__spatial_dims": 3, "preparation__spacing_mm": [9, 12, 20]}
+    volumes = {"preparation__spatial_dims": 3, "preparation__spacing_mm": [9, 14, 15]}
     recipe = liver_recipe(**(volumes if dims == 3 else {}))
     settings = Settings.of(recipe.modalities["ct"], recipe.classes, recipe.preparation)
     whole_cases, cut = (open_dataset(root).cases[:2] for root in (data["ct"], tmp_path / "cut"))
@@ -235,6 +237,7 @@ def test_preparing_a_box_is_preparing_an_image_cut_to_it(
 # stopping and going on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["first fold", "last fold", "second stage"])
 def test_a_stopped_cascade_goes_on_as_if_it_never_was(
     whole: CascadeFolder,
@@ -255,6 +258,7 @@ def test_a_stopped_cascade_goes_on_as_if_it_never_was(
     assert_same_cascade(CascadeFolder(out), whole)
 
 
+@pytest.mark.slow
 def test_stopped_between_boxes_it_finds_the_others_only(
     whole: CascadeFolder,
     data: Mapping[str, Path],
@@ -330,6 +334,17 @@ def test_too_few_patients_for_the_folds_leave_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_data_that_cannot_be_used_leave_nothing(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data["ct"], tmp_path / "data")
+    for path in (tmp_path / "data" / "imagesTr").iterdir():
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError):
+        begin({"ct": tmp_path / "data"}, store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_second_stage_is_not_used_alone(whole: CascadeFolder) -> None:
     with pytest.raises(RunError, match="is the second stage of a cascade"):
         Predictor.load(whole.second.path)
@@ -349,6 +364,7 @@ def test_words_without_any_truth() -> None:
 # the commands
 
 
+@pytest.mark.slow
 def test_the_commands_take_the_folder(
     whole: CascadeFolder, data: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -400,9 +416,12 @@ def test_an_image_without_the_organ_is_told(
     assert text.startswith(sentence)
     folder = evaluate_run(out, out=tmp_path / "scores")
     summary = json.loads((folder / "summary.json").read_text())
-    assert {row["scores"]["recall"]["value"] for row in summary["table"] if row["averaging"] == "pooled"} == {0}
+    assert {row["scores"]["recall"]["value"] for row in summary["table"] if row["averaging"] == "pooled"} == {
+        0
+    }
 
 
+@pytest.mark.slow
 def test_a_cascade_from_the_command_line(data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:
     flags = [
         *("--cascade.organ", "liver", "--cascade.folds", "2", "--cascade.margin-mm", "30"),

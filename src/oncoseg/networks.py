@@ -33,8 +33,8 @@ def load_networks(folder: Path, recipe: Recipe) -> Networks:
     """Read the kept weights of a run folder, of every fold of a cross-validation, or of a second stage.
 
     Raises:
-        RunError: no weights yet, damaged or unfit ones, a fold that is not finished, or a second stage without
-            its first.
+        RunError: no weights yet, damaged or unfit ones, a fold that is not finished, or a second stage
+            without its first.
     """
     if not is_cascade(folder):
         _check_whole_images(RunFolder(folder))
@@ -48,14 +48,14 @@ def weights_sha256(folder: Path) -> str:
         RunError: no weights yet, or a fold that is not finished.
     """
     if is_cascade(folder):
-        check_trained(folder)
+        _check_trained(folder)
         cascade = CascadeFolder(folder)
         return sha256_of_json([weights_sha256(cascade.first), weights_sha256(cascade.second.path)])
     hashes = [sha256_of_file(model) for model in _models(folder)]
     return sha256_of_json(hashes) if is_cross_validation(folder) else hashes[0]
 
 
-def check_trained(cascade: Path) -> None:
+def _check_trained(cascade: Path) -> None:
     """Check that both stages of a cascade have weights.
 
     Raises:
@@ -72,13 +72,15 @@ def check_trained(cascade: Path) -> None:
 def _check_whole_images(run: RunFolder) -> None:
     if (run.path / "data.json").is_file() and any(one.get("boxes") for one in run.data().values()):
         raise RunError(
-            f"{run.path} is the second stage of a cascade, which knows nothing of what lies outside its boxes; "
-            f"expected the folder of both stages, such as {run.path.parent}."
+            f"{run.path} is the second stage of a cascade, which knows nothing of what lies outside its "
+            f"boxes; expected the folder of both stages, such as {run.path.parent}."
         )
 
 
 def _models(folder: Path) -> list[Path]:
-    folder = last_run(folder).path
+    if is_cascade(folder):
+        _check_trained(folder)
+        folder = last_run(folder).path
     runs = FoldsFolder(folder).finished_runs() if is_cross_validation(folder) else [RunFolder(folder)]
     return [run.need_model() for run in runs]
 

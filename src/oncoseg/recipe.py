@@ -198,6 +198,8 @@ class Training(_Part):
     """Slices or patches in a batch, shared equally among the stage's modalities."""
     tumour_share: Share | None = None
     """2D: share of slices with tumour in each modality's part of a batch; None takes them as they come."""
+    tumour_class: str | None = None
+    """2D: the class that `tumour_share` is about, such as the tumour beside its organ; None for any class."""
     foreground_share: Share = 0.33
     """3D: least share of an epoch's patches that lie on a voxel of a class, all classes equally often."""
     patches_per_case: Positive = 4
@@ -338,6 +340,9 @@ class Recipe(_Part):
         sizes = {name: len(modality.channels) for name, modality in self.modalities.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"every modality must give the network as many channels, got {sizes}")
+        share, tumour = self.training.tumour_share, self.training.tumour_class
+        if share is not None and tumour is not None and tumour not in self.classes:
+            raise ValueError(f"training.tumour_class must be one of {list(self.classes)}, got {tumour!r}")
         self._check_dimensions()
         crop, size = self.augmentation.crop, self.preparation.slice_size
         if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):

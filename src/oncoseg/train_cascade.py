@@ -19,7 +19,7 @@ from oncoseg.cascade_folder import CascadeFolder, Found
 from oncoseg.cross_validate import resume_folds, train_folds
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case
-from oncoseg.errors import DataError, RecipeError
+from oncoseg.errors import DataError, OncosegError, RecipeError
 from oncoseg.files import atomic_folder, filled, new_folder
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.locks import locked
@@ -59,6 +59,7 @@ def stages(recipe: Recipe) -> tuple[Recipe, Recipe]:
     own = recipe.classes.get(chosen.organ, (chosen.organ,))
     joined = dict.fromkeys([*own, *(label for labels in recipe.classes.values() for label in labels)])
     changes: dict[str, Any] = {"classes": {chosen.organ: list(joined)}, "published": []}
+    changes["training.tumour_class"] = None
     for name, modality in recipe.modalities.items():
         arguments = {key: value for key, value in modality.loss.arguments.items() if key != "class_weights"}
         changes[f"modalities.{name}.loss.arguments"] = arguments
@@ -120,18 +121,23 @@ def train_cascade(
             run.write_split(recipe.training.seed, split)
             run.write_data(sources.stated_in(records))
             CascadeFolder(unfinished).write_found({})
-    return resume_cascade(
-        out,
-        store=store,
-        max_minutes=recipe.training.max_minutes,
-        workers=workers,
-        prepare_progress=prepare_progress,
-        box_progress=box_progress,
-        monitor=monitor,
-        tell=tell,
-        foretell=foretell,
-        entered=entered,
-    )
+    try:
+        return resume_cascade(
+            out,
+            store=store,
+            max_minutes=recipe.training.max_minutes,
+            workers=workers,
+            prepare_progress=prepare_progress,
+            box_progress=box_progress,
+            monitor=monitor,
+            tell=tell,
+            foretell=foretell,
+            entered=entered,
+        )
+    except OncosegError:
+        if not is_cross_validation(CascadeFolder(out).first):  # nothing was trained: the data are at fault
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def resume_cascade(

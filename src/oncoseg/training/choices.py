@@ -55,7 +55,12 @@ def batches_of(recipe: Recipe, cases: Cases, seed: Sequence[int]) -> Sequence[Ex
     training = recipe.training
     group = None if training.balance is None else GROUPS[training.balance]
     if recipe.preparation.spatial_dims == 2:
-        return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
+        tumour = None
+        if training.tumour_share is not None and training.tumour_class is not None:
+            tumour = list(recipe.classes).index(training.tumour_class) + 1
+        return epoch_batches(
+            cast(Any, cases), training.batch_size, training.tumour_share, seed, group, tumour
+        )
     shares = training.foreground_share, training.patches_per_case
     return epoch_patches(cast(Any, cases), training.batch_size, *shares, seed, group)
 
