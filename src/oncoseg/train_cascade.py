@@ -33,7 +33,7 @@ from oncoseg.stopping import name_of, orderly_termination
 from oncoseg.train import check_recipe, resume, train
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
-from oncoseg.training.sources import Data, Sources, check_modalities, check_stated, stated
+from oncoseg.training.sources import Data, Sources, check_modalities, check_stated, moved, stated
 from oncoseg.training.status import Outcome, Status, received, spent
 
 TOGETHER = "A cascade"
@@ -149,6 +149,7 @@ def resume_cascade(
     prepare_progress: Progress | None = None,
     box_progress: Progress | None = None,
     monitor: Callable[[Status], None] | None = None,
+    data: Mapping[str, Path] | None = None,
     licences: Mapping[str, str] = MappingProxyType({}),
     origins: Mapping[str, str] = MappingProxyType({}),
     tell: Callable[[str], None] = lambda _: None,
@@ -165,6 +166,7 @@ def resume_cascade(
         prepare_progress: see `train_cascade`.
         box_progress: see `train_cascade`.
         monitor: see `train_cascade`.
+        data: modality → where the same data lie now, which both stages then say.
         licences: see `Sources`; they replace what was stated before.
         origins: likewise.
         tell: see `train_cascade`.
@@ -190,17 +192,18 @@ def resume_cascade(
         "monitor": monitor,
         "foretell": foretell,
     }
-    if CascadeFolder(out).is_finished() and not licences and not origins:
+    if CascadeFolder(out).is_finished() and not (licences or origins or data):
         return Outcome(out, True, DONE)
-    work = _Work(CascadeFolder(out), recipe, minutes, entered, tell, options)
+    again = {"max_minutes": minutes, "licences": licences, "origins": origins, "data": data}
+    work = _Work(CascadeFolder(out), recipe, minutes, entered, tell, options, again)
     with locked(run.lock, f"The cascade {out}"):
-        run.write_data(stated(run.data(), licences, origins))
+        run.write_data(stated(moved(run.data(), data or {}), licences, origins))
         try:
             with orderly_termination():
                 stopped = (
-                    work.find_organ(licences, origins)
+                    work.find_organ()
                     or work.find_boxes(box_progress or (lambda done, total: None))
-                    or work.look_inside(licences, origins)
+                    or work.look_inside()
                 )
         except KeyboardInterrupt as asked:  # not within training, which stops by itself
             stopped = received(name_of(asked))
@@ -217,15 +220,15 @@ class _Work:
     entered: float
     tell: Callable[[str], None]
     options: Mapping[str, Any]
+    again: Mapping[str, Any]
 
-    def find_organ(self, licences: Mapping[str, str], origins: Mapping[str, str]) -> str:
+    def find_organ(self) -> str:
         """Train stage 1."""
         out, chosen = self.folder.first, self.recipe.cascade
         self.tell(f"stage 1: {chosen.organ} in the whole image, {chosen.folds} networks")
         common = {**self.options, "tell": self.tell}
         if is_cross_validation(out):
-            more = self._again(licences, origins)
-            return _before_next(resume_folds(out, entered=self.entered, **more, **common))
+            return _before_next(resume_folds(out, entered=self.entered, **self.again, **common))
         recipe = stages(self.recipe)[0].with_changes({"training.max_minutes": self.minutes})
         seen = {
             name: [case for part in ("train", "validation") for of in parts[part].values() for case in of]
@@ -257,7 +260,7 @@ class _Work:
         self.tell(in_words(found, self.recipe.cascade.organ or ""))
         return ""
 
-    def look_inside(self, licences: Mapping[str, str], origins: Mapping[str, str]) -> str:
+    def look_inside(self) -> str:
         """Train stage 2."""
         run, whole_run = self.folder.second, RunFolder(self.folder.path)
         if run.is_finished():
@@ -265,8 +268,7 @@ class _Work:
         self.tell("stage 2: all classes, in the boxes")
         common = {**self.options, "entered": self.entered, "warn": self.tell}
         if (run.path / "data.json").is_file():
-            more = self._again(licences, origins)
-            return _unfinished(resume(run.path, **more, **common))
+            return _unfinished(resume(run.path, **self.again, **common))
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(run.path)  # of a process that was killed before it began to train
         boxes = {
@@ -307,9 +309,6 @@ class _Work:
             ]
             for number, split in enumerate(FoldsFolder(self.folder.first).splits(), 1)
         }
-
-    def _again(self, licences: Mapping[str, str], origins: Mapping[str, str]) -> dict[str, Any]:
-        return {"max_minutes": self.minutes, "licences": licences, "origins": origins}
 
     def _sources(self) -> Sources:
         return Sources.of_records(RunFolder(self.folder.path).data())
