@@ -301,6 +301,17 @@ def test_the_budget_is_of_the_whole(data: Mapping[str, Path], store: Path, tmp_p
         Predictor.load(out)
 
 
+@pytest.mark.slow
+def test_it_goes_on_with_data_that_have_moved(data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:
+    out, there = tmp_path / "run", tmp_path / "there"
+    assert not begin(data, store, out, monitor=stopping_at(3)).finished
+    shutil.copytree(data["ct"], there)
+    assert resume_cascade(out, store=store, workers=0, data={"ct": there}).finished
+    folder = CascadeFolder(out)
+    for run in (RunFolder(out), RunFolder(folder.first), folder.second):
+        assert run.data()["ct"]["path"] == str(there)
+
+
 def test_one_process_at_a_time(whole: CascadeFolder, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(whole.path, out)
