@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oncoseg import metrics
+from oncoseg.case_prediction import CasePrediction, ClassMaps
 from oncoseg.errors import DataError
 from oncoseg.evaluate.result import Evaluation, evaluate_predictions
 from oncoseg.evaluate.scoring import Scoring, of_counts, with_rules
 from oncoseg.evaluate.table import EMPTY_RULE
 from oncoseg.metrics.catalogue import SITUATIONS, outcome
-from oncoseg.predict import CasePrediction, ClassMaps
 from oncoseg.recipe import Published
 
 PUBLISHED = (Published(row="mri", scores={"dice": 0.83}),)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from oncoseg import datasets, predict
+from oncoseg.case_prediction import CasePrediction
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
@@ -14,7 +15,6 @@ from oncoseg.evaluate.run import evaluate_run
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS
-from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Modality, Recipe
 from oncoseg.run_folder import RunFolder
 from test_evaluate import PUBLISHED, case

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from oncoseg import metrics
+from oncoseg.case_prediction import CasePrediction
 from oncoseg.errors import DataError
 from oncoseg.evaluate.overlap_table import OverlapRow, mean_iou, overlap_table
 from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.metrics import BOTH_EMPTY_IS_ONE, Confusion
-from oncoseg.predict import CasePrediction
 
 TRUTH = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)
 FOUND = np.array([[1, 0, 0, 0], [1, 0, 0, 0]], bool)

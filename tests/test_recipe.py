@@ -294,3 +294,10 @@ def test_neighbours_are_channels() -> None:
 def test_dimensions_that_make_no_sense(changes: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         get_recipe("unified-mri-ct").with_only(["mri"]).with_changes(changes)
+
+
+def test_slices_are_balanced_by_a_class_that_there_is() -> None:
+    recipe = get_recipe("residual-attention-liver").with_changes({"classes": {"liver": ["liver", "tumour"]}})
+    assert recipe.training.tumour_class == "tumour", "without a share it decides nothing"
+    with pytest.raises(RecipeError, match=r"tumour_class must be one of \['liver'\], got 'tumour'"):
+        recipe.with_changes({"training.tumour_share": 0.5})

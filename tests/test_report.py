@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from oncoseg.case_prediction import CasePrediction
 from oncoseg.display import Letters
 from oncoseg.errors import RunError
 from oncoseg.evaluate.panels import IN_PREDICTION, Panel, View, view_at
 from oncoseg.evaluate.result import evaluate_predictions
-from oncoseg.predict import CasePrediction
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.report import curves, examples, words, write_report

@@ -48,6 +48,18 @@ def test_slices_come_back_in_any_piece_and_channel_order(tmp_path: Path) -> None
         assert torch.equal(truth, masks[start:stop])
 
 
+def test_slices_are_known_by_their_classes(tmp_path: Path) -> None:
+    written(tmp_path / "case")
+    case = PreparedCase("a", "A", tmp_path / "case", (0, 1))
+    older = PreparedCase("a", "A", tmp_path / "case", (0, 1))
+    older.__dict__["description"] = {k: v for k, v in case.description.items() if k != "classes"}
+    for one in (case, older):
+        assert np.flatnonzero(one.slices_with(None)).tolist() == [1, 5]
+        assert np.flatnonzero(one.slices_with(1)).tolist() == [1]
+        assert np.flatnonzero(one.slices_with(3)).tolist() == [5]
+        assert not one.slices_with(2).any()
+
+
 def test_0_and_1_are_exact(tmp_path: Path) -> None:
     (tmp_path / "case").mkdir()
     writer = SliceWriter(tmp_path / "case", 1, 1, (1, 2))

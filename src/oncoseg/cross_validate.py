@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -245,7 +246,14 @@ def _move(
     if records == before:
         return
     check_there(records)
-    sources = Sources.of_records(records)
+    # of a cascade's first stage some patients of the data set are in no fold
+    tested = {
+        name: [
+            case for split in FoldsFolder(out).splits() for of in split[name]["test"].values() for case in of
+        ]
+        for name in records
+    }
+    sources = replace(Sources.of_records(records), cases=tested)
     _, found = training_data.load_all(whole.recipe(), sources, store, workers=workers, progress=progress)
     training_data.check_unchanged(before, found, out, "a resumed cross-validation")
     for run in (whole, *runs):

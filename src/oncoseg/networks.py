@@ -1,4 +1,4 @@
-"""The networks of a model folder: one of a run, one per fold of a cross-validation."""
+"""The networks of a model folder: of a run one, of a cross-validation one per fold, of a cascade the last."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from oncoseg.cascade_folder import CascadeFolder, is_cascade, last_run
 from oncoseg.errors import RunError
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
@@ -29,25 +30,57 @@ class Networks(NamedTuple):
 
 
 def load_networks(folder: Path, recipe: Recipe) -> Networks:
-    """Read the kept weights of a run folder, or of every fold of a cross-validation.
+    """Read the kept weights of a run folder, of every fold of a cross-validation, or of a second stage.
 
     Raises:
-        RunError: no weights yet, damaged or unfit ones, or a fold that is not finished.
+        RunError: no weights yet, damaged or unfit ones, a fold that is not finished, or a second stage
+            without its first.
     """
+    if not is_cascade(folder):
+        _check_whole_images(RunFolder(folder))
     return Networks([_network(recipe, model) for model in _models(folder)], weights_sha256(folder))
 
 
 def weights_sha256(folder: Path) -> str:
-    """The hash of the kept weights' file; of several folds, the hash of their hashes in order.
+    """The hash of the kept weights' file; of several folds or stages, the hash of their hashes in order.
 
     Raises:
         RunError: no weights yet, or a fold that is not finished.
     """
+    if is_cascade(folder):
+        _check_trained(folder)
+        cascade = CascadeFolder(folder)
+        return sha256_of_json([weights_sha256(cascade.first), weights_sha256(cascade.second.path)])
     hashes = [sha256_of_file(model) for model in _models(folder)]
     return sha256_of_json(hashes) if is_cross_validation(folder) else hashes[0]
 
 
+def _check_trained(cascade: Path) -> None:
+    """Check that both stages of a cascade have weights.
+
+    Raises:
+        RunError: one has not; says how to go on.
+    """
+    folder = CascadeFolder(cascade)
+    if not folder.second.model.is_file():
+        raise RunError(
+            f"The cascade {cascade} has no weights of its second stage yet; expected both stages. Go on with "
+            f"`oncoseg train --resume --out {cascade}`."
+        )
+
+
+def _check_whole_images(run: RunFolder) -> None:
+    if (run.path / "data.json").is_file() and any(one.get("boxes") for one in run.data().values()):
+        raise RunError(
+            f"{run.path} is the second stage of a cascade, which knows nothing of what lies outside its "
+            f"boxes; expected the folder of both stages, such as {run.path.parent}."
+        )
+
+
 def _models(folder: Path) -> list[Path]:
+    if is_cascade(folder):
+        _check_trained(folder)
+        folder = last_run(folder).path
     runs = FoldsFolder(folder).finished_runs() if is_cross_validation(folder) else [RunFolder(folder)]
     return [run.need_model() for run in runs]
 

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from oncoseg import __version__, display, hardware, io, limits, plausibility, predict2d, predict3d
 from oncoseg.batches import Batches
+from oncoseg.cascade_folder import CascadeFolder, is_cascade
+from oncoseg.case_prediction import CasePrediction, ClassMaps
 from oncoseg.cluster import Spread
 from oncoseg.datasets.base import Case
 from oncoseg.ensemble import Ensemble
@@ -30,9 +32,11 @@ from oncoseg.inputs import Job, Opened, find_jobs
 from oncoseg.io import masks
 from oncoseg.io.dicom.origin import Algorithm
 from oncoseg.networks import load_networks
+from oncoseg.predict_cascade import Finder, Slabs, cascaded_slabs, nothing_found
 from oncoseg.prediction_record import RECORD_FILE, add_remarks, read_record
 from oncoseg.prepare import SLAB, Settings, read_truth
 from oncoseg.recipe import Recipe
+from oncoseg.regions import Box
 from oncoseg.run_folder import RunFolder
 from oncoseg.scratch import scratch_array
 from oncoseg.slabs import Place, Seen, SlabSource, open_source
@@ -45,52 +49,6 @@ LOOKED_AT = 9
 Progress = Callable[[int, int], None]
 
 
-class ClassMaps(NamedTuple):
-    """Truth and prediction of a case, class by class, of a recipe with several.
-
-    Attributes:
-        names: of the classes; the first has index 1.
-        truth: class indices, uint8, axes `i j k`.
-        probability: of each class, float32 in [0, 1], axes `classes i j k`; may lie in a file.
-    """
-
-    names: tuple[str, ...]
-    truth: np.ndarray
-    probability: np.ndarray
-
-
-class CasePrediction(NamedTuple):
-    """One case with its truth and its prediction, ready to be compared.
-
-    Attributes:
-        case_id: the data set's own public id of the case.
-        patient: cases of one patient are counted together.
-        modality: a name in the recipe's modalities.
-        image: what people look at, float32 in [0, 1], axes `i j k` with axial slices along k.
-        truth: bool, axes `i j k`; of several classes, any of them.
-        probability: of tumour, float32 in [0, 1], axes `i j k`; of several classes, the greatest.
-        spacing_mm: voxel size along i, j, k in millimetres; None when the source holds none.
-        substituted: missing channel → the one that the network got in its place.
-        letters: of the sides of an axial slice as it is shown; None where the orientation is unknown.
-        ground: what `image` is and how bright it is shown, in words.
-        classes: where the recipe has several.
-        axes_mm: of a grid that is sheared; see `Volume.sheared_axes_mm`.
-    """
-
-    case_id: str
-    patient: str
-    modality: str
-    image: np.ndarray
-    truth: np.ndarray
-    probability: np.ndarray
-    spacing_mm: tuple[float, float, float] | None
-    substituted: Mapping[str, str] = MappingProxyType({})
-    letters: display.Letters | None = None
-    ground: str = "image"
-    classes: ClassMaps | None = None
-    axes_mm: np.ndarray | None = None
-
-
 class Predictor:
     """A trained network, or several as an ensemble, with everything needed to be used on new images."""
 
@@ -100,10 +58,12 @@ class Predictor:
         network: nn.Module | Sequence[nn.Module],
         weights_sha256: str = "",
         looks: Mapping[str, Mapping[str, Sequence[float]]] = MappingProxyType({}),
+        first: "Predictor | None" = None,
     ) -> None:
         """Take one or more networks that fit the recipe; `load` is the usual way.
 
-        Of several the probabilities are averaged, each network counting the same.
+        Of several the probabilities are averaged, each network counting the same. `first` is the first stage
+        of a cascade, in whose box these work.
         """
         hardware.tune_allocator()
         self.recipe = recipe
@@ -119,7 +79,7 @@ class Predictor:
         )
         self.networks = self._network.networks
         self._windows = predict3d.Windows.of(recipe)
-        self.weights_sha256, self.looks = weights_sha256, looks
+        self.weights_sha256, self.looks, self._first = weights_sha256, looks, first
         self.batches = Batches(recipe.prediction.batch_size, self.device)
         self.settings = {
             name: Settings.of(modality, recipe.classes, recipe.preparation)
@@ -129,15 +89,16 @@ class Predictor:
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy that is sent to another machine chooses the best device there."""
         networks = [copy.deepcopy(network).cpu() for network in self.networks]
-        return Predictor, (self.recipe, networks, self.weights_sha256, dict(self.looks))
+        return Predictor, (self.recipe, networks, self.weights_sha256, dict(self.looks), self._first)
 
     @classmethod
     def load(cls, run: Path, changes: Mapping[str, Any] | None = None) -> "Predictor":
-        """Read a run folder, or that of a cross-validation, whose folds are an ensemble.
+        """Read a run folder, that of a cross-validation, whose folds are an ensemble, or of a cascade.
 
         Args:
             run: the folder.
-            changes: of the recipe's fields, such as `prediction.threshold`; see `Recipe.with_changes`.
+            changes: of the recipe's fields, such as `prediction.threshold`; see `Recipe.with_changes`. The
+                first stage of a cascade keeps to its own.
 
         Raises:
             RunError: not a run folder, of another version, without weights that fit, or a fold that is not
@@ -147,7 +108,8 @@ class Predictor:
         folder = RunFolder(Path(run))
         recipe = folder.recipe().with_changes(changes or {})
         networks, weights_sha256 = load_networks(folder.path, recipe)
-        return cls(recipe, networks, weights_sha256, folder.looks())
+        first = cls.load(CascadeFolder(folder.path).first) if is_cascade(folder.path) else None
+        return cls(recipe, networks, weights_sha256, folder.looks(), first)
 
     def predict_slices(self, slices: Tensor) -> Tensor:
         """Probabilities `n classes h w` (float32, on the CPU) of prepared slices `n c h w` in [0, 1].
@@ -179,7 +141,7 @@ class Predictor:
                 def keep(place: Place, voxels: np.ndarray) -> None:
                     image[place] = voxels[channels.index(channel)]
 
-                for place, of_classes in self._slabs(source, settings, Path(tempfile.gettempdir()), keep):
+                for place, of_classes in self._slabs(source, modality, Path(tempfile.gettempdir()), keep):
                     probability[place] = of_classes.max(axis=0)
                     if each is not None:
                         each[place] = of_classes
@@ -273,7 +235,7 @@ class Predictor:
         for job in jobs:
             with _kept_for_later(job, failures):
                 if job.case.id not in failures and files[job.case.id].missing():
-                    todo[job.case.id] = job, job.slices()
+                    todo[job.case.id] = job, job.slices() * (2 if self._first else 1)
         total = sum(slices for _, slices in todo.values())
         if todo and foretell is not None and spread is None:  # of a cluster nothing is known beforehand
             with suppress(DataError):  # an image that cannot be used is told of below
@@ -293,8 +255,9 @@ class Predictor:
         for name, (job, slices) in todo.items() if spread is None else ():
             with _kept_for_later(job, failures):
                 remarks[name] = self._remarks(job, accept_implausible)
-                for done in self._predict_job(job, files[name]):
+                for done in self._predict_job(job, files[name], remarks[name]):
                     notify(before + done, total)
+                add_remarks(out, {name: remarks[name]})
             before += slices
         add_remarks(out, remarks)
         if failures:
@@ -312,7 +275,7 @@ class Predictor:
         """
         settings = self.settings[job.modality]
         with open_source(job.case, settings.channels_of(job.case)) as source:
-            seconds = self._foretell_seconds(source, settings) * slices / source.slices
+            seconds = self._foretell_seconds(source, job.modality) * slices / source.slices
             voxels, classes = math.prod(source.like.grid), len(self.recipe.classes)
             disk = voxels * (1 + (torch.float32.itemsize * classes if probabilities else 0))
             layer = 0.0
@@ -341,8 +304,11 @@ class Predictor:
         doubts += plausibility.unlike(found, self.looks.get(job.modality, {}))
         return [*odd, *(doubt.text for doubt in doubts)]
 
-    def _predict_job(self, job: Job, outputs: masks.Outputs) -> Iterator[int]:
-        """Predict one input into those of its files that are missing; gives the slices done so far."""
+    def _predict_job(self, job: Job, outputs: masks.Outputs, remarks: list[str]) -> Iterator[int]:
+        """Predict one input into those of its files that are missing; gives the slices done so far.
+
+        What is to be said of the result is added to the remarks.
+        """
         settings, classes, folder = self.settings[job.modality], len(self.recipe.classes), outputs.folder
         with open_source(job.case, settings.channels_of(job.case)) as source:
             for name in outputs.masks:
@@ -352,7 +318,7 @@ class Predictor:
             if outputs.scalars:
                 scalars = scratch_array(folder, (classes, *source.like.grid), np.float32)
             done = 0
-            for place, of_classes in self._slabs(source, settings, folder, lambda place, voxels: None):
+            for place, of_classes in self._slabs(source, job.modality, folder, _unseen, remarks.append):
                 labels[place] = to_labels(of_classes, self.recipe.prediction.threshold)
                 if scalars is not None:
                     scalars[place] = of_classes
@@ -369,18 +335,57 @@ class Predictor:
                     masks.write_mask(path, name, labels[0], source.like, named, algorithm)
 
     def _slabs(
-        self, source: SlabSource, settings: Settings, folder: Path, seen: Seen
-    ) -> Iterator[tuple[Place, np.ndarray]]:
-        """Each slab's place in `c i j k` and its probabilities, on the source's axes."""
-        classes = len(self.recipe.classes)
+        self,
+        source: SlabSource,
+        modality: str,
+        folder: Path,
+        seen: Seen,
+        remark: Callable[[str], None] = lambda text: None,
+    ) -> Slabs:
+        """Each slab's place in `c i j k` and its probabilities, on the source's axes; the last ones count."""
+        if self._first is None:
+            return self._own_slabs(source, modality, folder, seen)
+        return cascaded_slabs(
+            source,
+            self._first.finder(source, self.recipe.cascade.margin_mm),
+            self._first._own_slabs(source, modality, folder, seen),
+            lambda part: self._own_slabs(part, modality, folder, _unseen),
+            len(self.recipe.classes),
+            lambda: remark(nothing_found(", ".join(self._first.recipe.classes) if self._first else "")),
+        )
+
+    def finder(self, source: SlabSource, margin_mm: float) -> Finder:
+        """What takes in this network's probabilities as the first stage of a cascade."""
+        return Finder(source, self.recipe.prediction.threshold, margin_mm)
+
+    def find(self, case: Case, modality: str, margin_mm: float) -> tuple[Box | None, Volume]:
+        """The box around all that this network marks in a case, on its canonical grid, and the case's grid.
+
+        Raises:
+            DataError: images that cannot be used.
+            RunError: the network's output is not finite.
+        """
+        with open_source(case, self.settings[modality].channels_of(case)) as source:
+            finder = self.finder(source, margin_mm)
+            for _ in finder.watched(self._own_slabs(source, modality, Path(tempfile.gettempdir()), _unseen)):
+                pass
+            return finder.box(), source.like
+
+    def _own_slabs(self, source: SlabSource, modality: str, folder: Path, seen: Seen) -> Slabs:
+        settings, classes = self.settings[modality], len(self.recipe.classes)
         if self._windows is not None:
             return predict3d.predict_slabs(
                 source, settings, self._network, classes, self._windows, folder, seen
             )
         return predict2d.predict_slabs(source, settings, self._network, classes, self.batches, seen)
 
-    def _foretell_seconds(self, source: SlabSource, settings: Settings) -> float:
-        recipe = self.recipe
+    def _foretell_seconds(self, source: SlabSource, modality: str) -> float:
+        if self._first is not None:  # a pass of either stage, the second over the whole image at most
+            return (self._first._foretell_seconds(source, modality) + self._own_seconds(source, modality)) / 2
+        return self._own_seconds(source, modality)
+
+    def _own_seconds(self, source: SlabSource, modality: str) -> float:
+        recipe, settings = self.recipe, self.settings[modality]
         channels, classes = recipe.in_channels, len(recipe.classes)
         if self._windows is not None:
             return predict3d.foretell_seconds(source, settings, self._network, channels, self._windows)
@@ -466,9 +471,13 @@ def _predict_elsewhere(
     found = _Found(slices, {}, {})
     with _kept_for_later(job, found.failures):
         found.remarks[job.case.id] = predictor._remarks(job, accept_implausible)
-        for _ in predictor._predict_job(job, outputs):
+        for _ in predictor._predict_job(job, outputs, found.remarks[job.case.id]):
             pass
     return found
+
+
+def _unseen(place: Place, voxels: np.ndarray) -> None:
+    """For slabs that nobody wants to see."""
 
 
 def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from oncoseg.io.checks import check_contrast
 from oncoseg.labels import check_classes, consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.recipe import Modality, Preparation
+from oncoseg.regions import Box, cropped, slices_of
 from oncoseg.resampling import Spacing, needed_slices, resample_labels_slab, resample_slab, target_shape
 from oncoseg.scaling import Intensities, Range, scale_voxels
 from oncoseg.store import FileHashes, Prepared, PreparedCase, SliceWriter, is_whole
@@ -60,6 +61,7 @@ class Settings:
     """Everything besides the files that decides a prepared case, and how it is read.
 
     With `spacing_mm` it is a volume, else slices of `size`. How it is read: `patch`, `margin`, `neighbours`.
+    Of a case with its id in `boxes` only that part of its canonical grid is prepared.
     """
 
     wanted: tuple[str, ...]
@@ -77,6 +79,7 @@ class Settings:
     patch: tuple[int, int, int] | None = None
     neighbours: int = 0
     margin: tuple[int, int, int] = (0, 0, 0)
+    boxes: Mapping[str, Box] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -156,6 +159,8 @@ class Settings:
             "consensus": self.consensus if len(case.masks) > 1 else None,
         }
         everything = [PREPARATION_VERSION, stored, images, used, truth]
+        if case.id in self.boxes:
+            everything.append(self.boxes[case.id])
         return sha256_of_json(everything)[:32]
 
     def _used(self) -> dict[str, Any]:
@@ -349,6 +354,8 @@ def build_case(case: Case, settings: Settings, folder: Path) -> None:
     settings.check_plausible(look)
     mask = read_truth(case, settings, image)
     image, _ = to_canonical(image)
+    if (box := settings.boxes.get(case.id)) is not None:
+        image, mask = cropped(image, box), mask[slices_of(box)]
     write = _write_slices if settings.spacing_mm is None else _write_volume
     with atomic_folder(folder) as temporary:
         writer = write(temporary, settings, image, mask, read, stored)

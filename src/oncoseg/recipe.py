@@ -198,6 +198,8 @@ class Training(_Part):
     """Slices or patches in a batch, shared equally among the stage's modalities."""
     tumour_share: Share | None = None
     """2D: share of slices with tumour in each modality's part of a batch; None takes them as they come."""
+    tumour_class: str | None = None
+    """2D: the class that `tumour_share` is about, such as the tumour beside its organ; None for any class."""
     foreground_share: Share = 0.33
     """3D: least share of an epoch's patches that lie on a voxel of a class, all classes equally often."""
     patches_per_case: Positive = 4
@@ -275,6 +277,20 @@ class Prediction(_Part):
     """3D: windows computed at a time; bounds the memory."""
 
 
+class Cascade(_Part):
+    """Two stages: the first finds an organ in the whole image, the second works in a box around it."""
+
+    organ: str | None = None
+    """What stage 1 finds: a class or label, taken together with all labels of all classes; None for no
+    cascade."""
+    margin_mm: Annotated[float, Field(ge=0)] = 20.0
+    """By how much the box reaches beyond what stage 1 found, on every side."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Networks of stage 1, each of which leaves out a part of the patients; together they predict."""
+    first: dict[str, Any] = {}
+    """Other fields of stage 1, as in {"preparation.slice_size": [128, 128]}."""
+
+
 class Published(_Part):
     """One row of the paper's table of results."""
 
@@ -307,6 +323,7 @@ class Recipe(_Part):
     training: Training = Training()
     split: Split = Split()
     prediction: Prediction = Prediction()
+    cascade: Cascade = Cascade()
     published: tuple[Published, ...] = ()
     """What the paper reports, for the report's comparison."""
     deviations: tuple[str, ...] = ()
@@ -323,6 +340,9 @@ class Recipe(_Part):
         sizes = {name: len(modality.channels) for name, modality in self.modalities.items()}
         if len(set(sizes.values())) != 1:
             raise ValueError(f"every modality must give the network as many channels, got {sizes}")
+        share, tumour = self.training.tumour_share, self.training.tumour_class
+        if share is not None and tumour is not None and tumour not in self.classes:
+            raise ValueError(f"training.tumour_class must be one of {list(self.classes)}, got {tumour!r}")
         self._check_dimensions()
         crop, size = self.augmentation.crop, self.preparation.slice_size
         if crop is not None and (crop[0] > size[0] or crop[1] > size[1]):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from oncoseg.cascade_folder import is_cascade
 from oncoseg.errors import RunError
 from oncoseg.files import sha256_of_file, write_json
 from oncoseg.folds_folder import is_cross_validation
@@ -111,6 +112,10 @@ def rerun(
     if is_cross_validation(run):
         raise RunError(
             f"{run} is a cross-validation; expected one run to repeat, such as its fold {run / 'fold-1'}."
+        )
+    if is_cascade(run):
+        raise RunError(
+            f"{run} is a cascade; expected one run to repeat, such as its second stage {run / 'stage-2'}."
         )
     old, new = RunFolder(run), RunFolder(out)
     recipe = old.recipe().with_changes({"training.max_minutes": None})

@@ -101,6 +101,7 @@ class RunFolder:
         compared; and `fingerprint` is a hash of the prepared training and validation cases (not of the
         test cases), with their ids, patients, sites and classes, which resuming compares;
         `images_fingerprint` is that of images and masks only, as the first versions' `fingerprint` was.
+        `boxes`, of the second stage of a cascade, is the part of each case that was seen.
         """
         return self._json("data.json")
 

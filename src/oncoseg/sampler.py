@@ -4,16 +4,20 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from oncoseg.store import Prepared
+from oncoseg.store import Prepared, PreparedCase
 
 Cases = Mapping[str, Sequence[Prepared]]
 """Modality → cases."""
+
+Slices = Mapping[str, Sequence[PreparedCase]]
+"""The same, of slices."""
 
 Batch = tuple[Tensor, Tensor]
 """Images `n c …` in [0, 1] and masks `n …`; those of all modalities, one after the other."""
@@ -46,11 +50,12 @@ ExampleIds = Mapping[str, Sequence[ExampleId]]
 
 
 def epoch_batches(
-    cases: Cases,
+    cases: Slices,
     batch_size: int,
     tumour_share: float | None,
     seed: Sequence[int],
     group: Callable[[Prepared], str | None] | None = None,
+    tumour: int | None = None,
 ) -> list[dict[str, list[SliceId]]]:
     """All batches of one epoch; every batch holds equally many slices of each modality.
 
@@ -65,11 +70,13 @@ def epoch_batches(
         seed: whole numbers that decide the order.
         group: of a case; slices of each group of a modality are drawn equally often, those of smaller groups
             therefore more than once in an epoch and not all of the larger ones. None for as they come.
+        tumour: index of the class that `tumour_share` is about; None for any class.
     """
     rng = np.random.default_rng(list(seed))
     each = max(1, batch_size // len(cases))
     count = max(math.ceil(sum(len(case) for case in of_one) / each) for of_one in cases.values())
-    drawn = {name: _draw(of_one, count, each, tumour_share, rng, group) for name, of_one in cases.items()}
+    draw = partial(_draw, rng=rng, group=group, tumour=tumour)
+    drawn = {name: draw(of_one, count, each, tumour_share) for name, of_one in cases.items()}
     return [{name: parts[number] for name, parts in drawn.items()} for number in range(count)]
 
 
@@ -123,15 +130,16 @@ def _read(cases: Cases, batch: ExampleIds, pinned: bool) -> Batch:
 
 
 def _draw(
-    cases: Sequence[Prepared],
+    cases: Sequence[PreparedCase],
     count: int,
     each: int,
     tumour_share: float | None,
     rng: np.random.Generator,
     group: Callable[[Prepared], str | None] | None,
+    tumour: int | None,
 ) -> list[list[SliceId]]:
     every = [SliceId(number, position) for number, case in enumerate(cases) for position in range(len(case))]
-    marked = np.concatenate([case.tumour_pixels > 0 for case in cases])
+    marked = np.concatenate([case.slices_with(tumour) for case in cases])
     ends = [batch * each for batch in range(count + 1)]
     groups = [(every, ends)]
     if tumour_share is not None and 0 < marked.sum() < len(every):

@@ -16,6 +16,7 @@ from oncoseg.io.checks import check_contrast
 from oncoseg.io.dicom.volumes import series_of
 from oncoseg.io.dicom.voxels import SeriesSlabs, open_series
 from oncoseg.io.nifti import NiftiSlabs, open_slabs
+from oncoseg.regions import Box, cropped, slices_of
 from oncoseg.transforms import ZEROS
 from oncoseg.volume import Volume, check_same_grid
 
@@ -89,6 +90,17 @@ class SlabSource:
         """
         check_contrast(self._extremes)
 
+    def within(self, box: Box) -> "SlabSource":
+        """A part of the case, as a case of its own; open for as long as this one is.
+
+        Args:
+            box: on the source's own axes.
+        """
+        parts = {name: _Part(channel, box) for name, channel in self._channels.items()}
+        source = SlabSource(self.names, parts, ExitStack())
+        source._extremes = self._extremes  # of the whole image, so that a part may be of one value
+        return source
+
     def __enter__(self) -> "SlabSource":
         """Give itself."""
         return self
@@ -147,6 +159,20 @@ def _joined(remarks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         for text in texts:
             names.setdefault(text, []).append(name)
     return tuple(f"{', '.join(having)}: {text}." for text, having in names.items())
+
+
+class _Part:
+    """A channel within a box."""
+
+    def __init__(self, channel: _Channel, box: Box) -> None:
+        self._channel, self._box = channel, box
+        self.like = cropped(channel.like, box)
+
+    def slab(self, axis: int, start: int, stop: int) -> np.ndarray:
+        first = self._box[axis][0]
+        inside = list(slices_of(self._box))
+        inside[axis] = slice(None)
+        return self._channel.slab(axis, first + start, first + stop)[tuple(inside)]
 
 
 class _Stack:

@@ -4,8 +4,8 @@ A case's folder is named by the hash of everything that decides its content (fil
 of the preparation), so that nothing is prepared twice and a change of either is noticed. It holds
 
 * `slices.b2nd`: float16, `slice channel row column`; the last channel is the mask (class indices);
-* `case.json`: number of slices, channels, tumour pixels of each slice, size of the source and of the
-  file of slices.
+* `case.json`: number of slices, channels, tumour pixels and classes of each slice, size of the source and
+  of the file of slices.
 """
 
 import contextlib
@@ -138,6 +138,20 @@ class PreparedCase:
         """Pixels of any class in each slice."""
         return np.array(self.description["tumour_pixels"], dtype=np.int64)
 
+    @cached_property
+    def classes_in(self) -> list[set[int]]:
+        """The class indices in each slice; of a case that was prepared without noting them, they are read."""
+        if (noted := self.description.get("classes")) is not None:
+            return [set(of_slice) for of_slice in noted]
+        every = range(len(self))
+        return [set(self.read(at, at + 1)[1].unique().tolist()) - {0} for at in every]
+
+    def slices_with(self, index: int | None) -> np.ndarray:
+        """Which slices hold a class, by its index; None for any class."""
+        if index is None:
+            return self.tumour_pixels > 0
+        return np.array([index in of_slice for of_slice in self.classes_in], dtype=bool)
+
     def __len__(self) -> int:
         return len(self.tumour_pixels)
 
@@ -212,6 +226,7 @@ class SliceWriter:
         """Make the array; `folder` exists and is empty."""
         self._folder = folder
         self._pixels: list[int] = []
+        self._classes: list[list[int]] = []
         with writing(folder):
             self._array = blosc2.empty(
                 (slices, channels + 1, *size),
@@ -233,13 +248,15 @@ class SliceWriter:
         with writing(self._folder):
             self._array[start : start + len(joined)] = joined.numpy()
         self._pixels += (masks > 0).flatten(1).sum(1).tolist()
+        self._classes += [[index for index in mask.unique().tolist() if index] for mask in masks]
 
     def finish(self, **description: Any) -> None:
         """Write the description, which makes the folder complete."""
         if len(self._pixels) != self._array.shape[0]:
             raise DataError(f"Expected {self._array.shape[0]} slices, got {len(self._pixels)}.")
         size = (self._folder / SLICES_FILE).stat().st_size
-        whole = {"tumour_pixels": self._pixels, "bytes": size, **description}
+        noted = {"tumour_pixels": self._pixels, "classes": self._classes}
+        whole = {**noted, "bytes": size, **description}
         write_json(self._folder / DESCRIPTION_FILE, whole)
 
 

@@ -61,6 +61,7 @@ def train(
     same_data_as: RunFolder | None = None,
     warn: Callable[[str], None] = lambda _: None,
     foretell: Callable[[str], None] | None = None,
+    entered: float | None = None,
 ) -> Outcome:
     """Train a recipe from raw folders into a new run folder.
 
@@ -77,6 +78,7 @@ def train(
         warn: told when a GPU's memory does not hold a batch, which is then computed in parts.
         foretell: told before the first step, in a line, what memory, disk and time it will take, as a few
             steps on trial say; None to do without them. Several processes do without; `warn` is told so.
+        entered: when the time budget began, by `time.monotonic`; None for now.
 
     Raises:
         RunError: `out` holds something or cannot be written, memory or disk will not do, the data are
@@ -84,7 +86,7 @@ def train(
         DataError: data that cannot be used.
         RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
     """
-    meter = Meter()
+    meter = Meter(entered)
     check_recipe(recipe)
     sources = Sources.of(data)
     check_modalities(recipe, sources.folders)
@@ -374,10 +376,15 @@ def check_recipe(recipe: Recipe) -> None:
     """Check what a recipe names before anything is prepared for it.
 
     Raises:
-        RecipeError: an unknown loss or network, arguments that they do not take, slices or windows that the
-            network does not take, sizes of voxels or windows that were not planned, or a device that is not
-            there.
+        RecipeError: a cascade, an unknown loss or network, arguments that they do not take, slices or windows
+            that the network does not take, sizes of voxels or windows that were not planned, or a device that
+            is not there.
     """
+    if recipe.cascade.organ is not None:
+        raise RecipeError(
+            f"The recipe is of a cascade around {recipe.cascade.organ}; expected one of a single stage. "
+            "Train it with oncoseg.train_cascade.train_cascade, or set cascade.organ to none."
+        )
     hardware.choose_device(recipe.training.device)
     for modality in recipe.modalities.values():
         Settings.of(modality, recipe.classes, recipe.preparation)

@@ -13,7 +13,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, runs, study, terminal
+from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, repeating, runs, study, terminal
 from oncoseg.errors import ElsewhereError, OncosegError
 from oncoseg.limits import NOT_ENOUGH, is_out_of_memory
 from oncoseg.stopping import Terminated, name_of, orderly_termination
@@ -97,7 +97,7 @@ def _make_app() -> App:
             "oncoseg study my-study.json --data mri=data/brats --out studies/mine --minutes-each 30",
             "oncoseg study --resume --out studies/aspp --max-minutes 55",
         ],
-        runs.rerun: [
+        repeating.rerun: [
             "oncoseg rerun runs/first --out runs/again",
             "oncoseg rerun runs/first --data mri=moved/lgg --out runs/again",
         ],

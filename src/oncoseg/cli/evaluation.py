@@ -150,10 +150,10 @@ def _evaluate_run(
     out: Path | None,
     replace: bool,
 ) -> None:
+    from oncoseg.cascade_folder import last_run
     from oncoseg.evaluate.run import evaluate_run
-    from oncoseg.run_folder import RunFolder
 
-    if not kept(RunFolder(run).metrics).get("finished", True):
+    if not kept(last_run(run).metrics).get("finished", True):
         terminal.note(f"The training is not finished; these are its best weights so far: {run}")
     with terminal.progress("evaluating") as progress:
         folder = evaluate_run(

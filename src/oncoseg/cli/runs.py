@@ -1,4 +1,4 @@
-"""The commands about runs: `oncoseg train`, `rerun`, `predict`, `report`, `demo`."""
+"""The commands about runs: `oncoseg train`, `predict`, `report`, `demo`."""
 
 import contextlib
 import itertools
@@ -17,7 +17,6 @@ from oncoseg.errors import RunError
 
 if TYPE_CHECKING:
     from oncoseg.recipe import Recipe
-    from oncoseg.rerun import Agreement
     from oncoseg.training.status import Outcome
 
 TRAIN_FLAGS = (
@@ -38,9 +37,6 @@ NOT_FOR_PREDICTING = (
 
 UNFINISHED = 75
 """Exit code of a training whose time budget is spent: go on later (EX_TEMPFAIL of BSD's sysexits)."""
-
-NOT_REPEATED = 3
-"""Exit code of a rerun whose numbers are not those of the run that it repeats."""
 
 DEMO_FOLDER = Path("oncoseg-demo")
 """Where `oncoseg demo` puts everything by default."""
@@ -111,12 +107,9 @@ def train(
         raise RunError(
             "Expected a recipe to train, for example unified-mri-ct; `oncoseg recipes` lists them."
         )
-    if folds is None and fold is not None:
-        raise RunError("--fold chooses one fold of a cross-validation; expected --folds with it.")
-    if folds is not None and split_file is not None:
-        raise RunError("--folds draws the sides of every fold; leave --split out, or --folds.")
     from oncoseg.cross_validate import train_folds
     from oncoseg.train import train as start
+    from oncoseg.train_cascade import train_cascade
     from oncoseg.training.sources import Sources, channels_by_modality
 
     chosen = changed(open_recipe(recipe), fields, TRAIN_FLAGS, only)
@@ -129,7 +122,9 @@ def train(
         terminal.note_problems,
         terminal.note_found,
     )
-    with progress_of_training() as (preparing, monitor):
+    in_stages = chosen.cascade.organ is not None
+    _check_folds(folds, fold, split_file, in_stages)
+    with _progress() as (preparing, finding, monitor):
         options: dict[str, Any] = {
             "store": store,
             "workers": workers,
@@ -137,7 +132,10 @@ def train(
             "monitor": monitor,
             "foretell": tell_needs,
         }
-        if folds is None:
+        if in_stages:
+            options |= {"split_file": split_file, "tell": terminal.note, "box_progress": finding}
+            outcome = train_cascade(chosen, sources, out, **options)
+        elif folds is None:
             outcome = start(chosen, sources, out, split_file=split_file, warn=terminal.note, **options)
         else:
             count = None if folds == "patients" else folds
@@ -155,75 +153,21 @@ def begun(tokens: Sequence[str]) -> Path | None:
     return None
 
 
-def rerun(
-    run: Path,
-    /,
-    *,
-    out: Path,
-    data: list[str] | None = None,
-    store: Path | None = None,
-    workers: int | None = None,
-    tolerance: float | None = None,
-) -> int:
-    """Train a finished run again, with its recipe, data and split, and say whether the numbers agree.
-
-    After a stop, the same command goes on. The exit code is 3 where the numbers differ.
-
-    Args:
-        run: The run folder to repeat.
-        out: The new run folder; its rerun.json holds the comparison.
-        data: Once per modality whose data lie elsewhere now: its name and the folder, as in mri=data/lgg.
-        store: The prepared store; in your cache folder when left out.
-        workers: Processes for preparing; one per processor when left out.
-        tolerance: By how much losses and Dice may differ, absolutely, and still agree; 0.01 when left out.
-    """
-    from oncoseg.rerun import TOLERANCE
-    from oncoseg.rerun import rerun as repeat
-    from oncoseg.training.ranks import is_first, leave_together
-
-    with progress_of_training() as (preparing, monitor):
-        outcome, agreement = repeat(
-            run,
-            out,
-            data=parse_data(data or []),
-            store=store,
-            workers=workers,
-            tolerance=TOLERANCE if tolerance is None else tolerance,
-            prepare_progress=preparing,
-            monitor=monitor,
-            warn=terminal.note,
-            foretell=tell_needs,
+def _check_folds(folds: object, fold: int | None, split_file: Path | None, in_stages: bool) -> None:
+    if in_stages and folds is not None:
+        raise RunError(
+            "A cascade cannot be cross-validated as a whole; leave --folds out. Its first stage has folds "
+            "of its own: --cascade.folds."
         )
-    if is_first():
-        _say_agreement(outcome, agreement, run)
-    leave_together()
-    if agreement is None:
-        return stop_code(outcome)
-    return NOT_REPEATED if agreement.verdict == "different" else 0
+    if folds is None and fold is not None:
+        raise RunError("--fold chooses one fold of a cross-validation; expected --folds with it.")
+    if folds is not None and split_file is not None:
+        raise RunError("--folds draws the sides of every fold; leave --split out, or --folds.")
 
 
 def tell_needs(line: str) -> None:
     """Say what a training or a prediction will take."""
     terminal.note(f"This will take {line}.")
-
-
-def _say_agreement(outcome: "Outcome", agreement: "Agreement | None", run: Path) -> None:
-    if agreement is None:
-        say_stopped(outcome, f"oncoseg rerun {run} --out {outcome.run}")
-        return
-    terminal.say(_in_words(agreement, run))
-    for name, (before, now) in agreement.circumstances.items():
-        terminal.say(f"Also other: {name} ({before} there, {now} here)")
-
-
-def _in_words(agreement: "Agreement", run: Path) -> str:
-    if agreement.verdict == "identical":
-        return f"Identical: the weights and every figure of the log are bit for bit those of {run}."
-    weights = "the weights are the same" if agreement.same_weights else "the weights differ"
-    if agreement.verdict == "different":
-        return f"Different: {weights}; first beyond {agreement.tolerance:g} is {agreement.first}"
-    figures = "the log is the same" if agreement.first is None else f"first other figure: {agreement.first}"
-    return f"Agrees within {agreement.tolerance:g}: {weights}; {figures}"
 
 
 def predict(
@@ -367,12 +311,14 @@ def _resume(
     fields: Mapping[str, Any],
     stated: Mapping[str, Mapping[str, str]],
 ) -> int:
+    from oncoseg.cascade_folder import is_cascade
     from oncoseg.cross_validate import resume_folds
     from oncoseg.folds_folder import is_cross_validation
     from oncoseg.run_folder import RunFolder
     from oncoseg.train import resume
+    from oncoseg.train_cascade import resume_cascade
 
-    of_folds = is_cross_validation(out)
+    of_folds, in_stages = is_cross_validation(out), is_cascade(out)
     if fold is not None and not of_folds:
         raise RunError(f"--fold chooses one fold of a cross-validation, and {out} holds none; leave it out.")
     if extend is not None and of_folds:
@@ -380,12 +326,14 @@ def _resume(
             f"--extend adds epochs to one run, and {out} is a cross-validation; expected one of its folds, "
             f"such as --out {out / 'fold-1'}."
         )
+    if extend is not None and in_stages:
+        raise RunError(f"--extend adds epochs to one run, and {out} is a cascade; leave it out.")
     if split_file is not None:
         raise RunError("A resumed run keeps its own split; leave --split out, or start a new run.")
     kept = RunFolder(out).recipe()
     wanted = changed(open_recipe(name) if name else kept, fields, TRAIN_FLAGS, only)
     _check_same_recipe(kept, wanted, out)
-    with progress_of_training() as (preparing, monitor):
+    with _progress() as (preparing, finding, monitor):
         options: dict[str, Any] = {
             "store": store,
             "max_minutes": wanted.training.max_minutes,
@@ -396,7 +344,9 @@ def _resume(
             "data": folders,
             **stated,
         }
-        if of_folds:
+        if in_stages:
+            outcome = resume_cascade(out, tell=terminal.note, box_progress=finding, **options)
+        elif of_folds:
             outcome = resume_folds(out, fold=fold, tell=terminal.note, **options)
         else:
             outcome = resume(out, warn=terminal.note, extend=extend, **options)
@@ -406,13 +356,23 @@ def _resume(
 @contextlib.contextmanager
 def progress_of_training() -> Iterator[tuple[Callable[[int, int], None], Callable[[Any], None]]]:
     """What shows preparing and training: only the first of several processes shows anything."""
+    with _progress() as (preparing, _, monitor):
+        yield preparing, monitor
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[
+    tuple[Callable[[int, int], None], Callable[[int, int], None], Callable[[Any], None]]
+]:
+    """The same with the boxes of a cascade, which are found between its stages."""
     from oncoseg.training.ranks import is_first
 
     if not is_first():
-        yield lambda done, total: None, lambda status: None
+        yield lambda done, total: None, lambda done, total: None, lambda status: None
         return
-    with terminal.progress("preparing") as preparing, terminal.training_progress() as monitor:
-        yield preparing, monitor
+    steps = terminal.progress_in_steps("preparing", "finding boxes")
+    with steps as (preparing, finding), terminal.training_progress() as monitor:
+        yield preparing, finding, monitor
 
 
 def _check_same_recipe(kept: "Recipe", wanted: "Recipe", out: Path) -> None:
@@ -444,11 +404,11 @@ def stop_code(outcome: "Outcome") -> int:
 
 
 def _say_outcome(outcome: "Outcome") -> None:
-    from oncoseg.run_folder import RunFolder
+    from oncoseg.cascade_folder import last_run
 
     if outcome.finished:
         terminal.say(f"Trained: {outcome.run} ({outcome.reason})")
-        if best := kept(RunFolder(outcome.run).metrics).get("best"):
+        if best := kept(last_run(outcome.run).metrics).get("best"):
             dice = ", ".join(f"{name} {_digits(value)}" for name, value in best["validation_dice"].items())
             place = f"{best['stage']} epoch {best['epoch']}"
             terminal.say(f"Kept: the weights of {place}, validation Dice {dice}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from oncoseg import metrics
+from oncoseg.case_prediction import CasePrediction
 from oncoseg.evaluate import summary, summary_tables
 from oncoseg.evaluate.choosing import choose
 from oncoseg.evaluate.panels import Panel, write_panels
@@ -25,7 +26,7 @@ from oncoseg.evaluate.table import (
 from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
 from oncoseg.evaluate.truths import fingerprints
 from oncoseg.files import atomic_file, without_nan
-from oncoseg.predict import CasePrediction, to_labels
+from oncoseg.predict import to_labels
 from oncoseg.recipe import ALL_MODALITIES, Published
 from oncoseg.statistics import CONFIDENCE
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from oncoseg import datasets, predict
 from oncoseg import split as splits
+from oncoseg.case_prediction import CasePrediction
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate.panels import View, view_at
@@ -18,7 +19,6 @@ from oncoseg.evaluate.scoring import Scoring, as_json
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.networks import weights_sha256
-from oncoseg.predict import CasePrediction
 from oncoseg.run_folder import RunFolder
 
 SCORING = Scoring()

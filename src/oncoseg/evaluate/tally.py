@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from oncoseg import metrics
+from oncoseg.case_prediction import CasePrediction
 from oncoseg.errors import DataError
 from oncoseg.evaluate.choosing import FALSE_ALARM, FALSE_SLICE, Candidate, error_of
 from oncoseg.evaluate.panels import View, telling_slice, view_at
 from oncoseg.evaluate.scoring import TUMOUR
 from oncoseg.metrics import Confusion
-from oncoseg.predict import CasePrediction
 from oncoseg.recipe import ALL_MODALITIES
 from oncoseg.volume import MM3_PER_ML
 

@@ -80,6 +80,7 @@ def _recipe(organ: str, first: int, slices: int, scores: tuple[float, float], to
         training=Training(
             max_epochs=100,
             batch_size=32,
+            tumour_class="tumour",
             optimiser=Optimiser(name="adam"),
             learning_rate=1e-4,
             schedule=Schedule(name="plateau", arguments={"factor": 0.5, "patience": 2}),

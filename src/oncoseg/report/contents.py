@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
+from oncoseg.cascade_folder import last_run
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.evaluate import curves
 from oncoseg.evaluate.panels import Panel, read_panels
 from oncoseg.evaluate.result import FORMAT_VERSION
-from oncoseg.files import sha256_of_file
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation, split_of_model
 from oncoseg.networks import weights_sha256
 from oncoseg.recipe import Recipe
@@ -108,9 +108,10 @@ def read_run(run: Path, elsewhere: Path | None = None) -> Contents:
     folder = RunFolder(run)
     recipe, sides, records = folder.recipe(), split_of_model(run), folder.data()
     data = [_data_row(name, sides[name], records.get(name, {})) for name in sides]
-    metrics = folder.metrics() if (run / "metrics.json").is_file() else {}
+    last = last_run(run)
+    metrics = last.metrics() if (last.path / "metrics.json").is_file() else {}
     evaluation = _read_evaluation(run, elsewhere)
-    log = read_log(folder.log)
+    log = read_log(last.log)
     folds = FoldsFolder(run).runs() if is_cross_validation(run) else []
     if folds:
         notices = _notices_of_folds(run, folds, evaluation)
@@ -127,7 +128,7 @@ def read_run(run: Path, elsewhere: Path | None = None) -> Contents:
         changes=_changes(recipe),
         metadata=list(_flat(metrics)),
         notices=notices,
-        origin=read_origin(folder, folds),
+        origin=read_origin(last, folds),
         folds=len(folds),
     )
 
@@ -269,7 +270,10 @@ def _notices(
         notices.append(
             Notice("This run has not been evaluated, so there are no scores and examples.", evaluate)
         )
-    elif folder.model.is_file() and evaluation.summary["weights"] not in (None, sha256_of_file(folder.model)):
+    elif last_run(folder.path).model.is_file() and evaluation.summary["weights"] not in (
+        None,
+        weights_sha256(folder.path),
+    ):
         text = "The weights have changed since the evaluation shown here was made."
         notices.append(Notice(text, f"{evaluate} --replace"))
     elif evaluation.split != "test":

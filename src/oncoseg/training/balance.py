@@ -5,10 +5,11 @@ from those groups that have any, and so are the others.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from oncoseg.recipe import Recipe
-from oncoseg.store import Prepared
-from oncoseg.training.choices import GROUPS
+from oncoseg.store import Prepared, PreparedCase
+from oncoseg.training.choices import GROUPS, tumour_index
 
 UNEVEN = (
     "training.balance {balance} does not hold beside training.tumour_share {share:g}, as not every {balance} "
@@ -23,16 +24,19 @@ def uneven(recipe: Recipe, cases: Sequence[Prepared]) -> str | None:
     balance, share = recipe.training.balance, recipe.training.tumour_share
     if balance is None or share is None:
         return None
-    drawn = _drawn(cases, balance, share)
+    # only slices have a share
+    drawn = _drawn(cast(Sequence[PreparedCase], cases), balance, share, tumour_index(recipe))
     if len({round(one, 6) for one in drawn.values()}) < 2:
         return None
     words = ", ".join(f"{name or 'unknown'} {one:.0%}" for name, one in drawn.items())
     return UNEVEN.format(balance=balance, share=share, drawn=words)
 
 
-def _drawn(cases: Sequence[Prepared], balance: str, share: float) -> Mapping[str | None, float]:
+def _drawn(
+    cases: Sequence[PreparedCase], balance: str, share: float, tumour: int | None
+) -> Mapping[str | None, float]:
     """Group → its share of all slices drawn, as `sampler.epoch_batches` draws them."""
-    named = [(GROUPS[balance](case), case.tumour_pixels > 0) for case in cases]
+    named = [(GROUPS[balance](case), case.slices_with(tumour)) for case in cases]
     groups = dict.fromkeys(name for name, _ in named)
     with_tumour = {name for name, marked in named if marked.any()}
     without = {name for name, marked in named if not marked.all()}

@@ -55,9 +55,20 @@ def batches_of(recipe: Recipe, cases: Cases, seed: Sequence[int]) -> Sequence[Ex
     training = recipe.training
     group = None if training.balance is None else GROUPS[training.balance]
     if recipe.preparation.spatial_dims == 2:
-        return epoch_batches(cases, training.batch_size, training.tumour_share, seed, group)
+        tumour = tumour_index(recipe)
+        return epoch_batches(
+            cast(Any, cases), training.batch_size, training.tumour_share, seed, group, tumour
+        )
     shares = training.foreground_share, training.patches_per_case
     return epoch_patches(cast(Any, cases), training.batch_size, *shares, seed, group)
+
+
+def tumour_index(recipe: Recipe) -> int | None:
+    """Index of the class that `training.tumour_share` is about; None for any class, or without a share."""
+    training = recipe.training
+    if training.tumour_share is None or training.tumour_class is None:
+        return None
+    return list(recipe.classes).index(training.tumour_class) + 1
 
 
 def check_shared(batches: Sequence[ExampleIds], processes: int, recipe: Recipe) -> None:

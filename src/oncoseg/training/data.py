@@ -1,7 +1,7 @@
 """What a run trains on: data sets opened, split by patient and prepared."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from oncoseg.datasets.left_out import left_out, without_large
 from oncoseg.errors import DataError, RunError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
-from oncoseg.recipe import Modality, Recipe
+from oncoseg.recipe import Recipe
 from oncoseg.store import Prepared
 from oncoseg.training import balance, class_presence
 from oncoseg.training.sources import Data, Remark, Sources, check_modalities
@@ -92,9 +92,9 @@ def load(
     for name in recipe.modalities:
         if remark is not None and not sides[name]["test"]:
             remark(name, [Problem("no-test-patient", None, NO_TEST_PATIENT)])
-    for name, modality in recipe.modalities.items():
+    for name in recipe.modalities:
         parts = sides[name]
-        settings = _settings(recipe, modality, sources.accept_implausible)
+        settings = _settings(recipe, name, sources)
         with _naming(name):
             substituted = _substituted(parts, settings)
             used = [*parts["train"], *parts["validation"]]
@@ -145,9 +145,9 @@ def load_all(
     scans = _open(recipe, sources, progress)
     prepared: dict[str, list[Prepared]] = {}
     records: dict[str, Any] = {}
-    for name, modality in recipe.modalities.items():
+    for name in recipe.modalities:
         cases = [case for case in scans[name].cases if case.masks]
-        settings = _settings(recipe, modality, sources.accept_implausible)
+        settings = _settings(recipe, name, sources)
         with _naming(name):
             substituted = _substituted({"all": cases}, settings)
             prepared[name] = prepare(cases, settings, store, workers=workers, progress=progress)
@@ -157,8 +157,33 @@ def load_all(
     return prepared, records
 
 
-def _settings(recipe: Recipe, modality: Modality, accept_implausible: bool) -> Settings:
-    settings = Settings.of(modality, recipe.classes, recipe.preparation, accept_implausible)
+def divide(
+    recipe: Recipe, data: Data, *, split: Mapping[str, Any] | None = None, progress: Progress | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Open and split every modality as `load` does, but prepare nothing.
+
+    Returns:
+        The split, and records as `RunFolder.data` describes them, which know of no prepared case yet.
+
+    Raises:
+        DataError: data for other modalities than the recipe's, or a split that cannot be.
+    """
+    sources = Sources.of(data)
+    scans = _open(recipe, sources, progress)
+    sides = _sides(recipe, scans, split)
+    records = {}
+    for name in recipe.modalities:
+        settings = _settings(recipe, name, sources)
+        with _naming(name):
+            substituted = _substituted(sides[name], settings)
+        records[name] = _record(sources, name, scans[name], [], settings, substituted)
+    return {name: splitting.to_json(parts) for name, parts in sides.items()}, records
+
+
+def _settings(recipe: Recipe, name: str, sources: Sources) -> Settings:
+    modality, boxes = recipe.modalities[name], dict(sources.boxes.get(name, {}))
+    settings = Settings.of(modality, recipe.classes, recipe.preparation, sources.accept_implausible)
+    settings = replace(settings, boxes=boxes)
     if settings.patch is None or settings.spacing_mm is None:
         return settings
     strengths = Strengths(**recipe.augmentation.model_dump())
@@ -197,12 +222,18 @@ def _open(recipe: Recipe, sources: Sources, progress: Progress | None) -> dict[s
         )
         for name, modality in recipe.modalities.items()
     }
+    if sources.cases is not None:
+        scans = {name: _only(scan, sources.cases.get(name, ())) for name, scan in scans.items()}
     for name, scan in scans.items():
         if sources.opened is not None:
             sources.opened(name, scan)
         if sources.remark is not None and (joined := _joined(scan, recipe)):
             sources.remark(name, joined)
     return scans
+
+
+def _only(scan: Scan, ids: Collection[str]) -> Scan:
+    return replace(scan, cases=tuple(case for case in scan.cases if case.id in ids))
 
 
 def _joined(scan: Scan, recipe: Recipe) -> list[Problem]:
@@ -300,7 +331,8 @@ def _record(
 ) -> dict[str, Any]:
     """What `RunFolder.data` describes."""
     looks = {case.id: case.look for case in prepared}
-    return {
+    boxes = {"boxes": settings.boxes} if settings.boxes else {}
+    return boxes | {
         "path": str(sources.folders[name].resolve()),
         "layout": scan.layout,
         "synthetic": scan.synthetic,

@@ -1,6 +1,6 @@
 """Where the data of a training lie, how they are read, and what the user states of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from oncoseg.datasets.base import Problem, Scan
 from oncoseg.datasets.channels import channel_name
 from oncoseg.errors import DataError, nearest
 from oncoseg.recipe import Recipe
+from oncoseg.regions import Box, read_box
 from oncoseg.training.record import NOT_STATED
 
 Remark = Callable[[str, Sequence[Problem]], None]
@@ -29,6 +30,8 @@ class Sources:
         licences: modality → under which licence its data may be used, in the user's words, for the record.
         origins: modality → where its data come from, likewise.
         remark: called for each modality with what is doubtful about its labels, its split or its images.
+        boxes: modality → case id → the part of it that is seen, on its canonical grid; see `cascade_folder`.
+        cases: modality → ids of the only cases that there are; None for all.
         opened: called for each modality with what was found, guesses and problems, before it is prepared.
     """
 
@@ -39,6 +42,8 @@ class Sources:
     origins: Mapping[str, str] = field(default_factory=dict)
     remark: Remark | None = None
     opened: Opened | None = None
+    boxes: Mapping[str, Mapping[str, Box]] = field(default_factory=dict)
+    cases: Mapping[str, Collection[str]] | None = None
 
     @classmethod
     def of(cls, data: "Data") -> "Sources":
@@ -58,6 +63,10 @@ class Sources:
             any(record.get("accept_implausible") for record in records.values()),
             stated("licence"),
             stated("origin"),
+            boxes={
+                name: {case: read_box(box) for case, box in record.get("boxes", {}).items()}
+                for name, record in records.items()
+            },
         )
 
     def stated_in(self, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,449 @@
+"""Cascades on tiny liver phantoms: who sees whom, what is kept, stopped anywhere, used by every command."""
+
+import csv
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from oncoseg import prediction_record
+from oncoseg.cascade_folder import CascadeFolder
+from oncoseg.cli import main
+from oncoseg.datasets import open_dataset
+from oncoseg.errors import DataError, RecipeError, RunError
+from oncoseg.evaluate.run import evaluate_run
+from oncoseg.folds_folder import FoldsFolder, split_of_model
+from oncoseg.locks import Locked, locked
+from oncoseg.phantom.liver_ct import make_liver_ct
+from oncoseg.predict import Predictor
+from oncoseg.prepare import Settings, prepare
+from oncoseg.recipe import Recipe
+from oncoseg.recipes import get_recipe
+from oncoseg.regions import Box
+from oncoseg.run_folder import RunFolder
+from oncoseg.train import train
+from oncoseg.train_cascade import in_words, resume_cascade, stages, train_cascade
+from oncoseg.training.status import Outcome, Status
+from runs import assert_same, stopping_at
+
+GRID = (40, 40, 20)
+
+CHANGES: dict[str, Any] = {
+    "cascade.organ": "liver",
+    "cascade.folds": 2,
+    "cascade.first": {"preparation.slice_size": [16, 16], "training.max_epochs": 12},
+    "preparation.slice_size": [32, 32],
+    "network.arguments.features": [4, 8],
+    "training.max_epochs": 2,
+    "training.learning_rate": 0.01,
+    "training.batch_size": 8,
+    "training.device": "cpu",
+    "training.precision": "32-true",
+}
+
+BOX: Box = ((4, 28), (8, 24), (2, 9))
+
+
+def liver_recipe(**changes: Any) -> Recipe:
+    extra = {name.replace("__", "."): value for name, value in changes.items()}
+    return get_recipe("residual-attention-liver").with_changes(CHANGES | extra)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    root = tmp_path_factory.mktemp("liver") / "data"
+    make_liver_ct(root, 7, 1, size=GRID)
+    return {"ct": root}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[Status]:
+    """Of the fixture `whole`, in order."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(
+    data: Mapping[str, Path], store: Path, steps: list[Status], tmp_path_factory: pytest.TempPathFactory
+) -> CascadeFolder:
+    """Both stages from beginning to end."""
+    out = tmp_path_factory.mktemp("cascade") / "liver"
+
+    def count(status: Status) -> None:
+        steps.extend([] if status.validated else [status])
+
+    outcome = train_cascade(liver_recipe(), data, out, store=store, workers=0, monitor=count)
+    assert outcome == Outcome(out, True, "both stages are done")
+    return CascadeFolder(out)
+
+
+def begin(data: Mapping[str, Path], store: Path, out: Path, **more: Any) -> Outcome:
+    recipe = more.pop("recipe", liver_recipe())
+    return train_cascade(recipe, data, out, store=store, workers=0, **more)
+
+
+def patients(split: Mapping[str, Any], *parts: str) -> set[str]:
+    return {patient for part in parts for patient in split["ct"][part]}
+
+
+# who sees whom
+
+
+def test_no_box_is_of_a_network_that_has_seen_its_patient(
+    whole: CascadeFolder, data: Mapping[str, Path]
+) -> None:
+    of_case = {case.id: case.patient for case in open_dataset(data["ct"]).cases}
+    found = whole.found()["ct"]
+    folds = FoldsFolder(whole.first).runs()
+    for case, one in found.items():
+        split = folds[one.fold - 1].split()
+        assert of_case[case] not in patients(split, "train", "validation")
+        assert of_case[case] in patients(split, "test")
+    split = RunFolder(whole.path).split()
+    assert {of_case[case] for case in found} == patients(split, "train", "validation")
+
+
+def test_nobody_under_test_is_seen_by_either_stage(whole: CascadeFolder) -> None:
+    split = RunFolder(whole.path).split()
+    tested = patients(split, "test")
+    assert tested
+    for seen in (*(run.split() for run in FoldsFolder(whole.first).runs()),):
+        assert not patients(seen, "train", "validation", "test") & tested
+    assert whole.second.split() == split
+    assert patients(split_of_model(whole.path), "train", "validation") == patients(
+        split, "train", "validation"
+    )
+
+
+def test_boxes_are_what_the_folds_find(whole: CascadeFolder, data: Mapping[str, Path]) -> None:
+    cases = {case.id: case for case in open_dataset(data["ct"]).cases}
+    folds = FoldsFolder(whole.first)
+    for name, one in whole.found()["ct"].items():
+        box, _ = Predictor.load(folds.run(one.fold).path).find(cases[name], "ct", 20.0)
+        assert one.box == (box or tuple((0, size) for size in GRID))
+        assert one.organ_found == (box is not None)
+    kept = whole.second.data()["ct"]["boxes"]
+    assert kept == {name: [list(side) for side in one.box] for name, one in whole.found()["ct"].items()}
+
+
+def test_stages_are_ordinary_recipes(whole: CascadeFolder) -> None:
+    first, second = stages(liver_recipe(modalities__ct__loss__arguments={"class_weights": [1, 3]}))
+    assert first.classes == {"liver": ("liver", "tumour")}
+    assert first.preparation.slice_size == (16, 16)
+    assert first.modalities["ct"].loss.arguments == {}
+    assert second.classes == {"liver": ("liver",), "tumour": ("tumour",)}
+    assert second.modalities["ct"].loss.arguments == {"class_weights": (1, 3)}
+    assert first.cascade.organ is second.cascade.organ is None
+    first, second = stages(liver_recipe())
+    assert RunFolder(whole.first).recipe() == first
+    assert whole.second.recipe() == second
+    only_tumour = liver_recipe(classes={"tumour": ["tumour"]})
+    assert stages(only_tumour)[0].classes == {"liver": ("liver", "tumour")}
+
+
+# boxes
+
+
+def by_hand(box: Box | None) -> Callable[..., Any]:
+    """In place of `Predictor.find`."""
+    find = Predictor.find
+
+    def found(self: Predictor, *arguments: Any) -> Any:
+        return box, find(self, *arguments)[1]
+
+    return found
+
+
+@pytest.mark.slow
+def test_truth_outside_of_the_boxes_is_counted(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "find", by_hand(BOX))
+    said: list[str] = []
+    assert begin(data, store, tmp_path / "run", tell=said.append).finished
+    folder = CascadeFolder(tmp_path / "run")
+    voxels = outside = 0
+    for name, one in folder.found()["ct"].items():
+        image = nib.as_closest_canonical(nib.load(data["ct"] / "labelsTr" / f"{name}.nii.gz"))
+        truth = np.asarray(image.dataobj) > 0
+        assert one.truth_voxels == truth.sum()
+        assert one.truth_outside == truth.sum() - truth[4:28, 8:24, 2:9].sum()
+        voxels, outside = voxels + one.truth_voxels, outside + one.truth_outside
+    assert outside > 0
+    share = f"{outside / voxels:.2%}"
+    assert f"boxes of 5 cases; {outside} of {voxels} true voxels ({share}) lie outside of them" in said
+    named = [text for text in said if text.startswith(("stage", "the boxes"))]
+    assert named == [
+        "stage 1: liver in the whole image, 2 networks",
+        "the boxes: 5 cases, each by a network that has not seen the patient",
+        "stage 2: all classes, in the boxes",
+    ]
+
+
+@pytest.mark.slow
+def test_where_stage_1_finds_nothing_stage_2_sees_whole_images(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any box the second stage is the very run without a cascade."""
+    monkeypatch.setattr(Predictor, "find", by_hand(None))
+    said: list[str] = []
+    assert begin(data, store, tmp_path / "run", tell=said.append).finished
+    folder = CascadeFolder(tmp_path / "run")
+    assert any(
+        "no liver was found in 5 cases, of which stage 2 sees the whole image" in text for text in said
+    )
+    split_file = tmp_path / "run" / "split.json"
+    alone = RunFolder(tmp_path / "alone")
+    train(stages(liver_recipe())[1], data, alone.path, split_file=split_file, store=store, workers=0)
+    assert_same(folder.second, alone)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_preparing_a_box_is_preparing_an_image_cut_to_it(
+    data: Mapping[str, Path], tmp_path: Path, dims: int
+) -> None:
+    shutil.copytree(data["ct"], tmp_path / "cut")
+    for path in (tmp_path / "cut").glob("*Tr/*.nii.gz"):
+        image = nib.as_closest_canonical(nib.load(path))
+        part = image.slicer[4:28, 8:24, 2:9]
+        nib.Nifti1Image(np.asarray(part.dataobj), part.affine, part.header).to_filename(path)
+    volumes = {"preparation__spatial_dims": 3, "preparation__spacing_mm": [9, 14, 15]}
+    recipe = liver_recipe(**(volumes if dims == 3 else {}))
+    settings = Settings.of(recipe.modalities["ct"], recipe.classes, recipe.preparation)
+    whole_cases, cut = (open_dataset(root).cases[:2] for root in (data["ct"], tmp_path / "cut"))
+    boxed = Settings(**vars(settings) | {"boxes": {case.id: BOX for case in whole_cases}})
+    ours = prepare(whole_cases, boxed, tmp_path / "store", workers=0)
+    theirs = prepare(cut, settings, tmp_path / "store", workers=0)
+    wholes = prepare(whole_cases, settings, tmp_path / "store", workers=0)
+    for one, other, uncut in zip(ours, theirs, wholes, strict=True):
+        assert len({one.folder, other.folder, uncut.folder}) == 3
+        for mine, expected in zip(one.parts(4), other.parts(4), strict=True):
+            for part, reference in zip(mine, expected, strict=True):
+                assert torch.equal(part.images, reference.images)
+                assert torch.equal(part.masks, reference.masks)
+
+
+# stopping and going on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["first fold", "last fold", "second stage"])
+def test_a_stopped_cascade_goes_on_as_if_it_never_was(
+    whole: CascadeFolder,
+    steps: list[Status],
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    where: str,
+) -> None:
+    of_second = sum(1 for status in steps if status.epochs == 2)
+    step = {"first fold": 3, "last fold": len(steps) - of_second - 2, "second stage": len(steps) - 2}[where]
+    out = tmp_path / "run"
+    outcome = begin(data, store, out, monitor=stopping_at(step))
+    assert outcome == Outcome(out, False, "SIGTERM was received")
+    assert CascadeFolder(out).second.path.exists() == (where == "second stage")
+    outcome = resume_cascade(out, store=store, workers=0)
+    assert outcome == Outcome(out, True, "both stages are done")
+    assert_same_cascade(CascadeFolder(out), whole)
+
+
+@pytest.mark.slow
+def test_stopped_between_boxes_it_finds_the_others_only(
+    whole: CascadeFolder,
+    data: Mapping[str, Path],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    find = Predictor.find
+
+    def counted(self: Predictor, case: Any, *arguments: Any) -> Any:
+        asked.append(case.id)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return find(self, case, *arguments)
+
+    monkeypatch.setattr(Predictor, "find", counted)
+    out = tmp_path / "run"
+    assert begin(data, store, out) == Outcome(out, False, "SIGINT was received")
+    assert len(CascadeFolder(out).found()["ct"]) == 2
+    assert resume_cascade(out, store=store, workers=0).finished
+    assert len(asked) == 6
+    assert set(asked[:2]) & set(asked[2:]) == set()
+    assert_same_cascade(CascadeFolder(out), whole)
+
+
+def assert_same_cascade(one: CascadeFolder, other: CascadeFolder) -> None:
+    for ours, theirs in zip(FoldsFolder(one.first).runs(), FoldsFolder(other.first).runs(), strict=True):
+        assert_same(ours, theirs)
+    assert one.found() == other.found()
+    assert_same(one.second, other.second)
+    assert RunFolder(one.path).data() == RunFolder(other.path).data()
+
+
+def test_the_budget_is_of_the_whole(data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    outcome = begin(data, store, out, recipe=liver_recipe(training__max_minutes=1e-9))
+    assert outcome == Outcome(out, False, "the time budget of 1e-09 minutes is spent")
+    with pytest.raises(RunError, match=r"no weights of its second stage yet; .*--resume --out .*/run"):
+        Predictor.load(out)
+
+
+@pytest.mark.slow
+def test_it_goes_on_with_data_that_have_moved(data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:
+    out, there = tmp_path / "run", tmp_path / "there"
+    assert not begin(data, store, out, monitor=stopping_at(3)).finished
+    shutil.copytree(data["ct"], there)
+    assert resume_cascade(out, store=store, workers=0, data={"ct": there}).finished
+    folder = CascadeFolder(out)
+    for run in (RunFolder(out), RunFolder(folder.first), folder.second):
+        assert run.data()["ct"]["path"] == str(there)
+
+
+def test_one_process_at_a_time(whole: CascadeFolder, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole.path, out)
+    metrics = CascadeFolder(out).second.metrics()
+    CascadeFolder(out).second.write_metrics(metrics | {"finished": False})
+    (out / "training.lock").write_text("elsewhere 1\n")
+    with pytest.raises(Locked, match="another machine"), locked(out / "training.lock", "The cascade"):
+        pass
+    with pytest.raises(Locked, match="another machine"):
+        resume_cascade(out, store=store)
+
+
+# what is refused
+
+
+def test_a_single_stage_is_not_trained_with_a_cascades_recipe(
+    data: Mapping[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="of a cascade around liver"):
+        train(liver_recipe(), data, tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"expected cascade\.organ"):
+        stages(get_recipe("residual-attention-liver"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_patients_for_the_folds_leave_nothing(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="each of its 9 folds; got 5 under train and validation"):
+        begin(data, store, tmp_path / "run", recipe=liver_recipe(cascade__folds=9))
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_cannot_be_used_leave_nothing(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data["ct"], tmp_path / "data")
+    for path in (tmp_path / "data" / "imagesTr").iterdir():
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError):
+        begin({"ct": tmp_path / "data"}, store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_second_stage_is_not_used_alone(whole: CascadeFolder) -> None:
+    with pytest.raises(RunError, match="is the second stage of a cascade"):
+        Predictor.load(whole.second.path)
+
+
+def test_damaged_boxes_are_told(whole: CascadeFolder, tmp_path: Path) -> None:
+    shutil.copy(whole.path / "cascade.json", tmp_path / "cascade.json")
+    (tmp_path / "cascade.json").write_text('{"found": {"ct": {"a": {"box": 3}}}}')
+    with pytest.raises(RunError, match=r"cascade\.json cannot be read"):
+        CascadeFolder(tmp_path).found()
+
+
+def test_words_without_any_truth() -> None:
+    assert in_words({}, "liver") == "boxes of 0 cases; 0 of 0 true voxels (0.00%) lie outside of them"
+
+
+# the commands
+
+
+@pytest.mark.slow
+def test_the_commands_take_the_folder(
+    whole: CascadeFolder, data: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole.path, out)
+    tested = next(iter(RunFolder(out).split()["ct"]["test"].values()))[0]
+    image = data["ct"] / "imagesTr" / f"{tested}.nii.gz"
+    assert main(["predict", str(out), str(image), "--out", str(tmp_path / "masks")]) == 0
+    mask, source = nib.load(tmp_path / "masks" / f"{tested}.nii.gz"), nib.load(image)
+    assert mask.shape == source.shape
+    assert np.abs(mask.affine - source.affine).max() < 1e-6
+    assert main(["evaluate", str(out)]) == 0
+    assert main(["report", str(out)]) == 0
+    page = (out / "report" / "index.html").read_text()
+    assert "No epoch has been finished" not in page
+    assert "The weights have changed" not in page
+    assert main(["leaks", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", str(out)]) == 0
+    assert "both stages are done" in capsys.readouterr().out
+    assert main(["rerun", str(out), "--out", str(tmp_path / "again")]) == 2
+    assert "is a cascade; expected one run to repeat" in capsys.readouterr().err
+    masks = ["--prediction", str(data["ct"] / "labelsTr"), "--truth", str(data["ct"])]
+    assert main(["evaluate", *masks, "--trained-on", str(out), "--out", str(tmp_path / "scores")]) == 2
+    assert "5 patients were seen in training" in capsys.readouterr().err
+
+
+def test_an_image_without_the_organ_is_told(
+    whole: CascadeFolder, data: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every network of stage 1 has learnt that nothing is liver: an empty mask and a sentence, no crash."""
+    out = tmp_path / "run"
+    shutil.copytree(whole.path, out)
+    before = Predictor.load(out).weights_sha256
+    for run in FoldsFolder(CascadeFolder(out).first).runs():
+        weights = safetensors.torch.load_file(run.model)
+        blind = {
+            name: torch.full_like(value, -100) if name == "head.bias" else torch.zeros_like(value)
+            for name, value in weights.items()
+        }
+        run.model.write_bytes(safetensors.torch.save(blind))
+    assert Predictor.load(out).weights_sha256 != before
+    image = data["ct"] / "imagesTr" / "liver_9000.nii.gz"
+    assert main(["predict", str(out), str(image), "--out", str(tmp_path / "masks")]) == 0
+    assert not np.asarray(nib.load(tmp_path / "masks" / "liver_9000.nii.gz").dataobj).any()
+    sentence = "Stage 1 found no liver in this image"
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    ((text,),) = prediction_record.remarks(tmp_path / "masks").values()
+    assert text.startswith(sentence)
+    folder = evaluate_run(out, out=tmp_path / "scores")
+    with (folder / "per_patient.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert {float(row["recall"]) for row in rows} == {0}
+
+
+@pytest.mark.slow
+def test_a_cascade_from_the_command_line(data: Mapping[str, Path], store: Path, tmp_path: Path) -> None:
+    flags = [
+        *("--cascade.organ", "liver", "--cascade.folds", "2", "--cascade.margin-mm", "30"),
+        *("--cascade.first", '{"training.max_epochs": 1}', "--training.max-epochs", "1"),
+        *("--preparation.slice-size", "[16,16]", "--network.arguments.features", "[4,8]"),
+        *("--training.device", "cpu", "--store", str(store), "--workers", "0"),
+    ]
+    command = ["train", "residual-attention-liver", "--data", f"ct={data['ct']}", "--out"]
+    assert main([*command, str(tmp_path / "run"), *flags]) == 0
+    assert RunFolder(tmp_path / "run").recipe().cascade.margin_mm == 30
+    assert CascadeFolder(tmp_path / "run").is_finished()
+    assert main([*command, str(tmp_path / "other"), *flags, "--folds", "3"]) == 2
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--cascade.margin-mm", "10"]) == 2
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--extend", "1"]) == 2
