@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import safetensors.torch
@@ -38,6 +39,7 @@ from oncoseg.training.choices import (
 )
 from oncoseg.training.feed import Feed
 from oncoseg.training.log import TrainingLog, rows_of
+from oncoseg.training.mean_teacher import MeanTeacher
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
 from oncoseg.training.ranks import Ranks
@@ -72,6 +74,7 @@ class Training:
         meter: Meter,
         warn: Callable[[str], None] = lambda _: None,
         ranks: Ranks | None = None,
+        unlabelled: Cases = MappingProxyType({}),
     ) -> None:
         hardware.tune_allocator()
         settings = recipe.training
@@ -94,6 +97,7 @@ class Training:
             self.whole.settle(self.network, example, self.fabric.backward)
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
+        self.teacher = MeanTeacher(recipe, unlabelled, self.average) if unlabelled and self.average else None
         self.stages = stages_of(recipe)
         self.losses = losses_of(recipe)
         self.feed = Feed(recipe, cases, self.ranks, self.layout)
@@ -203,12 +207,26 @@ class Training:
             parts, seed = parts_of(refs), self.feed.seed(self.stage, self.epoch, first + number)
             self.whole.total = max(part.stop for part in parts.values())
             images, masks = self.feed.augmented(batch, self.whole.total, seed)
+            consistency = self._consistency_weight()
+            if self.teacher is not None and consistency:
+                place = self.recipe.training.seed, self.stage, self.epoch, first + number
+                self.teacher.read_ahead(*place)
             torch.manual_seed(seed + 1)
             # the others' gradients are waited for once, with those of the last batch
             with self.fabric.no_backward_sync(self.network, enabled=number < len(group) - 1):
                 for piece in pieces_of(parts, pieces):
                     self._backward(images, masks, piece, len(group), sums)
+            if self.teacher is not None and consistency:
+                self.teacher.add_gradient(
+                    self.network, consistency / len(group), self.fabric.backward, self.layout, pieces
+                )
         return sums
+
+    def _consistency_weight(self) -> float:
+        """Of what scans without a mask add to the present step; 0 for nothing."""
+        if self.teacher is None:
+            return 0.0
+        return self.teacher.weight(self.stages[self.stage], self.epoch + self.step / self.steps_of_epoch)
 
     def _backward(self, images: Tensor, masks: Tensor, piece: Piece, batches: int, sums: EpochSums) -> None:
         """Add the gradient of a part of a batch; this process computes its own rows of it."""
@@ -312,7 +330,8 @@ class Training:
 
     def _set_up_optimiser(self, stage: Stage) -> None:
         optimiser = optimiser_of(self.recipe, self.network.parameters())
-        self.schedule = schedule_of(self.recipe, optimiser, stage.epochs * self._steps_of_epoch(stage))
+        self.steps_of_epoch = self._steps_of_epoch(stage)
+        self.schedule = schedule_of(self.recipe, optimiser, stage.epochs * self.steps_of_epoch)
         if self.optimiser_state is not None:
             optimiser.load_state_dict(shards.parted_optimiser(self.optimiser_state["optimiser"], optimiser))
             self.schedule.restore(self.optimiser_state["schedule"])

@@ -30,6 +30,7 @@ class Sources:
         origins: modality → where its data come from, likewise.
         remark: called for each modality with what is doubtful about its labels, its split or its images.
         opened: called for each modality with what was found, guesses and problems, before it is prepared.
+        unlabelled: modality → another folder of scans that are learnt from without a mask.
     """
 
     folders: Mapping[str, Path]
@@ -39,6 +40,7 @@ class Sources:
     origins: Mapping[str, str] = field(default_factory=dict)
     remark: Remark | None = None
     opened: Opened | None = None
+    unlabelled: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: "Data") -> "Sources":
@@ -58,6 +60,11 @@ class Sources:
             any(record.get("accept_implausible") for record in records.values()),
             stated("licence"),
             stated("origin"),
+            unlabelled={
+                name: Path(record["unlabelled"]["path"])
+                for name, record in records.items()
+                if record.get("unlabelled", {}).get("path")
+            },
         )
 
     def stated_in(self, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
