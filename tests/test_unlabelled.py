@@ -353,3 +353,59 @@ def test_windows_of_volumes_are_learnt_from_too(tmp_path: Path, store: Path) -> 
     train(recipe, data, tmp_path / "run", store=store, workers=0)
     assert RunFolder(tmp_path / "run").data()["mri"]["unlabelled"]["cases"] == 2
     assert RunFolder(tmp_path / "run").is_finished()
+
+
+# the command line, and other programs -----------------------------------------------------------------
+
+
+def test_the_flag_names_a_modality_and_belongs_to_new_runs(
+    taught: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from oncoseg.cli import main
+
+    new = ["train", "unified-mri-ct", "--out", str(tmp_path / "run"), "--unlabelled", str(tmp_path)]
+    assert main(new) == 2
+    assert "Expected --unlabelled NAME=PATH" in capsys.readouterr().err
+    resumed = ["train", "--resume", "--out", str(taught.path), "--unlabelled", f"mri={tmp_path}"]
+    assert main(resumed) == 2
+    assert "keeps its own scans" in capsys.readouterr().err
+
+
+def test_masks_of_who_was_learnt_from_without_one_are_no_test() -> None:
+    from oncoseg.evaluate.masks import check_unseen
+    from oncoseg.evaluate.pairs import Pair
+
+    split = {"mri": {"train": {"A": ["A"]}, "validation": {"B": ["B"]}, "test": {"C": ["C"]}}}
+    pairs = [Pair("C", "C", (), {}), Pair("D", "D", (), {})]
+    check_unseen(pairs, split)
+    with pytest.raises(DataError, match="1 patients were seen in training, the first is 'D'"):
+        check_unseen(pairs, {"mri": split["mri"] | {"unlabelled": {"D": ["D"]}}})
+
+
+def test_nnunet_does_not_get_hidden_masks_either(tmp_path: Path) -> None:
+    from oncoseg.convert import convert
+    from test_convert_folds import SPLIT, folds_in, named, table_of
+
+    root, out = table_of(tmp_path / "in", {"A": 2, "B": 1, "C": 1, "D": 1}), tmp_path / "Dataset001_A"
+    split = {"ct": SPLIT["ct"] | {"unlabelled": {"D": ["D_0"]}}}
+    assert convert(root, "nnunet", out, names="keep", split=split, workers=0).left_out == ("D_0",)
+    assert folds_in(out) == [{"train": ["A_0", "A_1"], "val": ["B_0"]}]
+    assert named(out / "labelsTr") == ["A_0.nii.gz", "A_1.nii.gz", "B_0.nii.gz"]
+
+
+def test_a_trained_run_is_evaluated_and_its_sides_compared(tmp_path: Path, store: Path) -> None:
+    from oncoseg import evaluate_run
+    from oncoseg.evaluate.leaks import sides_of_run
+
+    data = tiny_data(tmp_path / "data", mri=8, ct=3)
+    recipe = tiny_recipe(**TEACHING, split__labelled=0.5)
+    train(recipe, data, tmp_path / "run", store=store, workers=0)
+    evaluate_run(tmp_path / "run")
+    sides = sides_of_run(tmp_path / "run")[0]
+    assert {name: len(cases) for name, cases in sides.items()} == {"train": 6, "validation": 1, "test": 1}
+    run = RunFolder(tmp_path / "run")
+    spoilt = run.split()
+    spoilt["mri"]["unlabelled"] |= spoilt["mri"]["test"]
+    run.write_split(0, spoilt)
+    with pytest.raises(DataError, match="1 patients of test are also in unlabelled"):
+        evaluate_run(tmp_path / "run")
