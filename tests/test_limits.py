@@ -72,7 +72,7 @@ def test_what_is_left_is_counted(
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process whose memory is 100 MB and 10 MB for each slice of a batch, on a machine of 200 MB."""
 
-    def tried(recipe: Any, cases: Any, validation: Any, batch: int, steps: int) -> limits._Tried:
+    def tried(recipe: Any, cases: Any, validation: Any, bare: Any, batch: int, steps: int) -> limits._Tried:
         assert batch <= 4, "what does not fit is not tried"
         return limits._Tried(100e6 + 10e6 * batch, 1.0, 1.0, 1000, 1000, False)
 
@@ -203,10 +203,10 @@ def test_memory_that_is_refused_to_a_trial_is_a_refusal(
     first: int,
     expected: str,
 ) -> None:
-    def refused(recipe: Any, cases: Any, validation: Any, batch: int, steps: int) -> Any:
+    def refused(recipe: Any, cases: Any, validation: Any, bare: Any, batch: int, steps: int) -> Any:
         if batch >= first:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return real(recipe, cases, validation, batch, steps)
+        return real(recipe, cases, validation, bare, batch, steps)
 
     real = limits._try
     monkeypatch.setattr(limits, "_try", refused)

@@ -222,7 +222,7 @@ def test_what_one_process_sees_to_be_no_number_stops_all(
 
 def look_at_other_times(out: Path, data: Mapping[str, Path], store: Path) -> Any:
     """As on GPUs: figures come late, and only the first process looks at the loss of the bad step."""
-    from oncoseg.training import divergence, loop
+    from oncoseg.training import divergence, guard, loop
 
     class Late:
         def query(self) -> bool:
@@ -241,7 +241,7 @@ def look_at_other_times(out: Path, data: Mapping[str, Path], store: Path) -> Any
                 losses[-1] = losses[-1] * math.nan
 
     real = loop.Training._backward
-    loop.Watch = lambda: divergence.Watch(lambda figures: (figures, Late()))  # type: ignore[misc, assignment]
+    guard.Watch = lambda: divergence.Watch(lambda figures: (figures, Late()))  # type: ignore[misc, assignment]
     loop.Training._latest_loss = latest  # type: ignore[method-assign]
     loop.Training._backward = backward  # type: ignore[method-assign]
     return train(tiny_recipe(), data, out, store=store, workers=0, monitor=lambda status: None)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from oncoseg import folds as drawing
-from oncoseg.errors import RunError
+from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import atomic_folder, filled, new_folder
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.locks import Locked
@@ -31,6 +31,12 @@ from oncoseg.training.sources import (
     stated,
 )
 from oncoseg.training.status import Outcome, Status, received, spent
+
+NOT_UNLABELLED = (
+    "A cross-validation learns from every mask and from nothing else; expected training.unlabelled.weight 0, "
+    "split.labelled 1 and no --unlabelled. Train one run without --folds."
+)
+"""Said where scans without a mask are to be learnt from."""
 
 TOGETHER = "A cross-validation"
 """Begins the sentence where several processes would share the batches of its folds."""
@@ -83,6 +89,8 @@ def train_folds(
     check_alone(TOGETHER)
     check_recipe(recipe)
     sources = Sources.of(data)
+    if recipe.split.labelled < 1 or recipe.training.unlabelled.weight > 0 or sources.unlabelled:
+        raise RecipeError(NOT_UNLABELLED)
     check_stated(recipe, sources.licences, sources.origins)
     store = store or training_data.default_store()
     if not is_cross_validation(out):

@@ -87,7 +87,7 @@ def _draw(
             corner = _on_voxel(cases[chosen], index, rng)
         else:
             chosen = anywhere[number - done]
-            corner = _anywhere(cases[chosen], rng)
+            corner = window_anywhere(cases[chosen], rng)
         patches.append(PatchId(chosen, corner))
     return patches
 
@@ -98,7 +98,8 @@ def _on_voxel(case: PreparedVolume, index: int, rng: np.random.Generator) -> Cor
     return _about(middle, case)
 
 
-def _anywhere(case: PreparedVolume, rng: np.random.Generator) -> Corner:
+def window_anywhere(case: PreparedVolume, rng: np.random.Generator) -> Corner:
+    """A window about any voxel with the same chance, moved into the volume."""
     return _about(rng.uniform(0, case.shape), case)
 
 

@@ -218,13 +218,14 @@ def prepare(
     memory_gib: float | None = None,
     progress: Progress | None = None,
     spread: Spread | None = None,
+    without_masks: bool = False,
 ) -> list[Prepared]:
     """Prepare every case that the store does not hold yet, or no longer as a whole.
 
     Ctrl-C or a failure keeps the cases that are done; running it again goes on from there.
 
     Args:
-        cases: with masks.
+        cases: with masks, see `without_masks`.
         settings: see `Settings.of`.
         store: folder of the prepared store; made if it is not there.
         workers: processes; None for one per processor, 0 for none besides this one.
@@ -232,6 +233,7 @@ def prepare(
             most `processes.LARGEST_SHARE_GIB`.
         progress: called with (cases done, cases in all).
         spread: where the cases are prepared, such as on a cluster; None for this machine.
+        without_masks: take cases without a mask, too; what is prepared of them holds an empty one.
 
     Returns:
         The prepared cases, in the order of `cases`.
@@ -242,7 +244,7 @@ def prepare(
     """
     check_classes([case.labels for case in cases if case.masks], settings.classes)
     hashes = FileHashes(existing_folder(store))
-    folders, failures = _plan(cases, settings, store, hashes)
+    folders, failures = _plan(cases, settings, store, hashes, without_masks)
     hashes.save()
     todo = _missing(cases, folders)
     try:
@@ -260,13 +262,13 @@ def prepare(
 
 
 def _plan(
-    cases: Sequence[Case], settings: Settings, store: Path, hashes: FileHashes
+    cases: Sequence[Case], settings: Settings, store: Path, hashes: FileHashes, without_masks: bool
 ) -> tuple[list[Path | None], list[str]]:
     folders: list[Path | None] = []
     failures = []
     for case in cases:
         try:
-            if not case.masks:
+            if not case.masks and not without_masks:
                 raise DataError(
                     f"Case {case.id} has no mask; expected one to learn from. Add it, or leave the case out."
                 )
@@ -410,10 +412,14 @@ def _ranges(settings: Settings, image: Volume, read: list[str], stored: list[str
 def read_truth(case: Case, settings: Settings, image: Volume) -> np.ndarray:
     """The case's class indices, canonical `i j k`: the readers' consensus, its labels merged.
 
+    Of a case without a mask all are 0.
+
     Raises:
         GeometryError: a mask on another grid than the images.
         DataError: label values outside the declared set.
     """
+    if not case.masks:
+        return np.zeros(to_canonical(image)[0].grid, np.uint8)
     masks = {f"mask {number}": io.read(ref) for number, ref in enumerate(case.masks)}
     check_same_grid({"image": image, **masks})
     merged = [merge_labels(mask.array[0], case.labels, settings.classes) for mask in masks.values()]

@@ -183,6 +183,16 @@ class Schedule(_Part):
     """What it takes, for example warmup_share (one-cycle), cycles (cosine), power (polynomial)."""
 
 
+class Unlabelled(_Part):
+    """Learning from scans without a mask: mean teacher, Tarvainen & Valpola 2017 (arXiv:1703.01780)."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    """Largest weight of the consistency term beside the loss of the scans with a mask; 0 for none of it. The
+    teacher is the moving average of the weights, so that `training.average_decay` is needed, too."""
+    ramp_share: Share = 0.3
+    """Share of the joint stage's steps over which the weight rises."""
+
+
 class Training(_Part):
     """How the network is trained."""
 
@@ -216,6 +226,7 @@ class Training(_Part):
     """The optimiser's weight decay: decoupled with adamw, an L2 penalty with the others."""
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep a moving average of the weights with this decay per step; None for the weights."""
+    unlabelled: Unlabelled = Unlabelled()
     patience: Positive | None = None
     """End joint training after so many epochs without a better validation Dice; None for all epochs."""
     extensions: tuple[Positive, ...] = ()
@@ -236,6 +247,15 @@ class Training(_Part):
     """Whether each of several processes holds all weights, gradients and optimiser state, or a share of them
     (FSDP: for large networks; slower). One process holds them all in either case."""
 
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> "Training":
+        if self.unlabelled.weight > 0 and self.average_decay is None:
+            raise ValueError(
+                "unlabelled.weight needs a teacher, the moving average of the weights; expected "
+                "training.average_decay with it, such as 0.99, got none"
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _older(cls, values: Any) -> Any:
@@ -254,6 +274,9 @@ class Split(_Part):
     """Share of patients that are trained on."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of patients that choose the kept checkpoint."""
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training patients whose masks are used; the others are left without, to see what few masks
+    are worth. At least one is used."""
 
     @model_validator(mode="after")
     def _some_left(self) -> "Split":

@@ -74,7 +74,7 @@ class RunFolder:
             raise RunError(f"The run folder {self.path} holds a recipe that does not fit: {error}") from error
 
     def split(self) -> dict[str, Any]:
-        """Modality → part → patient → case ids."""
+        """Modality → part → patient → case ids; a part besides the sides is `split.UNLABELLED`."""
         values = self._json("split.json").get("modalities")
         if not isinstance(values, dict):
             raise RunError(
@@ -102,6 +102,8 @@ class RunFolder:
         test cases), with their ids, patients, sites and classes, which resuming compares;
         `images_fingerprint` is that of images and masks only, as the first versions' `fingerprint` was.
         `boxes`, of the second stage of a cascade, is the part of each case that was seen.
+        Where scans are learnt from without a mask, `unlabelled` says how many `cases` and `patients`, their
+        `fingerprint`, and the `path` of a folder of their own, if any.
         """
         return self._json("data.json")
 

@@ -93,13 +93,13 @@ def read_ahead(
     """
     pool = ThreadPoolExecutor(readers)
     try:
-        ahead = deque(pool.submit(_read, cases, batch, pinned) for batch in batches[:readers])
+        ahead = deque(pool.submit(read_batch, cases, batch, pinned) for batch in batches[:readers])
         for later in (*batches[readers:], *[None] * readers):
             if not ahead:
                 return
             batch = ahead.popleft().result()
             if later is not None:
-                ahead.append(pool.submit(_read, cases, later, pinned))
+                ahead.append(pool.submit(read_batch, cases, later, pinned))
             yield batch
     finally:
         pool.shutdown(cancel_futures=True)
@@ -123,7 +123,8 @@ def share_of(batch: ExampleIds, rows: slice) -> dict[str, Sequence[ExampleId]]:
     return dict(share)
 
 
-def _read(cases: Cases, batch: ExampleIds, pinned: bool) -> Batch:
+def read_batch(cases: Cases, batch: ExampleIds, pinned: bool = False) -> Batch:
+    """Read one batch; see `read_ahead`."""
     examples = [cases[name][ref.case].example(ref.position) for name, refs in batch.items() for ref in refs]
     images, masks = (torch.cat(parts) for parts in zip(*examples, strict=True))
     return (images.pin_memory(), masks.pin_memory()) if pinned else (images, masks)

@@ -17,6 +17,9 @@ FOLD = re.compile(r"(?P<file>.+)#(?P<fold>\d+)")
 PARTS = ("train", "validation", "test")
 """The sides of a split, in order."""
 
+UNLABELLED = "unlabelled"
+"""Listed beside the sides: who is trained on without a mask. Only training patients may be on both lists."""
+
 
 def split_patients(
     cases: Sequence[Case],
@@ -73,6 +76,23 @@ def _filled(patients: list[str], wanted: Mapping[str, int], known: Mapping[str, 
                 "with --split FILE."
             )
     return sides
+
+
+def hide_labels(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """Divide training cases by patient into those whose masks are used and those who are left without.
+
+    Args:
+        cases: of one modality, with a mask.
+        share: of the patients whose masks are used, in (0, 1]; rounded, and at least one.
+        seed: of the draw. A smaller share uses the masks of some of a larger one's patients.
+    """
+    patients = sorted({case.patient for case in cases})
+    random.Random(f"labelled {seed}").shuffle(patients)
+    used = set(patients[: max(1, round(share * len(patients)))])
+    return (
+        [case for case in cases if case.patient in used],
+        [case for case in cases if case.patient not in used],
+    )
 
 
 def to_json(split: Mapping[str, Iterable[Case]]) -> dict[str, dict[str, list[str]]]:
@@ -133,7 +153,7 @@ def from_json(
     """Find the cases of a written split again.
 
     Args:
-        listed: part → patient → case ids.
+        listed: part → patient → case ids, of which `UNLABELLED` may be one.
         cases: those there are.
         passed_over: ids that may be listed and are not wanted.
 
@@ -142,11 +162,11 @@ def from_json(
             more, or a patient on two sides.
     """
     for part in listed if isinstance(listed, Mapping) else ():
-        if part not in PARTS:
+        if part not in (*PARTS, UNLABELLED):
             raise DataError(f"The split has an unknown part {part!r}; {nearest(str(part), PARTS)}")
     by_id = {case.id: case for case in cases}
     split: dict[str, list[Case]] = {}
-    for part in PARTS:
+    for part in (*PARTS, UNLABELLED) if UNLABELLED in listed else PARTS:
         wanted = [case for case in _listed_cases(listed, part) if case not in passed_over]
         gone = [case for case in wanted if case not in by_id]
         if gone:
@@ -170,7 +190,7 @@ def _listed_cases(listed: Mapping[str, Any], part: str) -> list[str]:
 
 
 def check_disjoint(split: Mapping[str, Iterable[Case]]) -> None:
-    """Check that no patient is on two sides.
+    """Check that no patient is on two sides, nor learnt from without a mask and validated or tested.
 
     Raises:
         DataError: says how many patients are, and on which sides.
@@ -180,6 +200,8 @@ def check_disjoint(split: Mapping[str, Iterable[Case]]) -> None:
     for index, first in enumerate(parts):
         for second in parts[index + 1 :]:
             shared = sides[first] & sides[second]
+            if {first, second} == {"train", UNLABELLED}:
+                continue
             if shared:
                 raise DataError(
                     f"{len(shared)} patients are in both {first} and {second}; expected every patient on one "

@@ -13,7 +13,7 @@ from oncoseg.files import atomic_folder, filled, new_folder
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.split import from_json, read_split, split_patients, to_json
+from oncoseg.split import UNLABELLED, from_json, read_split, split_patients, to_json
 from oncoseg.studies.study import Run, Study
 from oncoseg.study_folder import SIDE, StudyFolder
 from oncoseg.training import data as training_data
@@ -96,6 +96,7 @@ def _draw(
             sides = split_patients(cases, shares.train, shares.validation, seed, known)
         else:
             sides = from_json(given.get(name, {}), scan.cases)
+            sides.pop(UNLABELLED, None)  # a study's runs learn from masks only
         known |= {case.patient: part for part, cases in sides.items() for case in cases}
         split[name] = to_json(sides)
     if not any(sides.get(SIDE) for sides in split.values()):

@@ -21,7 +21,7 @@ from oncoseg.prepare import Progress, Settings
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.split import read_split
-from oncoseg.training import checkpoints, limits, schedules
+from oncoseg.training import checkpoints, limits, mean_teacher, schedules
 from oncoseg.training import data as training_data
 from oncoseg.training.choices import losses_of, optimiser_of, schedule_of
 from oncoseg.training.loop import Training
@@ -93,6 +93,7 @@ def train(
     check_stated(recipe, sources.licences, sources.origins)
     given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
     ranks, run = _ranks(recipe), RunFolder(out)
+    mean_teacher.check_alone(recipe, ranks.count)
 
     def load() -> training_data.TrainingData:
         _check_idle(run)
@@ -122,7 +123,9 @@ def train(
         with _removed_if_empty(out):
             needs = _needs(run, recipe, loaded, foretell, ranks, warn)
             watched = _watched(monitor, ranks)
-            training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
+            training = Training(
+                run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks, loaded.unlabelled
+            )
         with _locked(run, ranks):
             ranks.from_first(describe)
             _tell(needs, training, foretell)
@@ -177,6 +180,7 @@ def resume(
     kept, records = run.recipe(), moved(run.data(), data or {})
     check_stated(kept, licences, origins)
     ranks = _ranks(kept)
+    mean_teacher.check_alone(kept, ranks.count)
 
     def load() -> training_data.TrainingData:
         check_there(records)
@@ -202,7 +206,9 @@ def resume(
             foretell = None
         needs = _needs(run, recipe, loaded, foretell, ranks, warn)
         watched = _watched(monitor, ranks)
-        training = Training(run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks)
+        training = Training(
+            run, recipe, loaded.train, loaded.validation, watched, meter, warn, ranks, loaded.unlabelled
+        )
         if ranks.from_first(lambda: _has_checkpoint(run, warn)):
             training.restore(warn)
         if extend is not None:
@@ -277,7 +283,7 @@ def _needs(
         if ranks.first:
             warn(NOT_FORETOLD)
         return None
-    needs = limits.foresee(recipe, loaded.train, loaded.validation)
+    needs = limits.foresee(recipe, loaded.train, loaded.validation, loaded.unlabelled)
     if needs is not None:
         limits.check_disk(needs, run)
     return needs

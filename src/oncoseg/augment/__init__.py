@@ -13,7 +13,7 @@ from torch.nn import functional
 from oncoseg.augment import slices, volumes
 from oncoseg.augment.draws import Draws, Strengths
 
-__all__ = ["Strengths", "augment"]
+__all__ = ["Strengths", "augment", "two_views"]
 
 
 def augment(
@@ -49,6 +49,41 @@ def augment(
         Images and masks of the same types; of the crop's or window's size if there is one, else the same.
     """
     draws = Draws(generator, len(images) if total is None else total, rows)
+    images, masks = _moved(images, masks, classes, strengths, draws, spacing_mm, window)
+    return _varied(images, strengths, draws), masks
+
+
+def two_views(
+    images: Tensor,
+    strengths: Strengths,
+    generator: torch.Generator,
+    *,
+    spacing_mm: Sequence[float] | None = None,
+    window: Sequence[int] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Change images without a mask twice: moved and bent in the same way, so that pixels still correspond.
+
+    Brightness, contrast and coarse dropout are drawn for each view. The arguments are those of `augment`; a
+    crop lies anywhere.
+
+    Returns:
+        Two batches of images.
+    """
+    draws = Draws(generator, len(images), slice(None))
+    nowhere = torch.zeros(len(images), *images.shape[2:], dtype=torch.uint8, device=images.device)
+    images, _ = _moved(images, nowhere, 1, strengths, draws, spacing_mm, window)
+    return _varied(images, strengths, draws), _varied(images, strengths, draws)
+
+
+def _moved(
+    images: Tensor,
+    masks: Tensor,
+    classes: int,
+    strengths: Strengths,
+    draws: Draws,
+    spacing_mm: Sequence[float] | None,
+    window: Sequence[int] | None,
+) -> tuple[Tensor, Tensor]:
     if images.dim() == 4:
         grid = slices.sampling_grid(images, masks, strengths, draws)
     else:
@@ -61,8 +96,11 @@ def augment(
     images, covered = moved.split([images.shape[1], classes], dim=1)
     share, label = covered.max(dim=1)
     masks = torch.where(share >= 0.5, label + 1, 0).to(masks.dtype)
-    images = _change_intensity(images, strengths, draws)
-    return _drop_holes(images, strengths, draws), masks
+    return images, masks
+
+
+def _varied(images: Tensor, strengths: Strengths, draws: Draws) -> Tensor:
+    return _drop_holes(_change_intensity(images, strengths, draws), strengths, draws)
 
 
 def _change_intensity(images: Tensor, s: Strengths, draws: Draws) -> Tensor:

@@ -32,6 +32,9 @@ class MaskOptions:
     """NAME=VALUES, as in tumour=1,2,4; may be repeated. Every label alone when left out."""
     patients: Path | None = None
     """A CSV file with the columns case and patient, where one patient has several cases."""
+    key_file: Path | None = None
+    """What `oncoseg convert --key-file` wrote: masks under pseudonyms get their cases' names back, as a
+    comparison with an evaluation under these names needs. The tables then hold the names."""
     policy: Literal["strict", "brats-2023", "drop"] = "strict"
     """What empty and missing masks are worth."""
     outcome: list[str] | None = None
@@ -107,7 +110,7 @@ def evaluate(
 
 def _evaluate_masks(prediction: Path, truth: Path, out: Path, masks: MaskOptions) -> None:
     from oncoseg.evaluate.masks import evaluate_masks
-    from oncoseg.evaluate.pairs import read_patients
+    from oncoseg.evaluate.pairs import read_key, read_patients
     from oncoseg.evaluate.scoring import Scoring
     from oncoseg.report import write_evaluation
 
@@ -121,6 +124,9 @@ def _evaluate_masks(prediction: Path, truth: Path, out: Path, masks: MaskOptions
         masks.policy,
         _outcomes(masks.outcome or []),
     )
+    names, patients = read_key(masks.key_file) if masks.key_file else (None, None)
+    if masks.patients:
+        patients = read_patients(masks.patients)
     with terminal.progress("scoring cases") as progress:
         result = evaluate_masks(
             truth,
@@ -128,7 +134,8 @@ def _evaluate_masks(prediction: Path, truth: Path, out: Path, masks: MaskOptions
             out,
             images=masks.images,
             classes=_classes(masks.classes or []) or None,
-            patients=read_patients(masks.patients) if masks.patients else None,
+            patients=patients,
+            names=names,
             scoring=scoring,
             share=masks.consensus,
             resample=masks.resample,

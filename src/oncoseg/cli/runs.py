@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TRAIN_FLAGS = (
     *("data", "only", "channel", "out", "resume", "extend", "folds", "fold"),
-    *("store", "split", "workers", "accept-implausible", "licence", "origin"),
+    *("store", "split", "workers", "accept-implausible", "licence", "origin", "unlabelled"),
     *("help", "debug"),
 )
 """The flags of `train` besides a recipe's fields."""
@@ -60,6 +60,7 @@ def train(
     accept_implausible: bool = False,
     licence: list[str] | None = None,
     origin: list[str] | None = None,
+    unlabelled: list[str] | None = None,
     **fields: Fields,
 ) -> int:
     """Train a recipe's network from raw folders; Ctrl-C stops cleanly and --resume goes on.
@@ -90,6 +91,8 @@ def train(
         licence: For the run's record, once per modality: its name and the licence of its data, as in
             mri="CC BY 4.0".
         origin: For the run's record, likewise: where the data come from, such as a DOI.
+        unlabelled: Once per modality: its name and another folder of scans, to learn from without masks;
+            needs --training.unlabelled.weight. Cases without a mask in the data set itself are taken, too.
         **fields: Fields of the recipe, such as --training.max-epochs 3.
     """
     folders = parse_data(data or [])
@@ -99,6 +102,8 @@ def train(
             raise RunError("A resumed cross-validation keeps its own folds; leave --folds out.")
         if channel:
             raise RunError("A resumed run keeps its own channels; leave --channel out, or start a new run.")
+        if unlabelled:
+            raise RunError("A resumed run keeps its own scans; leave --unlabelled out, or start a new run.")
         stated = {"licences": licences, "origins": origins}
         return _resume(recipe, folders, only, out, store, split_file, workers, extend, fold, fields, stated)
     if extend is not None:
@@ -121,6 +126,7 @@ def train(
         origins,
         terminal.note_problems,
         terminal.note_found,
+        unlabelled=parse_data(unlabelled or [], "--unlabelled"),
     )
     in_stages = chosen.cascade.organ is not None
     _check_folds(folds, fold, split_file, in_stages)

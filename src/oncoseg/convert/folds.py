@@ -39,8 +39,9 @@ def parts_of(split: Mapping[str, Any], cases: Sequence[Case]) -> dict[str, str]:
         ours = [max(listed, key=lambda modality: len(listed[modality] & own))]  # to say what it lacks
     sides: dict[str, dict[str, Case]] = {part: {} for part in PARTS}
     for modality in ours:
-        for part, found in from_json(split[modality], cases).items():
-            sides[part] |= {case.id: case for case in found}
+        found = from_json(split[modality], cases)
+        for part in PARTS:  # who is learnt from without a mask is nobody's side
+            sides[part] |= {case.id: case for case in found[part]}
     check_disjoint({part: found.values() for part, found in sides.items()})
     if not (sides["train"] and sides["validation"]):
         raise DataError(

@@ -53,7 +53,9 @@ def sides_of_run(run: Path, data: Mapping[str, Path] | None = None) -> list[Side
                 }
             )
         else:
-            groups.append(dict(splits.from_json(folder.split()[modality], cases)))
+            sides = splits.from_json(folder.split()[modality], cases)
+            sides["train"] += sides.pop(splits.UNLABELLED, [])
+            groups.append(dict(sides))
     return groups
 
 

@@ -22,6 +22,7 @@ from oncoseg.folds_folder import split_of_model
 from oncoseg.io import ImageRef
 from oncoseg.labels import check_share
 from oncoseg.processes import processes_within, run_each
+from oncoseg.split import UNLABELLED
 from oncoseg.volume import Volume
 
 FORMAT_VERSION = 2
@@ -76,6 +77,7 @@ def evaluate_masks(
     images: Path | None = None,
     classes: Mapping[str, Sequence[int]] | None = None,
     patients: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
     scoring: Scoring | None = None,
     share: float = 0.5,
     resample: bool = False,
@@ -97,6 +99,7 @@ def evaluate_masks(
             the truth's data set. They decide no score.
         classes: name → the label values that it joins; None for each of the truth's labels alone.
         patients: case → patient, for folders that do not say.
+        names: what files are called → the case; see `find_pairs`.
         scoring: what there is to choose about the metrics.
         share: of several readers that must mark a voxel.
         resample: allow predictions on other grids, brought to the truth's by nearest neighbour.
@@ -112,7 +115,7 @@ def evaluate_masks(
     """
     chosen = scoring or Scoring()
     check_share(share)
-    pairs, without_truth, synthetic = find_pairs(truth, prediction, patients)
+    pairs, without_truth, synthetic = find_pairs(truth, prediction, patients, names)
     if trained_on is not None:
         check_unseen(pairs, split_of_model(trained_on))
     if images is not None:
@@ -184,7 +187,7 @@ def check_unseen(pairs: Sequence[Pair], split: Mapping[str, Mapping[str, Mapping
     seen = {
         patient
         for sides in split.values()
-        for part in ("train", "validation")
+        for part in ("train", "validation", UNLABELLED)
         for patient in sides.get(part, {})
     }
     shared = sorted({pair.patient for pair in pairs} & seen)

@@ -83,7 +83,12 @@ class Loaded(NamedTuple):
     like: Volume
 
 
-def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None = None) -> Pairs:
+def find_pairs(
+    truth: Path,
+    prediction: Path,
+    patients: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Pairs:
     """Pair the masks of two folders by their names.
 
     Args:
@@ -91,12 +96,13 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
             where it holds none, a 2D image (PNG, TIFF); ends such as `_seg` are not part of a case's id.
         prediction: likewise.
         patients: case → patient, for plain folders; a case that is not listed is a patient of its own.
+        names: what files are called → the case, where a conversion gave them pseudonyms; see `read_key`.
 
     Raises:
         DataError: a folder without masks, masks named in two ways or two of one case, or no case that is in
             both.
     """
-    known = _truths(truth, patients or {})
+    known = _truths(truth)
     predicted = _predictions(prediction)
     if not known.keys() & predicted.keys():
         raise DataError(
@@ -105,9 +111,12 @@ def find_pairs(truth: Path, prediction: Path, patients: Mapping[str, str] | None
         )
     maps = _maps(prediction, known)
     pairs = [
-        case._replace(prediction=predicted.get(name), maps=tuple(maps.get(name, ())))
-        for name, case in sorted(known.items())
+        _named(name, case, names or {}, patients or {})._replace(
+            prediction=predicted.get(name), maps=tuple(maps.get(name, ()))
+        )
+        for name, case in known.items()
     ]
+    pairs.sort(key=lambda pair: pair.case)
     synthetic = has_synthetic_note(truth) or has_synthetic_note(prediction)
     return Pairs(pairs, sorted(predicted.keys() - known.keys()), synthetic)
 
@@ -137,6 +146,24 @@ def read_patients(path: Path) -> dict[str, str]:
         if count > 1:
             raise DataError(f"{path} gives case {case!r} {count} patients; expected one.")
     return dict(rows)
+
+
+def read_key(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Read what `oncoseg convert --key-file` wrote: pseudonym → case, and case → patient.
+
+    Raises:
+        DataError: unreadable, or no such file.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {row["pseudonym"]: row["case"] for row in rows}, {row["case"]: row["patient"] for row in rows}
+    except (OSError, ValueError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it has other columns"
+        raise DataError(
+            f"Cannot read the key {path} ({reason}); expected a file that oncoseg convert --key-file has "
+            "written, with the columns pseudonym, case and patient."
+        ) from error
 
 
 def load(pair: Pair, share: float, resample: bool) -> Loaded:
@@ -221,23 +248,28 @@ def label_values(mask: np.ndarray) -> list[int]:
     return [int(value) for value in np.unique(marked.ravel(order="K")) if value]
 
 
-def _truths(folder: Path, patients: Mapping[str, str]) -> dict[str, Pair]:
+def _truths(folder: Path) -> dict[str, Pair]:
     try:
         cases = open_dataset(folder, need_images=False).cases
     except DataError:
         if not (files := _files(folder)):
             raise
-        return {name: Pair(name, patients.get(name, name), (ref,), {}) for name, ref in files.items()}
+        return {name: Pair(name, name, (ref,), {}) for name, ref in files.items()}
     found = {
-        case.id: Pair(
-            case.id, patients.get(case.id, case.patient), case.masks, case.labels, images=case.images or None
-        )
+        case.id: Pair(case.id, case.patient, case.masks, case.labels, images=case.images or None)
         for case in cases
         if case.masks
     }
     if not found:
         raise DataError(f"No case in {folder} has a mask; expected the truth there.")
     return found
+
+
+def _named(name: str, pair: Pair, names: Mapping[str, str], patients: Mapping[str, str]) -> Pair:
+    """A case under its own name, with the patient that was told."""
+    case = names.get(name, name)
+    own = case if pair.patient == name else pair.patient
+    return pair._replace(case=case, patient=patients.get(case, own))
 
 
 def _predictions(folder: Path) -> dict[str, ImageRef]:

@@ -199,7 +199,8 @@ def _cases(
 
 def _check_unseen(modality: str, sides: Mapping[str, Any], part: str, cases: list[Case]) -> None:
     evaluated = {case.patient for case in cases} | set(sides[modality].get(part, {}))
-    for other in splits.PARTS:
+    others = [*splits.PARTS, *([splits.UNLABELLED] if part != "train" else [])]
+    for other in others:
         listed = {patient for parts in sides.values() for patient in parts.get(other, {})}
         shared = sorted(evaluated & listed) if other != part else []
         if shared:

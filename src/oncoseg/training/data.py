@@ -19,7 +19,7 @@ from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
 from oncoseg.store import Prepared
-from oncoseg.training import balance, class_presence
+from oncoseg.training import balance, class_presence, unlabelled
 from oncoseg.training.sources import Data, Remark, Sources, check_modalities
 
 
@@ -31,12 +31,14 @@ class TrainingData(NamedTuple):
         validation: modality → cases.
         split: for `RunFolder.write_split`.
         data: for `RunFolder.write_data`, which says what it holds.
+        unlabelled: modality → cases that are learnt from without a mask; modalities without any are left out.
     """
 
     train: dict[str, list[Prepared]]
     validation: dict[str, list[Prepared]]
     split: dict[str, Any]
     data: dict[str, Any]
+    unlabelled: dict[str, list[Prepared]]
 
 
 NO_TEST_PATIENT = (
@@ -66,7 +68,8 @@ def load(
     """Open, split and prepare every modality of a recipe.
 
     Only the training and validation cases are prepared; the test set is read from its own files
-    when it is evaluated. Cases without truth are left out of a drawn split. A patient with images of
+    when it is evaluated. Cases without truth are left out of a drawn split; where the recipe learns from
+    scans without a mask, they and those of `Sources.unlabelled` are prepared, too. A patient with images of
     several modalities is on one side with all of them.
 
     Args:
@@ -86,6 +89,8 @@ def load(
     sources = Sources.of(data)
     scans, remark = _open(recipe, sources, progress), sources.remark
     sides = _sides(recipe, scans, split)
+    bare = unlabelled.cases_of(recipe, sources, scans, sides, progress)
+    extra: dict[str, list[Prepared]] = {}
     train: dict[str, list[Prepared]] = {}
     validation: dict[str, list[Prepared]] = {}
     records = {}
@@ -96,7 +101,7 @@ def load(
         parts = sides[name]
         settings = _settings(recipe, name, sources)
         with _naming(name):
-            substituted = _substituted(parts, settings)
+            substituted = _substituted({**parts, "bare": bare[name].cases}, settings)
             used = [*parts["train"], *parts["validation"]]
             prepared = prepare(used, settings, store, workers=workers, progress=progress)
             train[name] = prepared[: len(parts["train"])]
@@ -104,7 +109,13 @@ def load(
             _check_tumour(train[name], "train")
             _check_tumour(validation[name], "validation")
             _check_groups(train[name], recipe.training.balance)
+            if bare[name].cases:
+                extra[name] = prepare(
+                    bare[name].cases, settings, store, workers=workers, progress=progress, without_masks=True
+                )
         records[name] = _record(sources, name, scans[name], prepared, settings, substituted)
+        if name in extra:
+            records[name] |= bare[name].record(_fingerprint(extra[name]), records[name]["synthetic"])
         _tell_doubts(remark, name, records[name])
         _tell_uneven(remark, name, recipe, train[name])
     seen = class_presence.Seen(recipe.classes)
@@ -114,7 +125,7 @@ def load(
         text = class_presence.without(unseen, "validation") + NOT_CHOSEN_BY
         remark("validation", [Problem("empty-class", None, text)])
     return TrainingData(
-        train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records
+        train, validation, {name: splitting.to_json(parts) for name, parts in sides.items()}, records, extra
     )
 
 
@@ -270,9 +281,13 @@ def _sides(
     for name, scan in scans.items():
         with _naming(name):
             sides[name] = _drawn(recipe, scan, known) if given is None else _given(given.get(name), scan)
-        known |= {case.patient: part for part, cases in sides[name].items() for case in cases}
+        known |= {case.patient: part for part in splitting.PARTS for case in sides[name][part]}
+    unlabelled.add_to(recipe, scans, sides)
     splitting.check_disjoint(
-        {part: [case for parts in sides.values() for case in parts[part]] for part in splitting.PARTS}
+        {
+            part: [case for parts in sides.values() for case in parts.get(part, [])]
+            for part in (*splitting.PARTS, splitting.UNLABELLED)
+        }
     )
     return sides
 
@@ -357,7 +372,8 @@ def unchanged(record: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
         record: of a run folder; the first versions' fingerprint was that of the images only.
         found: as `load` makes it.
     """
-    return record["fingerprint"] in (found["fingerprint"], found["images_fingerprint"])
+    bare, now = (one.get("unlabelled", {}).get("fingerprint") for one in (record, found))
+    return record["fingerprint"] in (found["fingerprint"], found["images_fingerprint"]) and bare == now
 
 
 def check_unchanged(

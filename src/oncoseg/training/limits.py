@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, cast
 
 import torch
@@ -87,13 +88,16 @@ class _Tried(NamedTuple):
     on_gpu: bool
 
 
-def foresee(recipe: Recipe, cases: Cases, validation: Cases) -> Needs | None:
+def foresee(
+    recipe: Recipe, cases: Cases, validation: Cases, unlabelled: Cases = MappingProxyType({})
+) -> Needs | None:
     """Measure what training a recipe takes.
 
     Args:
         recipe: as it will be trained.
         cases: modality → those that are trained on.
         validation: modality → those that choose the weights.
+        unlabelled: modality → those that are learnt from without a mask.
 
     Returns:
         None where it cannot be told: the system does not tell a process's memory, or the steps failed, of
@@ -115,9 +119,9 @@ def foresee(recipe: Recipe, cases: Cases, validation: Cases) -> Needs | None:
     try:
         for batch in small:
             if batch < size:
-                found[batch] = _try(recipe, cases, validation, batch, steps=2)
+                found[batch] = _try(recipe, cases, validation, unlabelled, batch, steps=2)
         _check_fits(recipe, found, size, before)
-        last = found[size] = _try(recipe, cases, validation, size, STEPS)
+        last = found[size] = _try(recipe, cases, validation, unlabelled, size, STEPS)
     except _FailedError:
         return None
     except (RuntimeError, MemoryError) as error:
@@ -208,7 +212,9 @@ def _hold_longest(training: Training, recipe: Recipe, validation: Cases) -> None
         validate([longest], lambda images: training.room.computed(made_up, images), training.losses[name])
 
 
-def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int) -> _Tried:
+def _try(
+    recipe: Recipe, cases: Cases, validation: Cases, unlabelled: Cases, batch: int, steps: int
+) -> _Tried:
     """Make some steps of a batch size, validate a few slices, and make up a checkpoint."""
     changes = {"training.batch_size": batch, "training.accumulate": 1, "training.compiled": False}
     smaller = recipe.with_changes(changes)
@@ -217,7 +223,8 @@ def _try(recipe: Recipe, cases: Cases, validation: Cases, batch: int, steps: int
     with tempfile.TemporaryDirectory(prefix="oncoseg-") as folder:
         try:
             run = RunFolder(Path(folder))
-            training = Training(run, smaller, cases, cast(Cases, parts), None, Meter())
+            few = cast(Cases, parts)
+            training = Training(run, smaller, cases, few, None, Meter(), unlabelled=unlabelled)
             on_gpu = training.device.type == "cuda"
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()

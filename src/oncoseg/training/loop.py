@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import safetensors.torch
@@ -27,7 +28,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.sampler import Batch, Cases, ExampleIds, parts_of
 from oncoseg.stopping import stop_requests
-from oncoseg.training import checkpoints, divergence, kept, optimisers, shards
+from oncoseg.training import checkpoints, kept, optimisers, shards
 from oncoseg.training.averages import AverageWeights
 from oncoseg.training.choices import (
     check_schedules,
@@ -36,8 +37,11 @@ from oncoseg.training.choices import (
     optimiser_of,
     schedule_of,
 )
+from oncoseg.training.divergence import WatchedStep
 from oncoseg.training.feed import Feed
+from oncoseg.training.guard import Guard
 from oncoseg.training.log import TrainingLog, rows_of
+from oncoseg.training.mean_teacher import MeanTeacher
 from oncoseg.training.meter import Meter
 from oncoseg.training.pieces import IN_PARTS, NOT_ONE_SLICE, NOT_OWN_SHARE, Piece, pieces_of
 from oncoseg.training.ranks import Ranks
@@ -72,6 +76,7 @@ class Training:
         meter: Meter,
         warn: Callable[[str], None] = lambda _: None,
         ranks: Ranks | None = None,
+        unlabelled: Cases = MappingProxyType({}),
     ) -> None:
         hardware.tune_allocator()
         settings = recipe.training
@@ -94,6 +99,7 @@ class Training:
             self.whole.settle(self.network, example, self.fabric.backward)
         decay = settings.average_decay
         self.average = None if decay is None else AverageWeights(self.network, decay)
+        self.teacher = MeanTeacher(recipe, unlabelled, self.average) if unlabelled and self.average else None
         self.stages = stages_of(recipe)
         self.losses = losses_of(recipe)
         self.feed = Feed(recipe, cases, self.ranks, self.layout)
@@ -106,7 +112,7 @@ class Training:
         self.partial = EpochSums()
         self.log = TrainingLog(run, writes=self.ranks.first)
         self.record = Record(run, recipe, meter, warn)
-        self.watch = divergence.Watch()
+        self.guard = Guard(run, recipe, cases, self.network, self.ranks, self._note_end)
         self.loss, self.looked, self.saw_bad = math.nan, -math.inf, False
         self.warn, self.pieces, self.room = warn, 1, Room(self._tell_and_remark)
 
@@ -131,7 +137,7 @@ class Training:
                 finished, reason = False, str(stopped)
             self._save_checkpoint()
             self._save_metrics(finished)
-            self.ranks.from_first(lambda: self.record.keep(self._place(), reason))
+            self.ranks.from_first(lambda: self._note_end(reason))
         if (waited := self.meter.waited_in_words(time.monotonic() - self.started)) is not None:
             self.warn(waited)
         too_late = signal.Signals(self.stop.signal).name if finished and self.stop.signal else ""
@@ -176,8 +182,7 @@ class Training:
         self.partial.join(sums)
         place = (self.stages[self.stage].name, self.epoch + 1, self.step + 1)
         refs = [refs for refs, _ in group]
-        self.watch.add(divergence.WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
-        self._stop_if_diverged(self.watch.first_bad())
+        self.guard.add(WatchedStep(*place, self.schedule.rate, refs), sums.losses(), norm)
         self.optimiser.step()
         self.schedule.after_step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -202,12 +207,26 @@ class Training:
             parts, seed = parts_of(refs), self.feed.seed(self.stage, self.epoch, first + number)
             self.whole.total = max(part.stop for part in parts.values())
             images, masks = self.feed.augmented(batch, self.whole.total, seed)
+            consistency = self._consistency_weight()
+            if self.teacher is not None and consistency:
+                place = self.recipe.training.seed, self.stage, self.epoch, first + number
+                self.teacher.read_ahead(*place)
             torch.manual_seed(seed + 1)
             # the others' gradients are waited for once, with those of the last batch
             with self.fabric.no_backward_sync(self.network, enabled=number < len(group) - 1):
                 for piece in pieces_of(parts, pieces):
                     self._backward(images, masks, piece, len(group), sums)
+            if self.teacher is not None and consistency:
+                self.teacher.add_gradient(
+                    self.network, consistency / len(group), self.fabric.backward, self.layout, pieces
+                )
         return sums
+
+    def _consistency_weight(self) -> float:
+        """Of what scans without a mask add to the present step; 0 for nothing."""
+        if self.teacher is None:
+            return 0.0
+        return self.teacher.weight(self.stages[self.stage], self.epoch + self.step / self.steps_of_epoch)
 
     def _backward(self, images: Tensor, masks: Tensor, piece: Piece, batches: int, sums: EpochSums) -> None:
         """Add the gradient of a part of a batch; this process computes its own rows of it."""
@@ -243,7 +262,7 @@ class Training:
         self._tell_and_remark(IN_PARTS.format(**place, **what))
 
     def _finish_epoch(self, stage: Stage) -> None:
-        self._check_finite()
+        self.guard.check()
         with self._kept_weights():
             found = self._validate(stage)
         self.scores = {name: score for name, (_, score) in found.items()}
@@ -297,6 +316,9 @@ class Training:
 
         return {name: self.room.validated(partial(of, name), self.ranks.alone) for name in stage.modalities}
 
+    def _note_end(self, reason: str) -> None:
+        self.record.keep(self._place(), reason)
+
     def _tell_and_remark(self, text: str) -> None:
         self.record.remark(text)
         self.warn(text)
@@ -311,7 +333,8 @@ class Training:
 
     def _set_up_optimiser(self, stage: Stage) -> None:
         optimiser = optimiser_of(self.recipe, self.network.parameters())
-        self.schedule = schedule_of(self.recipe, optimiser, stage.epochs * self._steps_of_epoch(stage))
+        self.steps_of_epoch = self._steps_of_epoch(stage)
+        self.schedule = schedule_of(self.recipe, optimiser, stage.epochs * self.steps_of_epoch)
         if self.optimiser_state is not None:
             optimiser.load_state_dict(shards.parted_optimiser(self.optimiser_state["optimiser"], optimiser))
             self.schedule.restore(self.optimiser_state["schedule"])
@@ -320,7 +343,7 @@ class Training:
         self.steps_in_all = self._steps_left() + self.steps_done
 
     def _save_checkpoint(self) -> None:
-        self._check_finite()
+        self.guard.check()
         state = shards.whole_state(self._state(), keep=self.ranks.first)
 
         def save() -> None:
@@ -429,7 +452,7 @@ class Training:
         )
         asked, any_over, any_late, any_bad = self.ranks.most(self.stop.signal, over, late, self.saw_bad)
         if any_bad:
-            self._check_finite()
+            self.guard.check()
         if asked:
             raise _Stopped(received(signal.Signals(asked).name))
         if any_over:
@@ -464,37 +487,3 @@ class Training:
         if self.device.type != "cuda" or now - self.looked > GPU_LOOK_SECONDS:
             self.loss, self.looked = self.partial.latest_loss(), now
         return self.loss
-
-    def _check_finite(self) -> None:
-        """Raise RunError where a loss, a gradient or the weights are not finite: no checkpoint is spoilt."""
-        seen = self.watch.first_bad(wait=True)
-        self._stop_if_diverged(
-            seen if seen is not None or divergence.is_finite(self.network) else self.watch.latest
-        )
-
-    def _stop_if_diverged(self, seen: divergence.Seen | None) -> None:
-        """Stop all processes where any has seen a step whose figures, or weights after it, are not finite.
-
-        Raises:
-            RunError: there is such a step; in other processes than the first an `ElsewhereError`.
-        """
-        (found,) = self.ranks.most(int(seen is not None))
-        if found:
-            # on GPUs another process may have noticed it sooner
-            known = seen or self.watch.first_bad(wait=True) or self.watch.latest
-            bad = self.ranks.gathered([divergence.bad_weights(self.network)], self.ranks.count)
-            self.ranks.from_first(
-                lambda: self._report_divergence(cast(divergence.Seen, known), sorted(set().union(*bad)))
-            )
-
-    def _report_divergence(self, seen: divergence.Seen, weights: Sequence[str]) -> None:
-        """Write `nan.json` about a step.
-
-        Raises:
-            RunError: always.
-        """
-        given = self.cases, self.network, weights, self.recipe.training, self.precision
-        report = divergence.report_of(seen, *given)
-        self.run.write_divergence(report)
-        self.record.keep(self._place(), "the loss or the weights became NaN or infinite")
-        raise divergence.error_of(report, self.run.path, checkpoints.exists(self.run.checkpoint))

@@ -173,6 +173,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def _of_data(data: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: data.get(name) for name in ("layout", "synthetic", "patients", "cases", "fingerprint")}
+    if "unlabelled" in data:
+        kept["unlabelled"] = {name: value for name, value in data["unlabelled"].items() if name != "path"}
     return kept | {name: data.get(name, NOT_STATED) for name in ("licence", "origin")}
 
 

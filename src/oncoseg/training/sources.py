@@ -33,6 +33,7 @@ class Sources:
         boxes: modality → case id → the part of it that is seen, on its canonical grid; see `cascade_folder`.
         cases: modality → ids of the only cases that there are; None for all.
         opened: called for each modality with what was found, guesses and problems, before it is prepared.
+        unlabelled: modality → another folder of scans that are learnt from without a mask.
     """
 
     folders: Mapping[str, Path]
@@ -44,6 +45,7 @@ class Sources:
     opened: Opened | None = None
     boxes: Mapping[str, Mapping[str, Box]] = field(default_factory=dict)
     cases: Mapping[str, Collection[str]] | None = None
+    unlabelled: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def of(cls, data: "Data") -> "Sources":
@@ -66,6 +68,11 @@ class Sources:
             boxes={
                 name: {case: read_box(box) for case, box in record.get("boxes", {}).items()}
                 for name, record in records.items()
+            },
+            unlabelled={
+                name: Path(record["unlabelled"]["path"])
+                for name, record in records.items()
+                if record.get("unlabelled", {}).get("path")
             },
         )
 
