@@ -468,7 +468,7 @@ def test_a_disk_without_room_for_the_longest_image_is_refused(
             [tmp_path / "ct.nii"], tmp_path / name, modality="ct", probabilities=probabilities, foretell=str
         )
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(20 * 24 * 16 * 5 - 1))
-    with pytest.raises(RunError, match="The longest image will take about 0 MB, but only 0 MB are free"):
+    with pytest.raises(RunError, match="The longest image will take about 0 MB, but nothing is free"):
         predictor.predict(
             [tmp_path / "ct.nii"], tmp_path / "none", modality="ct", probabilities=True, foretell=str
         )
