@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from oncoseg.files import sha256_of_file
 from oncoseg.run_folder import RunFolder
 from oncoseg.training import checkpoints
 from oncoseg.training.status import Status
@@ -28,6 +29,13 @@ def stopping_at(step: int) -> Callable[[Status], None]:
 def log_of(run: RunFolder) -> list[dict[str, str]]:
     with run.log.open() as file:
         return [{k: v for k, v in row.items() if k != "minutes"} for row in csv.DictReader(file)]
+
+
+def replace_weights(run: RunFolder, content: bytes) -> None:
+    """Keep other weights, and name them as a training does."""
+    run.model.write_bytes(content)
+    metrics = run.metrics()
+    run.write_metrics(metrics | {"best": metrics["best"] | {"sha256": sha256_of_file(run.model)}})
 
 
 def checkpoint_of(run: RunFolder) -> dict[str, Any]:

@@ -193,7 +193,12 @@ def test_a_schedule_goes_on_where_its_state_was_taken(name: str) -> None:
         (optimisers.build, "sgd", {"momentum": 1.5}, "a momentum of at least 0 and below 1, got 1.5"),
         (schedules.build, "polynomial", {"power": -2}, "expected a power of 0 or more, got -2"),
         (schedules.build, "plateau", {"factor": 1.5}, r"a factor between 0 and 1, got 1.5\.$"),
-        (schedules.build, "plateau", {"lowest_rate": -1}, "a lowest_rate of 0 or more, got -1"),
+        (
+            schedules.build,
+            "plateau",
+            {"lowest_rate": -1},
+            "lowest_rate from 0 to the learning rate .* got -1",
+        ),
         (schedules.build, "cosine", {"lowest_share": 2}, "expected lowest_share from 0 to 1, got 2"),
         (schedules.build, "cosin", {}, "Unknown schedule 'cosin'; did you mean 'cosine'"),
         (

@@ -24,6 +24,7 @@ from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.folds_folder import FoldsFolder
 from oncoseg.predict import Predictor
 from oncoseg.report import write_report
+from runs import replace_weights
 from tiny import brats_case, tiny_recipe
 
 
@@ -150,13 +151,13 @@ def test_an_ensembles_map_of_a_new_patient_is_the_mean_of_the_folds_maps(
 
 def test_other_weights_of_one_fold_are_another_ensemble(folds: FoldsFolder, tmp_path: Path) -> None:
     shutil.copytree(folds.path, tmp_path / "cv")
-    model = FoldsFolder(tmp_path / "cv").run(2).model
+    run = FoldsFolder(tmp_path / "cv").run(2)
     before = Predictor.load(tmp_path / "cv").weights_sha256
-    weights = {name: value + 1 for name, value in safetensors.torch.load_file(model).items()}
-    model.write_bytes(safetensors.torch.save(weights))
+    weights = {name: value + 1 for name, value in safetensors.torch.load_file(run.model).items()}
+    replace_weights(run, safetensors.torch.save(weights))
     assert Predictor.load(tmp_path / "cv").weights_sha256 != before
-    model.write_bytes(b"damaged")
-    with pytest.raises(RunError, match=r"fold-2/model\.safetensors is damaged"):
+    run.model.write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"fold-2/model\.safetensors does not hold the weights that metrics"):
         Predictor.load(tmp_path / "cv")
 
 

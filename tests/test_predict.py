@@ -22,7 +22,9 @@ from oncoseg import prepare as preparing
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
+from oncoseg.run_folder import RunFolder
 from oncoseg.train import train
+from runs import replace_weights
 from test_slabs import asked_of_readers
 from test_volume import affines
 from tiny import brats_case, lidc_nodule, tiny_data, tiny_recipe
@@ -435,7 +437,11 @@ def test_a_recipe_of_an_immense_network_is_refused_before_memory_is_taken(tmp_pa
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     data = tiny_data(tmp_path)
     run = train(tiny_recipe(), data, tmp_path / "run", store=tmp_path / "store", workers=0).run
-    (run / "model.safetensors").write_bytes(b"nothing of the kind")
+    whole = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(RunError, match="does not hold the weights that metrics"):
+        Predictor.load(run)
+    replace_weights(RunFolder(run), b"nothing of the kind")
     with pytest.raises(RunError, match="damaged or does not fit"):
         Predictor.load(run)
     with pytest.raises(RunError, match="not a complete run folder"):

@@ -30,7 +30,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.train import train
 from oncoseg.train_cascade import in_words, resume_cascade, stages, train_cascade
 from oncoseg.training.status import Outcome, Status
-from runs import assert_same, stopping_at
+from runs import assert_same, replace_weights, stopping_at
 
 GRID = (40, 40, 20)
 
@@ -416,7 +416,7 @@ def test_an_image_without_the_organ_is_told(
             name: torch.full_like(value, -100) if name == "head.bias" else torch.zeros_like(value)
             for name, value in weights.items()
         }
-        run.model.write_bytes(safetensors.torch.save(blind))
+        replace_weights(run, safetensors.torch.save(blind))
     assert Predictor.load(out).weights_sha256 != before
     image = data["ct"] / "imagesTr" / "liver_9000.nii.gz"
     assert main(["predict", str(out), str(image), "--out", str(tmp_path / "masks")]) == 0

@@ -131,7 +131,7 @@ def test_a_damaged_record_is_told_and_set_aside(
     (run.path / "record.json").write_bytes(left)
     assert resume(run.path, store=store, workers=0, warn=said.append).finished
     assert "record.json is damaged" in said[0]
-    assert "The calls before this one are not in the record." in said[0]
+    assert "the calls before this one are not in the record." in said[0]
     assert (run.path / "record-damaged.json").read_bytes() == left
     assert len(run.record()["calls"]) == 1
 
@@ -380,7 +380,7 @@ def test_data_that_moved_are_named(tmp_path: Path, store: Path) -> None:
     out = tmp_path / "run"
     train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(1))
     data["mri"].rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match=r"does not exist.* if they have moved.*--data mri=PATH"):
+    with pytest.raises(DataError, match=r"does not exist.* say where they lie now: --data mri=PATH"):
         resume(out, store=store, workers=0)
     others, before = tiny_data(tmp_path / "others", 4, 3), RunFolder(out).data()
     lacking = tmp_path / "lacking"

@@ -14,6 +14,9 @@ GIB, GB = 2**30, 1e9
 REFUSED = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
 """Words of PyTorch and the system where the processor's memory was refused."""
 
+UNMAPPED = "failed to map segment"
+"""Said by the system where there is no memory for a library."""
+
 UNSAID = "could not create a "
 """oneDNN's words where it had no memory, but also where it cannot do something."""
 
@@ -84,6 +87,8 @@ def check_memory(needed_bytes: float, room_bytes: float, what: str) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was refused; PyTorch has no class of its own for it."""
+    if isinstance(error, ImportError):
+        return UNMAPPED in str(error)
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, RuntimeError) and UNSAID in str(error):
@@ -101,7 +106,7 @@ def memory_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError, OSError) as error:
+    except (RuntimeError, MemoryError, OSError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
         raise RunError(NOT_ENOUGH) from error

@@ -38,7 +38,10 @@ def load_networks(folder: Path, recipe: Recipe) -> Networks:
     """
     if not is_cascade(folder):
         _check_whole_images(RunFolder(folder))
-    return Networks([_network(recipe, model) for model in _models(folder)], weights_sha256(folder))
+    models = _models(folder)
+    for model in models:
+        RunFolder(model.parent).check_model()
+    return Networks([_network(recipe, model) for model in models], weights_sha256(folder))
 
 
 def weights_sha256(folder: Path) -> str:
@@ -98,7 +101,8 @@ def _network(recipe: Recipe, model: Path) -> nn.Module:
     except Exception as error:
         raise RunError(
             f"{model} is damaged or does not fit its recipe ({type(error).__name__}); expected weights "
-            f"of {recipe.network.name}. Copy the whole run folder again, or train again."
+            f"of {recipe.network.name}. Copy the whole run folder again, see whether `oncoseg train --resume "
+            f"--out {model.parent}` can write them again, or train anew."
         ) from error
     return network
 

@@ -219,7 +219,7 @@ class Training(_Part):
     accumulate: Positive = 1
     """Batches whose gradients are averaged for one step; each has a loss and batch statistics of its own."""
     optimiser: Optimiser = Optimiser()
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1e38)] = 1e-4
     """The highest learning rate; the schedule says when."""
     schedule: Schedule = Schedule()
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5

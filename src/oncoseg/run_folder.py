@@ -15,12 +15,13 @@ then, as after a stop in the pretraining, they say so and name `oncoseg train --
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oncoseg.errors import RecipeError, RunError
-from oncoseg.files import read_json, write_json, write_text
+from oncoseg.files import read_json, sha256_of_file, write_json, write_text
 from oncoseg.recipe import FORMAT_VERSION, Recipe
 
 
@@ -163,29 +164,37 @@ class RunFolder:
         """The kept weights' path.
 
         Raises:
-            RunError: no epoch has been finished yet.
+            RunError: no epoch has been finished yet, or they are gone.
         """
+        best = self._best()
         if not self.model.is_file():
             self.recipe()
             raise RunError(
-                f"The run folder {self.path} has no model.safetensors: {self._why_no_model()} "
+                f"The run folder {self.path} has no model.safetensors: {_why_no_model(best)} "
                 f"`oncoseg train --resume --out {self.path}`."
             )
         return self.model
 
-    def _why_no_model(self) -> str:
-        """Also what to do, but for the command."""
+    def check_model(self) -> None:
+        """Check that the kept weights are those that `metrics.json` names; older runs name none.
+
+        Raises:
+            RunError: they are others.
+        """
+        if self._best().get("sha256") not in (None, sha256_of_file(self.model)):
+            raise RunError(
+                f"{self.model} does not hold the weights that metrics.json names by their hash; expected "
+                "those. It is damaged, was replaced, or the training was killed at that moment. Restore the "
+                "file from a copy; or see whether they can be had from the last checkpoint, with "
+                f"`oncoseg train --resume --out {self.path}`."
+            )
+
+    def _best(self) -> dict[str, Any]:
+        """What `metrics.json` says of the kept weights; nothing where it says nothing."""
         try:
-            best = self.metrics().get("best")
+            return dict(self.metrics().get("best") or {})
         except RunError:
-            best = None
-        if not best:
-            return "no joint epoch was finished yet. Go on with"
-        place = f"{best.get('stage', 'joint')} epoch {best['epoch']}"
-        return (
-            f"the weights of {place}, which it kept, are gone. Restore the file from a copy; or see whether "
-            "they can be had from the last checkpoint, with"
-        )
+            return {}
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -198,3 +207,14 @@ class RunFolder:
             return dict(read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error}). Restore it, or train again.") from error
+
+
+def _why_no_model(best: Mapping[str, Any]) -> str:
+    """Also what to do, but for the command."""
+    if not best:
+        return "no joint epoch was finished yet. Go on with"
+    place = f"{best.get('stage', 'joint')} epoch {best['epoch']}"
+    return (
+        f"the weights of {place}, which it kept, are gone. Restore the file from a copy; or see whether "
+        "they can be had from the last checkpoint, with"
+    )

@@ -394,7 +394,7 @@ def check_unchanged(
         if unchanged(record, found[name]):
             continue
         where = found[name]["path"]
-        moved = "" if where == record["path"] else f" on {record['path']}, or are others"
+        moved = "" if where == record["path"] else ", or are others"
         raise RunError(
             f"The {name} data at {where} have changed since {out} was started{moved}; {what} must see the "
             "same data. Restore them, or start a new run."

@@ -105,8 +105,8 @@ class Record:
             path = self._run.path / NAME
             with disk_errors(path):
                 path.replace(path.with_name(DAMAGED))
-            text = f"The calls before this one are not in the record. What is left of it is now {DAMAGED}."
-            self._warn(f"{self._damaged} {text}")
+            text = f"the calls before this one are not in the record. What is left of it is now {DAMAGED}."
+            self._warn(f"{path} is damaged: {text}")
             self._damaged = ""
 
     def _content(self) -> dict[str, Any]:

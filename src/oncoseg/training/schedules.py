@@ -121,8 +121,9 @@ def plateau(
     """
     if not 0 < factor < 1:
         raise ValueError(f"expected a factor between 0 and 1, got {factor:g}")
-    if not 0 <= lowest_rate < math.inf:
-        raise ValueError(f"expected a lowest_rate of 0 or more, got {lowest_rate:g}")
+    rate = min(float(group["lr"]) for group in optimiser.param_groups)
+    if not 0 <= lowest_rate <= rate:
+        raise ValueError(f"expected a lowest_rate from 0 to the learning rate {rate:g}, got {lowest_rate:g}")
     if patience < 0 or patience != int(patience):
         raise ValueError(f"expected a whole number of epochs as patience, got {patience}")
     return lr_scheduler.ReduceLROnPlateau(

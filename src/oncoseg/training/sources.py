@@ -115,8 +115,8 @@ def check_there(records: Mapping[str, Mapping[str, Any]]) -> None:
     for name, record in records.items():
         if not Path(record["path"]).exists():
             raise DataError(
-                f"The {name} data of this run lay at {record['path']}, which does not exist; expected them "
-                f"there. Restore them, or if they have moved, say where to: --data {name}=PATH."
+                f"The {name} data of this run are looked for at {record['path']}, which does not exist; "
+                f"expected them there. Restore them, or say where they lie now: --data {name}=PATH."
             )
 
 
