@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from oncoseg.errors import DataError
 from oncoseg.prepare import SLAB, Settings
 from oncoseg.recipe import Recipe
-from oncoseg.resampling import Grid, Spacing, needed_slices, resample_slab, target_shape
+from oncoseg.resampling import Grid, needed_slices, resample_slab
 from oncoseg.scaling import Intensities, Range, scale_voxels
 from oncoseg.scratch import scratch_array
 from oncoseg.slabs import Place, Seen, SlabSource
@@ -91,7 +91,7 @@ def predict_slabs(
         DataError: a channel is constant or the files are damaged.
         RunError: the network's output is not finite, or the disk has no room.
     """
-    shape = _shape(source.like, settings)
+    shape = settings.volume_shape(to_canonical(source.like)[0])
     copy = _copied(source, settings, folder, seen)
     grid: Grid = copy.voxels.shape[1:]
     found = predict_windows(
@@ -120,7 +120,7 @@ def foretell_seconds(
     began = time.monotonic()
     network(torch.rand(windows.batch_size, channels, *windows.patch))
     batch = time.monotonic() - began
-    shape = _shape(source.like, settings)
+    shape = settings.volume_shape(to_canonical(source.like)[0])
     return reading + batch / windows.batch_size * count_windows(shape, windows.patch, windows.overlap)
 
 
@@ -131,7 +131,7 @@ def scratch_bytes(source: SlabSource) -> int:
 
 def layer_bytes(source: SlabSource, settings: Settings, classes: int, windows: Windows) -> float:
     """What a layer of windows, and a slab that is resampled back, take in memory beside the network."""
-    i, j, _ = _shape(source.like, settings)
+    i, j, _ = settings.volume_shape(to_canonical(source.like)[0])
     layer = max(i, windows.patch[0]) * max(j, windows.patch[1]) * windows.patch[2]
     slab = math.prod(source.like.grid) / source.slices * SLAB
     values = (classes * LAYER_COPIES + len(source.names)) * layer + classes * SLAB_COPIES * slab
@@ -158,17 +158,6 @@ def _copied(source: SlabSource, settings: Settings, folder: Path, seen: Seen) ->
         raise DataError("The images hold no slice; expected at least one.")
     order = [distinct.index(name) for name in source.names]
     return _Copy(copy, order, settings.ranges(intensities), orientation)
-
-
-def _shape(like: Volume, settings: Settings) -> Grid:
-    """Voxels along i, j, k of the prepared volume."""
-    if not like.spacing_known:
-        raise DataError(
-            "The images hold no voxel size, as is usual for PNG and TIFF; expected one, to resample the "
-            "volume by. Convert them to NIfTI with their voxel size."
-        )
-    canonical, _ = to_canonical(like)
-    return target_shape(canonical.grid, canonical.spacing_mm, cast(Spacing, settings.spacing_mm))
 
 
 def _prepared(copy: _Copy, shape: Grid, start: int, stop: int) -> Tensor:

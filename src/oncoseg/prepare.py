@@ -21,7 +21,7 @@ from oncoseg.labels import check_classes, consensus, merge_labels
 from oncoseg.processes import processes_within, run_each
 from oncoseg.recipe import Modality, Preparation
 from oncoseg.regions import Box, cropped, slices_of
-from oncoseg.resampling import Spacing, needed_slices, resample_labels_slab, resample_slab, target_shape
+from oncoseg.resampling import Grid, Spacing, needed_slices, resample_labels_slab, resample_slab, target_shape
 from oncoseg.scaling import Intensities, Range, scale_voxels
 from oncoseg.store import FileHashes, Prepared, PreparedCase, SliceWriter, is_whole
 from oncoseg.transforms import (
@@ -115,6 +115,19 @@ class Settings:
             preparation.patch,
             preparation.neighbours,
         )
+
+    def volume_shape(self, image: Volume) -> Grid:
+        """Voxels along i, j, k that a canonical image has once it is resampled.
+
+        Raises:
+            DataError: its voxel size is unknown, or there would be too many.
+        """
+        if not image.spacing_known:
+            raise DataError(
+                "The images hold no voxel size, as is usual for PNG and TIFF; expected one, to resample the "
+                "volume by. Convert them to NIfTI with their voxel size, or train on slices."
+            )
+        return target_shape(image.grid, image.spacing_mm, cast(Spacing, self.spacing_mm))
 
     def check_plausible(self, found: plausibility.Look) -> None:
         """Check that an image may be what it is said to be.
@@ -382,12 +395,7 @@ def _write_volume(
     folder: Path, settings: Settings, image: Volume, mask: np.ndarray, read: list[str], stored: list[str]
 ) -> VolumeWriter:
     """Write canonical voxels and class indices as a volume, all but the description."""
-    if not image.spacing_known:
-        raise DataError(
-            "The images hold no voxel size, as is usual for PNG and TIFF; expected one, to resample the "
-            "volume by. Convert them to NIfTI with their voxel size, or train on slices."
-        )
-    shape = target_shape(image.grid, image.spacing_mm, cast(Spacing, settings.spacing_mm))
+    shape = settings.volume_shape(image)
     ranges = _ranges(settings, image, read, stored)
     writer = VolumeWriter(folder, len(stored), shape)
     for start in range(0, shape[2], SLAB):

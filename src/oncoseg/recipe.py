@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from oncoseg.errors import RecipeError, nearest
-from oncoseg.recipe_fields import nearest_field, set_field, wholes_first
+from oncoseg.recipe_fields import set_field, validated, wholes_first
 
 FORMAT_VERSION: Literal[1] = 1
 """Version of run folders; raised when an older program could not read a newer folder rightly."""
@@ -444,7 +444,7 @@ class Recipe(_Part):
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise RecipeError(f"Expected a recipe as JSON, but {error}.") from error
-        return _validated(values)
+        return validated(Recipe, values)
 
     def with_changes(self, changes: Mapping[str, Any]) -> "Recipe":
         """A copy with some fields changed.
@@ -462,7 +462,7 @@ class Recipe(_Part):
         values = self.model_dump(mode="json")
         for dotted in sorted(changes, key=wholes_first):
             set_field(Recipe, values, dotted, changes[dotted])
-        return _validated(values)
+        return validated(Recipe, values)
 
     def with_only(self, names: Iterable[str]) -> "Recipe":
         """A copy for a part of the modalities; pretraining on one that is left out is left out, too.
@@ -484,19 +484,4 @@ class Recipe(_Part):
         values["modalities"] = {name: part for name, part in values["modalities"].items() if name in kept}
         if self.training.pretrain_on not in kept:
             values["training"]["pretrain_on"] = None
-        return _validated(values)
-
-
-def _validated(values: Any) -> Recipe:
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "Recipe" + "".join(f"{'.' if n else ' field '}{part}" for n, part in enumerate(first["loc"]))
-        if first["type"] == "value_error":  # our own checks, which say what came
-            raise RecipeError(f"{where}: {first['ctx']['error']}.") from error
-        hint = nearest_field(Recipe, first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
-        value = first.get("input")
-        # a part of the recipe may be pages long, and the field is named
-        came = "" if isinstance(value, dict) else f"; got {value!r}"
-        raise RecipeError(f"{where}: {hint}{came}.") from error
+        return validated(Recipe, values)

@@ -1,10 +1,12 @@
-"""Setting a recipe's fields by their dotted names, as flags do."""
+"""Setting the fields of a recipe or study by their dotted names, as flags do; saying what does not fit."""
 
 import difflib
 import json
 from collections.abc import Sequence
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
 
 from oncoseg.errors import RecipeError, nearest
 
@@ -43,13 +45,32 @@ def set_field(root: Any, values: Any, dotted: str, value: Any) -> None:
     values[key] = new
 
 
-def nearest_field(root: Any, place: Sequence[Any]) -> str:
-    """What to say of an unknown field.
+Kind = TypeVar("Kind", bound=BaseModel)
 
-    Args:
-        root: the recipe's type.
-        place: the names of the parts that lead to it, and its own.
+
+def validated(kind: type[Kind], values: Any) -> Kind:
+    """Make a recipe or a study of its values.
+
+    Raises:
+        RecipeError: an unknown field (the nearest one is suggested), or a value out of its range.
     """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = first["loc"]
+        where = kind.__name__ + "".join(f"{'.' if n else ' field '}{part}" for n, part in enumerate(place))
+        if first["type"] == "value_error":  # our own checks, which say what came
+            raise RecipeError(f"{where}: {first['ctx']['error']}.") from error
+        hint = _nearest_field(kind, place) if first["type"] == "extra_forbidden" else first["msg"]
+        value = first.get("input")
+        # a part may be pages long, and the field is named
+        came = "" if isinstance(value, dict) else f"; got {value!r}"
+        raise RecipeError(f"{where}: {hint}{came}.") from error
+
+
+def _nearest_field(root: Any, place: Sequence[Any]) -> str:
+    """What to say of an unknown field, whose place is the names of the parts that lead to it, and its own."""
     part = root
     for name in place[:-1]:
         part = _kind_below(part, name)
@@ -59,11 +80,19 @@ def nearest_field(root: Any, place: Sequence[Any]) -> str:
 
 
 def _kind_below(kind: Any, name: Any) -> Any:
-    """The type of a part's field, or of a dictionary's values; Any where there is none."""
+    """The type of a part's field, or of what a dictionary or tuple holds; Any where there is none.
+
+    Of a union it is the part that is named, or below the only part that it has.
+    """
+    if get_origin(kind) in (Union, UnionType):
+        parts = [one for one in get_args(kind) if hasattr(one, "model_fields")]
+        named = [one for one in parts if one.__name__ == name]
+        return named[0] if named else _kind_below(parts[0], name) if len(parts) == 1 else Any
     if hasattr(kind, "model_fields"):
         field = kind.model_fields.get(name)
         return field.annotation if field else Any
-    return get_args(kind)[1] if get_origin(kind) is dict else Any
+    held: Any = {dict: 1, tuple: 0}.get(cast(Any, get_origin(kind)))
+    return Any if held is None else get_args(kind)[held]
 
 
 def _known(name: str, values: Any, dotted: str) -> str:

@@ -1,14 +1,15 @@
 """`Study`: several networks on the same data and the same sides, as frozen typed data like a recipe."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from oncoseg.datasets.folders import safe_id
 from oncoseg.errors import RecipeError, nearest
 from oncoseg.recipe import Published, Recipe
+from oncoseg.recipe_fields import validated
 from oncoseg.recipes import get_recipe
 
 FORMAT_VERSION: Literal[1] = 1
@@ -141,7 +142,7 @@ class Study(_Part):
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise RecipeError(f"Expected a study as JSON, but {error}.") from error
-        return _validated(values)
+        return validated(Study, values)
 
     def with_changes(self, changes: Mapping[str, Any], minutes_each: float | None = None) -> "Study":
         """A copy with some of the recipes' fields changed in every run.
@@ -155,7 +156,7 @@ class Study(_Part):
         """
         values = self.model_dump(mode="json")
         values["changes"] |= dict(changes)
-        return _validated(values | ({} if minutes_each is None else {"minutes_each": minutes_each}))
+        return validated(Study, values | ({} if minutes_each is None else {"minutes_each": minutes_each}))
 
     def runs(self, groups: Iterable[str] = (), variants: Iterable[str] = ()) -> list[Run]:
         """Every training with its complete recipe, group by group.
@@ -251,35 +252,3 @@ def _chosen(what: str, wanted: Iterable[str], known: Iterable[str]) -> set[str]:
     for name in sorted(chosen - set(known)):
         raise RecipeError(f"The study has no {what} {name!r}; {nearest(name, known)}")
     return chosen or set(known)
-
-
-def _validated(values: Any) -> Study:
-    try:
-        return Study.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "Study" + "".join(f"{'.' if n else ' field '}{part}" for n, part in enumerate(first["loc"]))
-        if first["type"] == "value_error":  # our own checks, which say what came
-            raise RecipeError(f"{where}: {first['ctx']['error']}.") from error
-        hint = first["msg"]
-        if first["type"] == "extra_forbidden":
-            near = nearest(str(first["loc"][-1]), _fields_at(first["loc"][:-1]))
-            hint = f"unknown field, {near.rstrip('.')}"
-        value = first.get("input")
-        came = "" if isinstance(value, dict) else f"; got {value!r}"
-        raise RecipeError(f"{where}: {hint}{came}.") from error
-
-
-def _fields_at(path: Iterable[str | int]) -> Iterator[str]:
-    """The fields that there are at a place of a study."""
-    parts: dict[str, type[BaseModel]] = {
-        "groups": Group,
-        "variants": Variant,
-        "published": PublishedTable,
-        "rows": PublishedRow,
-        "Recipe": Recipe,
-    }
-    found: type[BaseModel] = Study
-    for name in path:
-        found = parts.get(str(name), found)
-    yield from found.model_fields
