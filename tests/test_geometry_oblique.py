@@ -15,6 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from dicom_files import OBLIQUE
 from marker import Found, Grid, assert_is_marker
+from oncoseg.datasets import open_dataset
+from oncoseg.io import read
+from oncoseg.volume import to_canonical
 from predicted import predict
 from reloaded import (
     by_contours,
@@ -52,9 +55,18 @@ def assert_same(found: Found, other: Found) -> None:
     assert found.voxels == other.voxels or np.isnan(found.voxels)
 
 
+def axial_side(images: Path) -> int:
+    """Of the square that an axial slice is padded to: at this size nothing is resized.
+
+    Which axis is axial is left to the reader: on a diagonal it is a matter of rounding.
+    """
+    (image,) = open_dataset(images).cases[0].images.values()
+    return max(to_canonical(read(image))[0].grid[:2])
+
+
 def check(grid: Grid, folder: Path, programs: bool) -> None:
     images = grid.write(folder / "ct")
-    masks = predict(images, folder / "out", side=max(grid.size))  # padded to it, and not resized
+    masks = predict(images, folder / "out", side=axial_side(images))
     nifti = by_nibabel(masks.nifti)
     assert_is_marker(nifti, grid)
     for found in (
