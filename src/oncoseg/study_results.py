@@ -238,13 +238,14 @@ def _kept_view(folder: StudyFolder, result: Result, chosen: Panel) -> View:
     name = "-".join((result.folder.path.parent.name, result.folder.path.name, chosen.group))
     place = folder.path / "figure" / name
     of = {"weights": result.summary["weights"], "case": view.case_id, "slice": view.slice_index}
+    of |= {"class": chosen.label} if view.classes else {}
     try:
         kept = json.loads((place / "view.json").read_text(encoding="utf-8"))
         if kept["of"] == of:
             return read_panels(place, kept["panels"])[0].view
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         pass  # not there, or damaged: it is made anew
-    found = view_of(result.folder.path, SIDE, chosen.group, view.case_id, view.slice_index)
+    found = view_of(result.folder.path, SIDE, chosen.group, view.case_id, view.slice_index, chosen.label)
     panels = write_panels(place, [chosen._replace(view=found)])
     write_json(place / "view.json", {"of": of, "panels": panels})
     return found

@@ -36,8 +36,8 @@ UNITS = {
 def print_scores(folder: Path) -> None:
     """Print the tables of an evaluation folder with its definitions, averagings and empty-mask rule.
 
-    There is one for each modality, with the averagings beside each other, so that it fits into 80 columns;
-    the published figures are its last column, marked as of other data.
+    There is one for each modality (and each of several classes), with the averagings beside each other, so
+    that it fits into 80 columns; the published figures are its last column, marked as of other data.
 
     Args:
         folder: what `evaluate_run` wrote.
@@ -50,9 +50,9 @@ def print_scores(folder: Path) -> None:
         terminal.say(f"Scores out of fold, {by} ({used})")
     else:
         terminal.say(f"Scores on the {summary['split']} set ({used})")
-    papers = {row["row"]: row["scores"] for row in summary["published"] if not row.get("of_class")}
-    for group in dict.fromkeys([*(row["group"] for row in summary["table"]), *papers]):
-        _print_group(group, [row for row in summary["table"] if row["group"] == group], papers.get(group))
+    tables, papers, beside_none = _tables(summary)
+    for title in dict.fromkeys([*tables, *papers]):
+        _print_group(title, tables.get(title, []), papers.get(title))
     if summary["synthetic"]:
         terminal.say(SYNTHETIC_SENTENCE)
     scores = [score for row in summary["table"] for score in row["scores"].values()]
@@ -61,19 +61,44 @@ def print_scores(folder: Path) -> None:
         terminal.say(f"  {name}: {meaning}")
     for name, meaning in (summary["definitions"] | summary["averagings"]).items():
         terminal.say(f"  {_in_words(name)}: {meaning}")
-    for row in summary["published"]:
-        if row.get("of_class"):
-            printed = ", ".join(f"{name} {value:.2f}" for name, value in row["scores"].items())
-            terminal.say(f"  {PUBLISHED} of {row['row']} {row['of_class']}: {printed}")
+    if any("class" in row for row in summary["table"]):
+        terminal.say(f"  classes: {_of_classes()}")
+    for row in beside_none:
+        printed = ", ".join(f"{name} {value:.2f}" for name, value in row["scores"].items())
+        terminal.say(f"  {PUBLISHED} of {row['row']} {row['of_class']}: {printed}")
     if summary["published"]:
         terminal.say(f"  {PUBLISHED}: as printed, averaged in its own way; not directly comparable.")
     terminal.say(f"  Empty masks: {summary['empty_rule']}")
 
 
+def _tables(summary: Mapping[str, Any]) -> tuple[dict[str, list[Any]], dict[str, Any], list[Any]]:
+    """Title → rows of a modality (and class), the paper's figures beside them, and those beside none."""
+    from oncoseg.evaluate.summary_tables import class_of_published, title_of
+
+    tables: dict[str, list[Any]] = {}
+    for row in summary["table"]:
+        tables.setdefault(title_of(row["group"], row.get("class")), []).append(row)
+    several = any("class" in row for row in summary["table"])
+    papers, beside_none = {}, []
+    for row in summary["published"]:
+        title = title_of(row["row"], class_of_published(row) if several else None)
+        if row.get("of_class") and (not several or title not in tables):
+            beside_none.append(row)
+        else:
+            papers[title] = row["scores"]
+    return tables, papers, beside_none
+
+
+def _of_classes() -> str:
+    from oncoseg.evaluate.summary_tables import OF_CLASSES
+
+    return OF_CLASSES
+
+
 def _print_group(
     group: str, averagings: Sequence[Mapping[str, Any]], paper: Mapping[str, float] | None
 ) -> None:
-    """One modality: a row for each score, a column for each averaging, and the paper's."""
+    """One modality (and class): a row for each score, a column for each averaging, and the paper's."""
     names = list(averagings[0]["scores"]) if averagings else list(paper or {})
     rows: list[list[Any]] = [[unit, *(_units(row)[unit] for row in averagings)] for unit in UNITS]
     rows = rows if averagings else []

@@ -261,8 +261,9 @@ def _report(outcome: "Outcome") -> int:
 
 def print_study(out: Path) -> None:
     """Write a study's tables and page from what is done, and print what the tests show."""
+    from oncoseg.evaluate.contest_files import short_heading
     from oncoseg.files import SYNTHETIC_SENTENCE
-    from oncoseg.report.study import TITLES, conclude, write_study
+    from oncoseg.report.study import conclude, titles, write_study
     from oncoseg.study_results import read_results
 
     found = read_results(out)
@@ -274,7 +275,7 @@ def print_study(out: Path) -> None:
             for row in result.overlap
             if row.averaging == "patient"
         ]
-        columns = ("network", "modality", "class", "n", *(TITLES[name] for name in found.study.shown))
+        columns = ("network", "modality", "class", "n", *(titles(found)[name] for name in found.study.shown))
         if rows:
             terminal.print_table(
                 f"{group}, means over patients", columns, rows, right=4, unbroken=len(columns)
@@ -285,7 +286,7 @@ def print_study(out: Path) -> None:
         terminal.say(conclude(group, contest).text)
         for part in contest.parts:
             for each in part.comparisons:
-                terminal.say(f"  {part.metric}: {each.sentence}")
+                terminal.say(f"  {short_heading(contest, part)}: {each.sentence}")
     for run in found.missing:
         terminal.say(f"Left: {run.name}")
     terminal.say(f"Tables: {out / 'table1.csv'}, {out / 'table2.csv'}")

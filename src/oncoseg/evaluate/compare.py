@@ -23,6 +23,7 @@ from oncoseg.errors import DataError, nearest
 from oncoseg.evaluate.contest_rules import Touched, handed_in, policy_sentence, touched_by_rules
 from oncoseg.evaluate.entrants import Entrant, Key, check_not_forfeited, copies, read_entrants, remarks_on
 from oncoseg.evaluate.false_alarms import FALSE_ALARM, FalseAlarms, false_alarms
+from oncoseg.evaluate.scoring import ALL_CLASSES
 from oncoseg.metrics.catalogue import METRICS
 from oncoseg.statistics import Summary, common_patients, rough_sentence, summarise, summarise_shares
 
@@ -103,6 +104,8 @@ def compare(
 ) -> Contest:
     """Compare evaluations patient by patient; all tests together are one family under Holm's correction.
 
+    Several classes of a run are compared each alone, and not all of them together.
+
     Args:
         folders: system → evaluation folder, as `oncoseg evaluate` writes it; several folders are trainings
             of one system with other seeds, whose mean is compared.
@@ -122,7 +125,7 @@ def compare(
     everyone = list(chain.from_iterable(systems.values()))
     check_not_forfeited(everyone, metrics)
     keys = [key for key in everyone[0].values if all(key in entrant.values for entrant in everyone)]
-    shared = [key for key in keys if key[2] in metrics]
+    shared = _without_union([key for key in keys if key[2] in metrics])
     if not shared:
         raise DataError(_nothing_shared(everyone, metrics))
     classes = list(dict.fromkeys(key[:2] for key in shared))
@@ -139,6 +142,11 @@ def compare(
     synthetic = any(entrant.summary.get("synthetic", False) for entrant in everyone)
     policy = policy_sentence(everyone[0].summary["scoring"]) if everyone[0].summary.get("scoring") else ""
     return Contest(list(folders), parts, synthetic, remarks, [each for each in found if each], policy)
+
+
+def _without_union(keys: Sequence[Key]) -> list[Key]:
+    """Without several classes together, which repeat the largest class and would cost the others power."""
+    return [key for key in keys if key[1] != ALL_CLASSES] or list(keys)
 
 
 def _check_names(folders: Mapping[str, object], metrics: Sequence[str], reference: str | None) -> None:

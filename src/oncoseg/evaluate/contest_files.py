@@ -47,6 +47,13 @@ def heading(part: Part) -> str:
     return " ".join(filter(None, (part.group, part.label, part.metric)))
 
 
+def short_heading(contest: Contest, part: Part) -> str:
+    """The metric, with the modality and the class where the contest has several."""
+    groups, labels = ({getattr(each, name) for each in contest.parts} for name in ("group", "label"))
+    several = part.group if len(groups) > 1 else "", part.label if len(labels) > 1 else ""
+    return " ".join(filter(None, (*several, part.metric)))
+
+
 def markdown(contest: Contest) -> str:
     """Means with intervals, one row per system and one column per part; then every sentence."""
     start = f"**{SYNTHETIC_SENTENCE}**\n\n" if contest.synthetic else ""

@@ -36,7 +36,7 @@ class OverlapRow(NamedTuple):
     Attributes:
         modality: a name in the recipe's modalities.
         label: the class.
-        averaging: a name in `table.AVERAGINGS`; slices are kept of all classes together only.
+        averaging: a name in `table.AVERAGINGS`.
         scores: name in MEANINGS → summary.
     """
 
@@ -76,21 +76,20 @@ def _rows(evaluation: Path) -> list[OverlapRow]:
     for row in long_table.read_counts(evaluation):
         of = patients.setdefault((row["group"], row["class"]), {})
         of[row["patient"]] = metrics.pool([of.get(row["patient"], metrics.NO_VOXELS), _counts(row)])
-    slices: dict[str, list[Confusion]] = {}
+    labels = list(dict.fromkeys(label for _, label in patients))
+    slices: dict[tuple[str, str], list[Confusion]] = {}
     with (evaluation / "per_slice.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            slices.setdefault(row["modality"], []).append(_counts(row))
+            label = row["class"] if len(labels) > 1 else labels[0]
+            slices.setdefault((row["modality"], label), []).append(_counts(row))
     rows: list[OverlapRow] = []
-    seen: set[str] = set()
     for (modality, label), each in patients.items():
         counts = list(each.values())
         rows += [
             OverlapRow(modality, label, "patient", _scores(counts, statistics.summarise)),
             OverlapRow(modality, label, "pooled", _scores([metrics.pool(counts)], statistics.plain_summary)),
+            *_of_slices(modality, label, slices[modality, label]),
         ]
-        if modality not in seen:  # the first is all classes together
-            rows += _of_slices(modality, label, slices[modality])
-        seen.add(modality)
     return rows
 
 

@@ -1,9 +1,10 @@
 """`Evaluation`: the tables, curves and pictures of one set of predictions, and its files."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,18 @@ import numpy as np
 from oncoseg import metrics
 from oncoseg.case_prediction import CasePrediction
 from oncoseg.evaluate import summary, summary_tables
+from oncoseg.evaluate.case_masks import CaseMasks
 from oncoseg.evaluate.choosing import choose
 from oncoseg.evaluate.panels import Panel, write_panels
-from oncoseg.evaluate.scoring import TUMOUR, CaseScores, Scoring, as_json, of_patients, score_case
+from oncoseg.evaluate.scoring import (
+    ALL_CLASSES,
+    TUMOUR,
+    CaseScores,
+    Scoring,
+    as_json,
+    of_patients,
+    score_case,
+)
 from oncoseg.evaluate.table import (
     AVERAGINGS,
     DEFINITIONS,
@@ -26,15 +36,11 @@ from oncoseg.evaluate.table import (
 from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
 from oncoseg.evaluate.truths import fingerprints
 from oncoseg.files import atomic_file, without_nan
-from oncoseg.predict import to_labels
 from oncoseg.recipe import ALL_MODALITIES, Published
 from oncoseg.statistics import CONFIDENCE
 
-FORMAT_VERSION = 4
-"""Version of the evaluation's files."""
-
-ALL_CLASSES = "all classes"
-"""What several classes together are called where one of them has the name TUMOUR."""
+FORMAT_VERSION, OF_SEVERAL = 4, 5
+"""Version of the evaluation's files, and of one of several classes, whose tables say of which a row is."""
 
 COUNT_NAMES = metrics.Confusion._fields
 """Columns of counts in the CSV files."""
@@ -47,9 +53,9 @@ class Evaluation:
     Attributes:
         threshold: probability from which a voxel is tumour.
         seed: of the bootstrap.
-        table: every group under every averaging.
-        patients: one row per modality and patient.
-        slices: one row per axial slice.
+        table: every group and class under every averaging.
+        patients: one row per modality, class and patient.
+        slices: one row per axial slice and class.
         cases: every metric of every case and class.
         scoring: how they were scored.
         curves: see `curves.describe`, of every modality and class, and of all modalities together.
@@ -78,9 +84,15 @@ class Evaluation:
     data: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
 
-    def row(self, group: str, averaging: str = "patient") -> TableRow:
-        """The table's row of a modality (or `all`) under an averaging."""
-        return next(row for row in self.table if (row.group, row.averaging) == (group, averaging))
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; of several, those of all together come last."""
+        return list(dict.fromkeys(row.label for row in self.table))
+
+    def row(self, group: str, averaging: str = "patient", label: str = TUMOUR) -> TableRow:
+        """The table's row of a modality (or `all`) and class under an averaging."""
+        wanted = group, label, averaging
+        return next(row for row in self.table if (row.group, row.label, row.averaging) == wanted)
 
     def curves_of(self, group: str, label: str = TUMOUR) -> dict[str, Any]:
         """The curves of a modality (or `all`) and class."""
@@ -93,8 +105,12 @@ class Evaluation:
         summary is always complete.
         """
         (folder / "summary.json").unlink(missing_ok=True)
-        _write_csv(folder / "per_patient.csv", [_patient_row(patient) for patient in self.patients])
-        _write_csv(folder / "per_slice.csv", [_slice_row(row) for row in self.slices])
+        _write_csv(
+            folder / "per_patient.csv", [self._of_class(p.label, _patient_row(p)) for p in self.patients]
+        )
+        _write_csv(
+            folder / "per_slice.csv", [self._of_class(row.label, _slice_row(row)) for row in self.slices]
+        )
         shown, of_each = write_panels(folder, self.panels), of_patients(self.cases, self.scoring)
         written = without_nan(self._summary(of_each) | {"panels": shown})
         summary.write(folder, self.cases, of_each, self.curves, written, summary_tables.of_run(written))
@@ -102,7 +118,7 @@ class Evaluation:
 
     def _summary(self, patients: Sequence[CaseScores]) -> dict[str, Any]:
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": format_version(self.classes),
             "split": self.split,
             "weights": self.weights,
             "synthetic": self.synthetic,
@@ -116,9 +132,18 @@ class Evaluation:
             "empty_rule": EMPTY_RULE,
             "definitions": DEFINITIONS,
             "averagings": AVERAGINGS,
-            "table": [_table_row(row) for row in self.table],
+            "table": [self._of_class(row.label, _table_row(row)) for row in self.table],
             "published": [row.model_dump(exclude_none=True) for row in self.published],
         }
+
+    def _of_class(self, label: str, row: dict[str, Any]) -> dict[str, Any]:
+        """A row that says of which class it is, where there are several."""
+        return {"class": label, **row} if len(self.classes) > 1 else row
+
+
+def format_version(classes: Collection[str]) -> int:
+    """Of an evaluation's files, by the classes of its network."""
+    return FORMAT_VERSION if len(classes) == 1 else OF_SEVERAL
 
 
 def evaluate_predictions(
@@ -127,10 +152,12 @@ def evaluate_predictions(
     published: Sequence[Published] = (),
     seed: int = 0,
     scoring: Scoring | None = None,
+    shown: str | None = None,
 ) -> Evaluation:
     """Score predictions of any origin against their truth.
 
-    One case is in memory at a time; kept are counts, histograms and one slice per patient.
+    One case is in memory at a time; kept are counts, histograms and one slice per patient (of each of several
+    classes, where none is named that is shown).
 
     Args:
         predictions: every case once; a patient's cases need not follow each other.
@@ -138,13 +165,16 @@ def evaluate_predictions(
         published: a paper's rows to print beside.
         seed: of the bootstrap.
         scoring: of the table of all metrics.
+        shown: of several classes, the one by which patients and slices are chosen for the pictures; None
+            for the one of which there is least in all truths.
 
     Raises:
         DataError: no case, a case that came twice, arrays that do not fit, probabilities outside [0, 1].
     """
     chosen, scored = scoring or Scoring(), list[CaseScores]()
-    counted = tally(_scored(predictions, threshold, chosen, scored), threshold)
-    patients = sorted(counted.patients.values(), key=lambda p: (counted.groups.index(p.modality), p.patient))
+    counted = tally(_scored(predictions, threshold, chosen, scored), shown)
+    order = {of: place for place, of in enumerate(product(counted.groups, counted.labels))}
+    patients = sorted(counted.patients.values(), key=lambda p: (order[p.modality, p.label], p.patient))
     return Evaluation(
         threshold,
         seed,
@@ -160,46 +190,42 @@ def evaluate_predictions(
 
 
 def _panels(counted: Tally) -> list[Panel]:
-    views = counted.views()
+    label = counted.class_to_show()
+    views = counted.views(label)
     return [
         Panel(one.group, one.label, roles, one.patient, one.dice, views[one.shown])
-        for roles, one in choose(counted.candidates(), counted.largest_errors())
+        for roles, one in choose(counted.candidates(label), counted.largest_errors(label))
     ]
 
 
 def _scored(
     predictions: Iterable[CasePrediction], threshold: float, scoring: Scoring, scored: list[CaseScores]
-) -> Iterator[CasePrediction]:
+) -> Iterator[CaseMasks]:
     """Pass predictions on, and keep every metric of each."""
     for case in predictions:
-        yield case  # whoever takes it checks it first
-        scored += _score(case, threshold, scoring)
+        masks = CaseMasks(case, threshold)
+        yield masks  # whoever takes it checks it first
+        scored += _score(masks, scoring)
 
 
-def _score(case: CasePrediction, threshold: float, scoring: Scoring) -> list[CaseScores]:
-    """All tumour together, and each class where there are several."""
-    truth, prediction = case.truth, case.probability >= threshold
-    classes, maps = {TUMOUR: [1]}, {TUMOUR: lambda: case.probability}
-    if (each := case.classes) is not None:
-        whole = ALL_CLASSES if TUMOUR in each.names else TUMOUR
-        indices = {name: index for index, name in enumerate(each.names, 1)}
-        truth, prediction = each.truth, _labels_of(each.probability, threshold)
-        classes = {whole: list(indices.values()), **{name: [index] for name, index in indices.items()}}
-        maps = {whole: lambda: case.probability} | {
-            name: partial(each.probability.__getitem__, index - 1) for name, index in indices.items()
-        }
-    of_case = case.case_id, case.patient, truth, prediction, case.spacing_mm
-    found = fingerprints(truth, classes)
+def _score(masks: CaseMasks, scoring: Scoring) -> list[CaseScores]:
+    """Each class, and where there are several all of them together."""
+    case = masks.case
+    classes: dict[str, list[int]] = {name: [index] for index, name in enumerate(masks.names, 1)}
+    classes |= {ALL_CLASSES: [*range(1, len(classes) + 1)]} if classes else {TUMOUR: [1]}
+    maps = {name: partial(_map_of, case, indices) for name, indices in classes.items()}
+    of_case = case.case_id, case.patient, masks.truth, masks.predicted, case.spacing_mm
+    found = fingerprints(masks.truth, classes)
     rows = score_case(*of_case, classes, scoring, maps, case.modality, case.axes_mm)
     return [row._replace(truth=found[row.label]) for row in rows]
 
 
-def _labels_of(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Class indices `i j k` of probabilities `classes i j k`, slice by slice to spare memory."""
-    labels = np.zeros(probability.shape[1:], np.uint8)
-    for k in range(probability.shape[3]):
-        labels[..., k] = to_labels(probability[..., k], threshold)
-    return labels
+def _map_of(case: CasePrediction, indices: list[int]) -> np.ndarray:
+    """Probability of a class; the greatest of several together."""
+    if case.classes is None or len(indices) > 1:
+        return case.probability
+    of_class: np.ndarray = case.classes.probability[indices[0] - 1]
+    return of_class
 
 
 def _curves(scored: Sequence[CaseScores], scoring: Scoring, seed: int) -> list[dict[str, Any]]:
@@ -207,12 +233,13 @@ def _curves(scored: Sequence[CaseScores], scoring: Scoring, seed: int) -> list[d
     curves = summary.describe(of_patients(scored, scoring), scoring, seed)
     if len({row.group for row in scored}) < 2:
         return curves
-    whole = [row._replace(group=ALL_MODALITIES) for row in scored if row.label == scored[0].label]
+    whole = [row._replace(group=ALL_MODALITIES) for row in scored]
     return curves + summary.describe(of_patients(whole, scoring), scoring, seed)
 
 
 def _table_row(row: TableRow) -> dict[str, Any]:
-    return row._asdict() | {"scores": {name: summary._asdict() for name, summary in row.scores.items()}}
+    cells = {name: value for name, value in row._asdict().items() if name != "label"}
+    return cells | {"scores": {name: summary._asdict() for name, summary in row.scores.items()}}
 
 
 def _patient_row(patient: PatientTally) -> dict[str, Any]:

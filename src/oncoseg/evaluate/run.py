@@ -12,13 +12,16 @@ from oncoseg import split as splits
 from oncoseg.case_prediction import CasePrediction
 from oncoseg.datasets.base import Case
 from oncoseg.errors import DataError, RunError
-from oncoseg.evaluate.panels import View, view_at
+from oncoseg.evaluate.case_masks import CaseMasks
+from oncoseg.evaluate.panels import View
 from oncoseg.evaluate.renewal import check_place
-from oncoseg.evaluate.result import FORMAT_VERSION, evaluate_predictions
+from oncoseg.evaluate.result import evaluate_predictions, format_version
 from oncoseg.evaluate.scoring import Scoring, as_json
+from oncoseg.evaluate.tally import view_of_case
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.networks import weights_sha256
+from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 
 SCORING = Scoring()
@@ -93,10 +96,11 @@ def evaluate_run(
     in_run = run / "evaluation" / part
     if not replace:
         settings = {"threshold": threshold, "scoring": as_json(SCORING)}
-        summary = {"format_version": FORMAT_VERSION, **settings, **made}
+        summary = {"format_version": format_version(recipe.classes), **settings, **made}
         check_place(out or in_run, summary, in_run=out is None)
     predictions = _predictions(first, sides, changes, progress, timed)
-    evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING)
+    shown = class_to_show(recipe)
+    evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING, shown=shown)
     return dataclasses.replace(evaluation, **made).write(out or in_run)
 
 
@@ -112,10 +116,16 @@ def is_evaluated(run: Path, split: str) -> bool:
         of = summary["format_version"], summary["weights"], summary["data"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return of == (FORMAT_VERSION, weights_sha256(run), _fingerprints(_side(run, split, {}).cases))
+    version = format_version(RunFolder(run).recipe().classes)
+    return of == (version, weights_sha256(run), _fingerprints(_side(run, split, {}).cases))
 
 
-def view_of(run: Path, split: str, modality: str, case_id: str, slice_index: int) -> View:
+def class_to_show(recipe: Recipe) -> str | None:
+    """The class by which patients and slices are chosen for pictures, where the recipe names its tumour."""
+    return recipe.training.tumour_class if len(recipe.classes) > 1 else None
+
+
+def view_of(run: Path, split: str, modality: str, case_id: str, slice_index: int, label: str) -> View:
     """One slice of a case with what a run predicts on it.
 
     Args:
@@ -124,6 +134,7 @@ def view_of(run: Path, split: str, modality: str, case_id: str, slice_index: int
         modality: of the case.
         case_id: the case.
         slice_index: along k, from 0 at the feet.
+        label: the class that is told of in numbers.
 
     Raises:
         RunError: the run is incomplete.
@@ -134,9 +145,7 @@ def view_of(run: Path, split: str, modality: str, case_id: str, slice_index: int
         raise DataError(f"{run}: the {split} side has no case {case_id!r} of {modality}; expected one.")
     predictor = predict.Predictor.load(run)
     case = predictor.predict_case(cases[0], modality)
-    predicted = case.probability >= predictor.recipe.prediction.threshold
-    view = view_at(slice_index, case.case_id, case.truth, predicted, case.spacing_mm, case.letters)
-    return view.over(case.image[..., slice_index], case.ground)
+    return view_of_case(CaseMasks(case, predictor.recipe.prediction.threshold), slice_index, label)
 
 
 def _out_of_fold(run: Path, part: str, moved: Mapping[str, Path]) -> list[_Side]:

@@ -33,6 +33,9 @@ from oncoseg.volume import MM3_PER_ML
 TUMOUR = "tumour"
 """The class where every label counts together."""
 
+ALL_CLASSES = "all classes together"
+"""What several classes of a run are called where they count as one."""
+
 NO_SPACING = "no_spacing"
 """The rule that leaves a metric in mm or ml undefined where the images hold no voxel size."""
 

@@ -5,8 +5,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oncoseg.evaluate.paper_tables import latex_table, markdown_table, with_interval
+from oncoseg.evaluate.scoring import ALL_CLASSES
 from oncoseg.files import SYNTHETIC_SENTENCE, write_text
 from oncoseg.statistics import rough_sentence
+
+OF_CLASSES = (
+    "Each class is scored alone: where these definitions say tumour, the class of the row is meant. "
+    f"“{ALL_CLASSES.capitalize()}”, last, counts a voxel of any class as found where any class is "
+    "marked, so that it says nothing of a class that is small beside another."
+)
+"""Said where there are several classes."""
 
 
 class PaperTable(NamedTuple):
@@ -58,26 +66,26 @@ def of_masks(summary: Mapping[str, Any]) -> PaperTable:
 
 
 def of_run(summary: Mapping[str, Any]) -> PaperTable:
-    """One row per modality and averaging, then the paper's.
+    """One row per modality and averaging, then the paper's; of several classes each with its own rows.
 
     Args:
         summary: as `evaluate_run` writes it.
     """
     names = list(summary["definitions"])
-    rows = [
-        [row["group"], row["averaging"], str(row["scores"]["dice"]["n"])]
-        + [_score(row["scores"][name], row["scores"]["dice"]["n"]) for name in names]
-        for row in summary["table"]
-    ]
-    rows += [
-        [
-            _published_row(row),
-            "paper, other data",
-            "–",
-            *(_printed(row["scores"].get(name)) for name in names),
-        ]
-        for row in summary["published"]
-    ]
+    blocks: dict[str, list[list[str]]] = {}
+    for row in summary["table"]:
+        usual_n = row["scores"]["dice"]["n"]
+        scores = [_score(row["scores"][name], usual_n) for name in names]
+        title = title_of(row["group"], row.get("class"))
+        blocks.setdefault(title, []).append([title, row["averaging"], str(usual_n), *scores])
+    several = any("class" in row for row in summary["table"])
+    for row in summary["published"]:
+        title = title_of(row["row"], class_of_published(row) if several else row.get("of_class"))
+        scores = [_printed(row["scores"].get(name)) for name in names]
+        # below the run's own rows of the class; where there is one class, below all
+        place = title if several else ""
+        blocks.setdefault(place, []).append([title, "paper, other data", "–", *scores])
+    rows = [row for block in blocks.values() for row in block]
     mirrors = "on" if summary["prediction"].get("flips") else "off"
     side = "" if summary["split"] is None else f"{summary['split']} side, "
     if (folds := summary["prediction"].get("folds")) is not None:
@@ -88,13 +96,20 @@ def of_run(summary: Mapping[str, Any]) -> PaperTable:
         *_rough(score for row in summary["table"] for score in row["scores"].values()),
         f"Empty masks: {summary['empty_rule']}",
         *(f"{name}: {meaning}" for name, meaning in summary["averagings"].items()),
+        *([OF_CLASSES] if several else []),
     ]
-    return _marked(summary, ["modality", "averaging", "n", *names], rows, notes)
+    first = "modality, class" if several else "modality"
+    return _marked(summary, [first, "averaging", "n", *names], rows, notes)
 
 
-def _published_row(row: Mapping[str, Any]) -> str:
-    """The modality, and the class where the paper's figures are of one."""
-    return ", ".join(filter(None, (row["row"], row.get("of_class"))))
+def title_of(group: str, label: str | None) -> str:
+    """A modality, and the class where there are several: `ct, liver`."""
+    return ", ".join(filter(None, (group, label)))
+
+
+def class_of_published(row: Mapping[str, Any]) -> str:
+    """The class beside which a paper's row stands, where there are several."""
+    return str(row.get("of_class") or ALL_CLASSES)
 
 
 def interval_kinds(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -53,6 +53,7 @@ class TableRow(NamedTuple):
 
     Attributes:
         group: a modality, or ALL.
+        label: the class.
         averaging: a name in AVERAGINGS.
         units: patients, slices, or 1 when pooled.
         both_empty: units without tumour in truth and prediction.
@@ -62,6 +63,7 @@ class TableRow(NamedTuple):
     """
 
     group: str
+    label: str
     averaging: str
     units: int
     both_empty: int
@@ -71,11 +73,14 @@ class TableRow(NamedTuple):
 
 
 def table(tally: Tally, seed: int) -> list[TableRow]:
-    """Rows for each modality and, when there are several, for all together."""
+    """Rows for each modality and, when there are several, for all together; of each class by class."""
     return [
         row
         for group in tally.groups
-        for row in _group(group, tally.patients_of(group), tally.slices_of(group), seed)
+        for label in tally.labels
+        for row in _group(
+            (group, label), tally.patients_of(group, label), tally.slices_of(group, label), seed
+        )
     ]
 
 
@@ -84,7 +89,9 @@ def histogram(patients: Sequence[PatientTally]) -> np.ndarray:
     return np.asarray(np.sum([patient.histogram for patient in patients], axis=0))
 
 
-def _group(group: str, patients: list[PatientTally], slices: list[SliceRow], seed: int) -> list[TableRow]:
+def _group(
+    of: tuple[str, str], patients: list[PatientTally], slices: list[SliceRow], seed: int
+) -> list[TableRow]:
     per_patient = [patient.counts for patient in patients]
     patient_auc = [metrics.roc_auc(patient.histogram) for patient in patients]
     per_slice = [row.counts for row in slices]
@@ -99,10 +106,10 @@ def _group(group: str, patients: list[PatientTally], slices: list[SliceRow], see
         return statistics.plain_summary(values, "no interval: not independent, or one number only")
 
     return [
-        _row(group, "patient", per_patient, patient_auc, with_interval),
-        _row(group, "slice", per_slice, slice_auc, without),
-        _row(group, "slice-empty-is-one", per_slice, slice_auc, without, BOTH_EMPTY_IS_ONE),
-        _row(group, "pooled", pooled, pooled_auc, without),
+        _row(of, "patient", per_patient, patient_auc, with_interval),
+        _row(of, "slice", per_slice, slice_auc, without),
+        _row(of, "slice-empty-is-one", per_slice, slice_auc, without, BOTH_EMPTY_IS_ONE),
+        _row(of, "pooled", pooled, pooled_auc, without),
     ]
 
 
@@ -116,7 +123,7 @@ def _once(names: Sequence[str], values: Sequence[float]) -> list[float]:
 
 
 def _row(
-    group: str,
+    of: tuple[str, str],
     averaging: str,
     counts: list[Confusion],
     auc: list[float],
@@ -125,7 +132,7 @@ def _row(
 ) -> TableRow:
     scores = {name: summarise([metrics.score(name, c, changes) for c in counts]) for name in metrics.SCORES}
     return TableRow(
-        group,
+        *of,
         averaging,
         len(counts),
         sum(c.truth_empty and c.prediction_empty for c in counts),

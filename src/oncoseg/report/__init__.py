@@ -6,9 +6,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from oncoseg.datasets.folders import safe_id
 from oncoseg.evaluate.panels import Panel
+from oncoseg.evaluate.summary_tables import OF_CLASSES
 from oncoseg.files import write_text
 from oncoseg.metrics.catalogue import SITUATIONS
+from oncoseg.recipe import ALL_MODALITIES
 from oncoseg.report import curves, examples, operating, pages
 from oncoseg.report.comparison import write_comparison
 from oncoseg.report.contents import Contents, read_run
@@ -29,7 +32,8 @@ def write_report(run: Path, evaluation: Path | None = None) -> Path:
     """Write RUN/report/index.html, and beside it its figures as files of their own, for slides.
 
     These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`), of several modalities
-    together `roc.svg` and `precision-recall.svg`, `patients.svg` (the Dice of every patient),
+    together `roc.svg` and `precision-recall.svg` (of several classes `roc-all-CLASS.svg` and so on),
+    `patients.svg` (the Dice of every patient),
     `examples.png`, and the plots of each modality and class (see `report.parts`). What the
     run does not have yet (an evaluation, finished training) is left out, and the page says which
     command makes it.
@@ -63,16 +67,32 @@ def _plots(contents: Contents) -> dict[str, list[Curve]]:
     if evaluation is not None:
         plots |= {
             "operating": _operating(evaluation.curves),
-            "patients": [curves.strip_plot(evaluation.patients, evaluation.rows)],
+            "patients": [
+                curves.strip_plot(
+                    evaluation.patients,
+                    {
+                        (rows.group, rows.label): rows.of["patient"]["scores"]["dice"]
+                        for rows in evaluation.rows
+                        if rows.group != ALL_MODALITIES
+                    },
+                )
+            ],
         }
     return plots
 
 
-def _operating(parts: Mapping[str, Mapping[str, Any]]) -> list[Curve]:
-    """The modalities in one plot (the paper's Fig. 4), where there are several."""
-    if len(parts) < 2:
-        return []
-    plots = operating.roc("roc", parts), operating.precision_recall("precision-recall", parts)
+def _operating(of_classes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Curve]:
+    """The modalities in one plot (the paper's Fig. 4), where there are several; class by class."""
+    plots = []
+    for label, parts in of_classes.items():
+        if len(parts) > 1:
+            named = len(of_classes) > 1
+            end = f"-all-{safe_id(label)}" if named else ""
+            titled = {f"{title}, {label}" if named else title: part for title, part in parts.items()}
+            plots += [
+                operating.roc(f"roc{end}", titled),
+                operating.precision_recall(f"precision-recall{end}", titled),
+            ]
     return [plot for plot in plots if plot is not None]
 
 
@@ -84,5 +104,7 @@ def _page(contents: Contents, plots: Mapping[str, Sequence[Curve]], panels: Sequ
         situations=SITUATIONS,
         smallest_sample=SMALLEST_SAMPLE,
         examples=[examples.example(panel) for panel in panels],
+        keys=examples.keys(panel.view for panel in panels),
+        about_classes=OF_CLASSES,
         recipe_json=json.dumps(json.loads(contents.recipe.to_json()), indent=2, ensure_ascii=False),
     )

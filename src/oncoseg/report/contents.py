@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from oncoseg.cascade_folder import last_run
 from oncoseg.errors import RecipeError, RunError
 from oncoseg.evaluate import curves
 from oncoseg.evaluate.panels import Panel, read_panels
-from oncoseg.evaluate.result import FORMAT_VERSION
+from oncoseg.evaluate.result import format_version
+from oncoseg.evaluate.scoring import ALL_CLASSES
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation, split_of_model
 from oncoseg.networks import weights_sha256
-from oncoseg.recipe import Recipe
+from oncoseg.recipe import ALL_MODALITIES, Published, Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.report import words
 from oncoseg.report.origin import Origin, read_origin
@@ -26,6 +28,9 @@ from oncoseg.statistics import rough_sentence
 
 SPLIT_ORDER = ("out-of-fold", "test", "validation", "train")
 """The first of these that was evaluated is reported."""
+
+NAMES = ("modality", "class", "patient")
+"""Columns of per_patient.csv that are no numbers."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,35 @@ class DataRow:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """The table's rows of one modality (or all) and class.
+
+    Attributes:
+        group: the modality, or `all`.
+        label: the class, where there are several; else empty.
+        of: averaging → row.
+    """
+
+    group: str
+    label: str
+    of: dict[str, dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """For people: `CT, liver`."""
+        return words.class_title(self.group, self.label)
+
+    def holds(self, paper: Published) -> bool:
+        """Whether a paper's figures stand below these."""
+        return self.group == paper.row and self.label in ("", paper.of_class or ALL_CLASSES)
+
+    @property
+    def headline(self) -> bool:
+        """Whether it stands for itself: neither all modalities nor all classes together."""
+        return self.group != ALL_MODALITIES and self.label != ALL_CLASSES
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """An evaluation's files.
 
@@ -58,10 +92,10 @@ class Evaluated:
         split: which side.
         threshold: probability from which a voxel is tumour.
         summary: summary.json.
-        rows: group → averaging → row of the table.
+        rows: of the table, modality by modality and class by class.
         parts: every metric and the curves of each modality and class.
-        curves: title → what curves.json says of all tumour of a modality, and of all together.
-        patients: per_patient.csv as numbers (NaN where undefined), worst Dice first.
+        curves: class → title → what curves.json says of it in a modality, and in all together.
+        patients: per_patient.csv as numbers (NaN where undefined), class by class, worst Dice first.
         panels: slices to show.
         caution: that intervals of the table are rough; empty where they are not.
     """
@@ -69,12 +103,26 @@ class Evaluated:
     split: str
     threshold: float
     summary: dict[str, Any]
-    rows: dict[str, dict[str, dict[str, Any]]]
+    rows: list[Rows]
     parts: list[Part]
-    curves: dict[str, dict[str, Any]]
+    curves: dict[str, dict[str, dict[str, Any]]]
     patients: list[dict[str, Any]]
     panels: list[Panel]
     caution: str
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names where there are several, all of them together last; else one that is empty."""
+        return list(dict.fromkeys(row.label for row in self.rows))
+
+    def beside_none(self, papers: Sequence[Published]) -> list[Published]:
+        """The paper's figures of a modality or class that was not evaluated."""
+        return [paper for paper in papers if not any(rows.holds(paper) for rows in self.rows)]
+
+    @property
+    def shown_class(self) -> str:
+        """Of several classes the one by which the pictures were chosen."""
+        return next((panel.view.focus for panel in self.panels), "")
 
 
 @dataclass(frozen=True)
@@ -197,31 +245,34 @@ def _tables(folder: Path) -> Evaluated:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     if "weights" not in summary:
         raise ValueError("it is of masks, not of a run")
-    if summary["format_version"] != FORMAT_VERSION:
+    of_metrics = {row["class"] for row in summary["metrics"]["table"]}
+    if summary["format_version"] != format_version(of_metrics):
         raise ValueError(f"made by another version of oncoseg, format {summary['format_version']}")
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[tuple[str, str], Rows] = {}
     for row in summary["table"]:
-        rows.setdefault(row["group"], {})[row["averaging"]] = row
+        key = row["group"], row.get("class", "")
+        rows.setdefault(key, Rows(*key, {})).of[row["averaging"]] = row
+    classes = list(dict.fromkeys(label for _, label in rows))
     with (folder / "per_patient.csv").open(newline="", encoding="utf-8") as file:
         patients: list[dict[str, Any]] = [
-            {k: v if k in ("modality", "patient") else _number(v) for k, v in row.items()}
+            {"class": ""} | {k: v if k in NAMES else _number(v) for k, v in row.items()}
             for row in csv.DictReader(file)
         ]
-    patients.sort(key=lambda row: (math.isnan(row["dice"]), row["dice"]))
+    patients.sort(key=lambda row: (classes.index(row["class"]), math.isnan(row["dice"]), row["dice"]))
     panels = read_panels(folder, summary["panels"])
     described = curves.read(folder)["parts"]
-    whole = {
-        words.group_name(part["group"]): part for part in described if part["class"] == described[0]["class"]
-    }
+    of_class: dict[str, dict[str, Any]] = {}
+    for part in described:
+        of_class.setdefault(part["class"], {})[words.group_name(part["group"])] = part
     parts = read_parts(folder, summary["metrics"]["table"], described)
     scores = [score for row in summary["table"] for score in row["scores"].values()]
     return Evaluated(
         summary["split"],
         summary["threshold"],
         summary,
-        rows,
+        list(rows.values()),
         parts,
-        whole,
+        of_class,
         patients,
         panels,
         rough_sentence(score["n"] for score in scores if score["low"] is not None),

@@ -131,31 +131,31 @@ def _mark_stages(axes: Axes, steps: list[tuple[str, float]]) -> None:
 
 
 def strip_plot(
-    patients: Sequence[Mapping[str, Any]], rows: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    patients: Sequence[Mapping[str, Any]], scores: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> Curve:
-    """Dice of every patient, with mean and interval, one line per modality.
+    """Dice of every patient, with mean and interval, one line per modality and class.
 
     Args:
         patients: rows of per_patient.csv.
-        rows: group → averaging → row of the table.
+        scores: modality and class (empty where there is one) → summary of Dice per patient.
     """
-    modalities = list(dict.fromkeys(name for name in rows if name != "all"))
-    with drawing(6.4, 0.9 + 0.85 * len(modalities)) as (figure, axes):
-        for place, (modality, colour) in enumerate(zip(modalities, colours(modalities), strict=True)):
+    titles = [words.class_title(*key) for key in scores]
+    with drawing(6.4, 0.9 + 0.85 * len(titles)) as (figure, axes):
+        for place, (key, colour) in enumerate(zip(scores, colours(titles), strict=True)):
             values = sorted(
-                p["dice"] for p in patients if p["modality"] == modality and not math.isnan(p["dice"])
+                p["dice"]
+                for p in patients
+                if (p["modality"], p["class"]) == key and not math.isnan(p["dice"])
             )
             height = place + JITTER * np.array([-1, 0.33, -0.33, 1])[np.arange(len(values)) % 4]
             axes.scatter(values, height, s=26, color=colour, alpha=0.65, linewidths=0, zorder=2)
-            mark_mean(axes, rows[modality]["patient"]["scores"]["dice"], place)
-        axes.set(
-            xlim=(-0.02, 1.02), ylim=(len(modalities) - 0.45, -0.55), xlabel="Dice of a patient (0 to 1)"
-        )
-        axes.set_yticks(range(len(modalities)), [words.group_name(name) for name in modalities])
+            mark_mean(axes, scores[key], place)
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(titles) - 0.45, -0.55), xlabel="Dice of a patient (0 to 1)")
+        axes.set_yticks(range(len(titles)), titles)
         axes.grid(visible=False, axis="y")
         means = "; ".join(
-            f"{words.group_name(m)} mean {words.score(rows[m]['patient']['scores']['dice']['mean'])}"
-            for m in modalities
+            f"{title} mean {words.score(found['mean'])}"
+            for title, found in zip(titles, scores.values(), strict=True)
         )
         return Curve("patients", svg_of(figure), f"Dice of every patient as dots. {means}.")
 

@@ -48,6 +48,7 @@ def write_evaluation(folder: Path) -> Path:
             parts=parts,
             situations=SITUATIONS,
             examples=_examples(parts, panels),
+            keys=examples.keys(panel.view for panel in panels),
             most_classes=MOST_CLASSES,
         ),
     )

@@ -23,6 +23,17 @@ TRUTH_LINE: dict[str, Any] = {"color": "#56B4E9", "linestyle": "solid"}
 PREDICTION_LINE: dict[str, Any] = {"color": "#F0A000", "linestyle": (0, (3.5, 3))}
 """Predicted outline: dashes, which tell it from the other one without colours, too."""
 
+CLASS_COLOURS = (
+    ("#3D9BE0", "#C2E7FF"),
+    ("#E8671B", "#FFD9A0"),
+    ("#12B886", "#B9F5DE"),
+    ("#D66BB0", "#FBD3EC"),
+    ("#C9B400", "#FFF7A8"),
+    ("#9AA3AB", "#F2F4F6"),
+)
+"""Of truth and prediction, where there are several classes: one hue each after Okabe and Ito, dark and light,
+so that a dashed outline shows on the solid one below it. All further classes have the last."""
+
 HALO = "#000000a0"
 """Behind lines and letters, so that they show on any ground."""
 
@@ -46,6 +57,9 @@ CLOSE_UP_MARGIN = 1.0
 
 CLOSE_UP_SMALLEST = 24
 """Least side of a close-up, in sides of the source's pixels (the shorter ones)."""
+
+KEY_COLUMNS = 4
+"""Most classes beside each other in the key of several."""
 
 LONGEST_BAR = 0.3
 """Of the scale bar, as a share of the picture's width."""
@@ -115,18 +129,62 @@ def overview(panels: Sequence[Panel], synthetic: bool) -> bytes:
         first.text(-0.04, 0.5, words.panel_row(panel), transform=first.transAxes, **UPRIGHT)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(name, loc="left", fontsize=11)
-    add_key(figure, synthetic)
+    add_key(figure, synthetic, [panel.view for panel in panels])
     return png_of(figure, "white")
 
 
-def add_key(figure: Figure, synthetic: bool) -> None:
+class Key(NamedTuple):
+    """What an outline means.
+
+    Attributes:
+        label: in words.
+        colour: `#RRGGBB`.
+        dashed: whether it is drawn in dashes, as predictions are.
+    """
+
+    label: str
+    colour: str
+    dashed: bool
+
+
+def keys(views: Iterable[View]) -> list[Key]:
+    """Of all outlines in some pictures: truth and prediction, of each class where there are several."""
+    classes = max((view.classes for view in views), key=len, default=())
+    return [
+        Key(" ".join(filter(None, (name, what))), str(look["color"]), look["linestyle"] != "solid")
+        for name, looks in zip(classes or ("",), _looks(classes), strict=True)
+        for what, look in zip(("truth", "prediction"), looks, strict=True)
+    ]
+
+
+def add_key(figure: Figure, synthetic: bool, views: Iterable[View]) -> None:
     """Say below a figure which line is which, and whether phantoms are shown."""
-    keys = [
-        Line2D([], [], **TRUTH_LINE, linewidth=2, label="truth"),
-        Line2D([], [], **PREDICTION_LINE, linewidth=2, label="prediction"),
+    shown = keys(views)
+    lines = [
+        Line2D(
+            [],
+            [],
+            color=key.colour,
+            linestyle=PREDICTION_LINE["linestyle"] if key.dashed else "solid",
+            linewidth=2,
+            label=key.label,
+            path_effects=_halo(3.5) if len(shown) > 2 else None,  # the lighter colours need a dark ground
+        )
+        for key in shown
     ]
     note = "synthetic phantoms, no patients" if synthetic else None
-    figure.legend(handles=keys, title=note, loc="outside lower center", ncols=2, frameon=False)
+    # a column for each class: truth above its prediction; of one class both beside each other
+    columns = 2 if len(lines) == 2 else min(len(lines) // 2, KEY_COLUMNS)
+    figure.legend(handles=lines, title=note, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def _looks(classes: Sequence[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Of truth and prediction of each class."""
+    if not classes:
+        return [(TRUTH_LINE, PREDICTION_LINE)]
+    last = len(CLASS_COLOURS) - 1
+    colours = [CLASS_COLOURS[min(place, last)] for place in range(len(classes))]
+    return [(TRUTH_LINE | {"color": dark}, PREDICTION_LINE | {"color": light}) for dark, light in colours]
 
 
 def _tile_names(views: Iterable[View]) -> list[str]:
@@ -136,7 +194,7 @@ def _tile_names(views: Iterable[View]) -> list[str]:
 
 def draw_tile(axes: Axes, view: View, name: str) -> None:
     """Draw a slice as radiologists look; `name` is IMAGE, CONTOURS or CLOSE_UP."""
-    image, truth, prediction = (each.T[::-1, ::-1] for each in (view.image, view.truth, view.prediction))
+    image, truth, prediction = (_as_seen(each) for each in (view.image, view.truth, view.prediction))
     width, height = view.pixel_mm or (1.0, 1.0)
     axes.set_axis_off()
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=height / width, interpolation="bilinear")
@@ -144,12 +202,20 @@ def draw_tile(axes: Axes, view: View, name: str) -> None:
         rows, columns = close_up(truth if truth.any() else prediction, height / width)
         axes.set(xlim=(columns[0] - 0.5, columns[1] - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5))
     if name != IMAGE:
-        _outline(axes, truth, TRUTH_LINE)
-        _outline(axes, prediction, PREDICTION_LINE)
+        # every truth below every prediction
+        masks, looks = list(view.masks()), _looks(view.classes)
+        for kind in (0, 1):
+            for both, look in zip(masks, looks, strict=True):
+                _outline(axes, _as_seen(both[kind]), look[kind])
     if view.letters is not None:
         _letters(axes, view.letters)
     if view.pixel_mm is not None:
         _scale_bar(axes, width)
+
+
+def _as_seen(pixels: np.ndarray) -> np.ndarray:
+    """Rows and columns, the patient's right on the left and anterior at the top."""
+    return pixels.T[::-1, ::-1]
 
 
 def png_of(figure: Figure, background: str) -> bytes:

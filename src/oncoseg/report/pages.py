@@ -21,6 +21,7 @@ def render(template: str, **contents: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "measured": words.measured,
         "score": words.score,
         "interval": words.interval,
         "group": words.group_name,

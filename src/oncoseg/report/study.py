@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from oncoseg.comparisons.systems import ALPHA
 from oncoseg.evaluate.compare import Contest
 from oncoseg.evaluate.overlap_table import MEANINGS
+from oncoseg.evaluate.scoring import ALL_CLASSES
+from oncoseg.evaluate.summary_tables import OF_CLASSES as ABOUT_CLASSES
 from oncoseg.evaluate.table import AVERAGINGS
 from oncoseg.files import write_bytes, write_text
 from oncoseg.report import pages, words
@@ -31,6 +33,9 @@ TITLES = {
     "accuracy": "Pixel accuracy",
 }
 """Headings of table 1."""
+
+OF_CLASSES = {"miou_foreground": "mIoU of the class", "miou_classes": "mIoU, class and background"}
+"""In place of these where some run has several classes."""
 
 FIGURE = "figure3.png"
 """The file of the pictures, beside the page."""
@@ -111,7 +116,9 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         table_2={group: found.of_group(group) for group in found.study.groups},
         printed=_printed(found, PRINTED_SCORES),
         printed_costs=_printed(found, PRINTED_COSTS),
-        titles=TITLES,
+        titles=titles(found),
+        about_classes=ABOUT_CLASSES if _has_classes(found) else "",
+        shown_class=", ".join(dict.fromkeys(filter(None, (row.panel.view.focus for row in found.figure)))),
         mark=mark(found.study),
         meanings=MEANINGS,
         averagings=AVERAGINGS,
@@ -124,6 +131,16 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         figure_rows=[_in_words(row) for row in found.figure],
         plots=plots,
     )
+
+
+def titles(found: StudyResults) -> dict[str, str]:
+    """Headings of table 1, by the classes of the study."""
+    return TITLES | (OF_CLASSES if _has_classes(found) else {})
+
+
+def _has_classes(found: StudyResults) -> bool:
+    """Whether some run has several."""
+    return any(len({row.label for row in result.overlap}) > 1 for result in found.results)
 
 
 def _printed(found: StudyResults, names: Sequence[str]) -> list[str]:
@@ -141,7 +158,10 @@ def _patients(found: StudyResults, group: str) -> Iterator[dict[str, Any]]:
     for result in found.of_group(group):
         for row in result.overlap:
             if row.averaging == "patient":
-                yield {"name": _name(result, row.modality, row.label), "row": row, "printed": result.printed}
+                # what a paper prints of a network is of all its classes together, where it has several
+                several = len({one.label for one in result.overlap}) > 1
+                printed = {} if several and row.label != ALL_CLASSES else result.printed
+                yield {"name": _name(result, row.modality, row.label), "row": row, "printed": printed}
 
 
 def _averaged(found: StudyResults, group: str) -> Iterator[dict[str, Any]]:
@@ -184,8 +204,9 @@ def _caution(found: StudyResults) -> str:
 def _in_words(row: FigureRow) -> str:
     """Who is shown, and by which rule."""
     name, view = row_name(row).replace("\n", ", "), row.panel.view
-    role = ", ".join(words.ROLE_TITLES[role] for role in row.panel.roles)
-    dice = f"Dice {words.score(row.panel.patient_dice)}"
+    role = words.roles(row.panel)
+    of_class = f" of {view.focus}" if view.focus else ""
+    dice = f"Dice{of_class} {words.score(row.panel.patient_dice)}"
     first = next(iter(row.views))
     return (
         f"{name}: {role} of {first} ({dice}), {row.panel.patient}, slice {view.slice_index} of {view.slices}."

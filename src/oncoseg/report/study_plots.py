@@ -1,5 +1,6 @@
 """The figure of a study, and how its networks learned."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from oncoseg.datasets.folders import safe_id
-from oncoseg.evaluate.panels import IN_TRUTH, View
+from oncoseg.evaluate.panels import View
 from oncoseg.report import words
 from oncoseg.report.curves import Curve, drawing, looks, svg_of
 from oncoseg.report.examples import CONTOURS, IMAGE, TILE_DPI, UPRIGHT, add_key, draw_tile, png_of
@@ -43,20 +44,21 @@ def figure(rows: Sequence[FigureRow], variants: Sequence[str], synthetic: bool) 
     for axes_of_row, row in zip(grid, rows, strict=True):
         view = row.panel.view
         draw_tile(axes_of_row[0], view, IMAGE)
-        draw_tile(axes_of_row[1], view._replace(outcome=view.outcome & IN_TRUTH), CONTOURS)
+        draw_tile(axes_of_row[1], view.of_truth_alone(), CONTOURS)
         for axes, variant in zip(axes_of_row[2:], variants, strict=True):
             _draw_variant(axes, row.views.get(variant))
         axes_of_row[0].text(-0.06, 0.5, row_name(row), transform=axes_of_row[0].transAxes, **UPRIGHT)
     for axes, heading in zip(grid[0], ("image", "truth", *variants), strict=True):
         axes.set_title("\n".join(textwrap.wrap(heading, HEADING_LETTERS)), fontsize=10)
-    add_key(drawn, synthetic)
+    add_key(drawn, synthetic, [row.panel.view for row in rows])
     return png_of(drawn, "white")
 
 
 def row_name(row: FigureRow) -> str:
     """What a row shows: the group, and the modality where it says more."""
     modality = words.group_name(row.panel.group)
-    return row.group if len(row.panel.group) == 0 or modality == "MRI" else f"{row.group}\n{modality}"
+    named = modality.casefold() in re.findall(r"\w+", row.group.casefold())
+    return row.group if not row.panel.group or modality == "MRI" or named else f"{row.group}\n{modality}"
 
 
 def _draw_variant(axes: Axes, view: View | None) -> None:

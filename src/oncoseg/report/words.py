@@ -30,18 +30,18 @@ ROLE_TITLES = {
     "best": "best patient",
     "median": "median patient",
     "worst": "worst patient",
-    "missed": "missed tumour",
+    "missed": "missed {0}",
     "false-alarm": "false alarm",
-    "false-slice": "false alarm on a slice without tumour",
+    "false-slice": "false alarm on a slice without {0}",
 }
-"""Why an example is shown."""
+"""Why an example is shown, by the name of the class."""
 
 ROLE_MEANINGS = {
-    "missed": "None of this tumour was found; it is the largest of those that were missed.",
-    "false-alarm": "There is no tumour in this case; more was predicted than in any other without.",
-    "false-slice": "There is no tumour on this slice.",
+    "missed": "None of this {0} was found; it is the largest of those that were missed.",
+    "false-alarm": "There is no {0} in this case; more was predicted than in any other without.",
+    "false-slice": "There is no {0} on this slice.",
 }
-"""What is said of plain errors."""
+"""What is said of plain errors, by the name of the class."""
 
 POOR_BELOW = 0.5
 """A mean Dice under which the summary says that the masks are poor."""
@@ -120,26 +120,36 @@ def percent(part: float, whole: float) -> str:
     return f"{share:.3f} %" if min(share, 100 - share) < 1 else f"{share:.1f} %"
 
 
-def in_words(group: str, row: Mapping[str, Any], of_patients: Sequence[Mapping[str, Any]]) -> str:
+def class_title(group: str, label: str) -> str:
+    """A modality, and the class where there are several: `CT, liver`."""
+    return ", ".join(filter(None, (group_name(group), label)))
+
+
+def in_words(
+    group: str, row: Mapping[str, Any], of_patients: Sequence[Mapping[str, Any]], label: str = ""
+) -> str:
     """What was found in one modality, as one or two sentences.
 
     Args:
         group: the modality.
         row: the table's per-patient row.
         of_patients: that modality's rows of per_patient.csv.
+        label: the class, where there are several.
     """
-    name, dice = group_name(group), row["scores"]["dice"]
+    name, dice, what = class_title(group, label), row["scores"]["dice"], label or "tumour"
     if not dice["n"]:
-        return f"{name}: none of the {patients(row['units'])} has tumour, so nothing could be scored."
+        return f"{name}: none of the {patients(row['units'])} has {what}, so nothing could be scored."
     span = f"95 % interval {interval(dice)}" if interval(dice) else dice["note"]
     found = row["scores"]["recall"]
     return (
         f"{name}: in {patients(dice['n'])} the predicted outline overlaps the reference outline with a mean "
         f"Dice of {score(dice['mean'])} ({span}; median {score(dice['median'])}), where 0 is no overlap and "
-        f"1 is perfect. On average {_share(row['scores']['precision'])} of what is marked is tumour"
-        + (f", and {_share(found)} of the tumour is marked. " if found["n"] else ". ")
-        + _missed(of_patients)
-        + _false_alarms(row["truth_empty"])
+        f"1 is perfect. On average {_share(row['scores']['precision'])} of what is marked "
+        + (f"as {what} " if label else "")
+        + f"is {what}"
+        + (f", and {_share(found)} of the {what} is marked. " if found["n"] else ". ")
+        + _missed(of_patients, what)
+        + _false_alarms(row["truth_empty"], what)
         + (f" {POOR}" if dice["mean"] < POOR_BELOW else "")
     )
 
@@ -148,27 +158,32 @@ def _share(summary: Mapping[str, Any]) -> str:
     return f"{100 * summary['mean']:.0f} %"
 
 
-def _missed(of_patients: Sequence[Mapping[str, Any]]) -> str:
-    with_tumour = [patient for patient in of_patients if patient["tp"] + patient["fn"] > 0]
-    missed = sum(patient["tp"] == 0 for patient in with_tumour)
+def _missed(of_patients: Sequence[Mapping[str, Any]], what: str) -> str:
+    with_some = [patient for patient in of_patients if patient["tp"] + patient["fn"] > 0]
+    missed = sum(patient["tp"] == 0 for patient in with_some)
     if not missed:
-        return "In every patient with tumour at least one voxel of it was marked."
-    return f"In {missed} of {patients(len(with_tumour))} with tumour, none of it was found."
+        return f"In every patient with {what} at least one voxel of it was marked."
+    return f"In {missed} of {patients(len(with_some))} with {what}, none of it was found."
 
 
-def _false_alarms(n: int) -> str:
-    return f" In {patients(n)} without tumour some was marked." if n else ""
+def _false_alarms(n: int, what: str) -> str:
+    return f" In {patients(n)} without {what} some was marked." if n else ""
 
 
 def panel_title(panel: Panel) -> str:
     """Why an example is shown."""
-    return _capital(", ".join(ROLE_TITLES[role] for role in panel.roles))
+    return _capital(roles(panel))
+
+
+def roles(panel: Panel) -> str:
+    """As in `worst patient, missed tumour`."""
+    return ", ".join(ROLE_TITLES[role].format(panel.label) for role in panel.roles)
 
 
 def panel_row(panel: Panel) -> str:
     """An example in a figure of several, in two lines."""
-    what = group_name(panel.group) if panel.group else panel.label
-    return f"{what}, {', '.join(ROLE_TITLES[role] for role in panel.roles)}\nDice {score(panel.patient_dice)}"
+    what = class_title(panel.group, panel.view.focus) if panel.group else panel.label
+    return f"{what}, {roles(panel)}\nDice {score(panel.patient_dice)}"
 
 
 def panel_caption(panel: Panel) -> str:
@@ -177,12 +192,20 @@ def panel_caption(panel: Panel) -> str:
     group = f"{group_name(panel.group)}, " if panel.group else ""
     case = f", case {view.case_id}" if view.case_id != panel.patient else ""
     where = f"{group}patient {panel.patient}{case}, slice {view.slice_index} of {view.slices}"
-    found = " ".join(ROLE_MEANINGS[role] for role in panel.roles if role in ROLE_MEANINGS)
-    dice = f"Dice of the patient {score(panel.patient_dice)}, of this slice {score(view.dice)}."
+    found = " ".join(ROLE_MEANINGS[role].format(panel.label) for role in panel.roles if role in ROLE_MEANINGS)
+    of_class = f"Of {view.focus}: " if view.focus else ""
+    dice = f"{of_class}Dice of the patient {score(panel.patient_dice)}, of this slice {score(view.dice)}."
     true, predicted = (volume(each) for each in view.volumes_ml)
     volumes = f"Volume {true} ml, predicted {predicted} ml." if view.pixel_mm else ""
     ground = f"{_capital(view.ground)}." if view.ground else "No image is shown."
     return " ".join(filter(None, (f"{_capital(where)}.", found, dice, volumes, ground)))
+
+
+def measured(value: float, digits: int) -> str:
+    """A quantity with fixed digits, or more where these would leave fewer than two that tell anything."""
+    if not value or not math.isfinite(value):
+        return score(value, digits)
+    return score(value, max(digits, 1 - math.floor(math.log10(abs(value)))))
 
 
 def counted(n: int, noun: str) -> str:
