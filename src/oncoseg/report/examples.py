@@ -24,10 +24,10 @@ PREDICTION_LINE: dict[str, Any] = {"color": "#F0A000", "linestyle": (0, (3.5, 3)
 """Predicted outline: dashes, which tell it from the other one without colours, too."""
 
 CLASS_COLOURS = (
-    ("#3D9BE0", "#C2E7FF"),
-    ("#E8671B", "#FFD9A0"),
-    ("#12B886", "#B9F5DE"),
-    ("#D66BB0", "#FBD3EC"),
+    ("#2F8FDB", "#9EDCFF"),
+    ("#E2560C", "#FFC46B"),
+    ("#0CA678", "#8FF0CF"),
+    ("#CF5CA6", "#FFB3E0"),
     ("#C9B400", "#FFF7A8"),
     ("#9AA3AB", "#F2F4F6"),
 )

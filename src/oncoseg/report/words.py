@@ -144,10 +144,8 @@ def in_words(
     return (
         f"{name}: in {patients(dice['n'])} the predicted outline overlaps the reference outline with a mean "
         f"Dice of {score(dice['mean'])} ({span}; median {score(dice['median'])}), where 0 is no overlap and "
-        f"1 is perfect. On average {_share(row['scores']['precision'])} of what is marked "
-        + (f"as {what} " if label else "")
-        + f"is {what}"
-        + (f", and {_share(found)} of the {what} is marked. " if found["n"] else ". ")
+        "1 is perfect. "
+        + _marked(row["scores"]["precision"], found, of_patients, label)
         + _missed(of_patients, what)
         + _false_alarms(row["truth_empty"], what)
         + (f" {POOR}" if dice["mean"] < POOR_BELOW else "")
@@ -156,6 +154,16 @@ def in_words(
 
 def _share(summary: Mapping[str, Any]) -> str:
     return f"{100 * summary['mean']:.0f} %"
+
+
+def _marked(
+    right: Mapping[str, Any], found: Mapping[str, Any], of_patients: Sequence[Mapping[str, Any]], label: str
+) -> str:
+    what, as_class = label or "tumour", f"as {label} " if label else ""
+    if label and not any(patient["tp"] + patient["fp"] for patient in of_patients):
+        return f"Nothing is marked as {label}. "
+    of_truth = f", and {_share(found)} of the {what} is marked. " if found["n"] else ". "
+    return f"On average {_share(right)} of what is marked {as_class}is {what}{of_truth}"
 
 
 def _missed(of_patients: Sequence[Mapping[str, Any]], what: str) -> str:
