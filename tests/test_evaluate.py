@@ -101,7 +101,7 @@ def of_two_classes(patient: str, truth: str, first: list[float], second: list[fl
     return CasePrediction(patient, patient, "mri", image, indices > 0, whole, (1.0, 1.0, 1.0), classes=maps)
 
 
-def test_each_class_of_several_is_scored_besides_all_tumour_together():
+def test_each_class_of_several_is_scored_and_all_of_them_together_last():
     cases = [
         of_two_classes("a", "1120", [0.9, 0.2, 0.6, 0.1], [0.1, 0.3, 0.7, 0.2]),
         of_two_classes("b", "0011", [0.1, 0.1, 0.8, 0.9], [0.2, 0.1, 0.3, 0.1]),
@@ -111,20 +111,22 @@ def test_each_class_of_several_is_scored_besides_all_tumour_together():
     # a: oedema is found in one of two voxels, the core in its only one; together two of three
     assert dice["a", "oedema"] == pytest.approx(2 / 3)
     assert dice["a", "core"] == 1
-    assert dice["a", "tumour"] == pytest.approx(4 / 5)
-    assert dice["b", "tumour"] == dice["b", "oedema"] == 1
+    assert dice["a", "all classes together"] == pytest.approx(4 / 5)
+    assert dice["b", "all classes together"] == dice["b", "oedema"] == 1
     assert np.isnan(dice["b", "core"])
-    assert [part["class"] for part in evaluation.curves] == ["tumour", "oedema", "core"]
+    assert [part["class"] for part in evaluation.curves] == ["oedema", "core", "all classes together"]
     # of the core's own probabilities 0.7 is the greatest, and above all background
     assert evaluation.curves_of("mri", "core")["roc"]["auc"]["value"] == 1
-    assert evaluation.row("mri").scores["dice"].mean == pytest.approx((4 / 5 + 1) / 2)
+    mean = {label: evaluation.row("mri", label=label).scores["dice"].mean for label in evaluation.classes}
+    assert list(mean) == ["oedema", "core", "all classes together"]
+    assert list(mean.values()) == pytest.approx([(2 / 3 + 1) / 2, 1, (4 / 5 + 1) / 2])
 
 
 def test_a_class_called_tumour_is_not_all_tumour_together():
     case = of_two_classes("a", "1120", [0.9, 0.2, 0.6, 0.1], [0.1, 0.3, 0.7, 0.2])
     named = case._replace(classes=case.classes._replace(names=("tumour", "core")))
     labels = [row.label for row in evaluate_predictions([named], 0.5).cases]
-    assert labels == ["all classes", "tumour", "core"]
+    assert labels == ["tumour", "core", "all classes together"]
 
 
 def test_a_patient_with_several_modalities_is_one_unit_of_all_together():

@@ -155,7 +155,7 @@ def test_each_class_has_its_own_pictures_and_contours(study: Study) -> None:
     }
     assert [found[label].roles for label in ("core", "oedema")] == [("only",), ("only", "missed")]
     titles = [part.split("</h4>")[0] for part in study.page().split("<h4>")[1:]]
-    assert titles == ["The only patient", "The only patient, missed tumour", "The only patient"]
+    assert titles == ["The only patient", "The only patient, missed oedema", "The only patient"]
 
 
 def test_of_many_classes_the_worst_are_shown_and_the_page_says_so(study: Study) -> None:

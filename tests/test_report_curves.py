@@ -267,7 +267,7 @@ def test_an_evaluation_without_its_curves_is_refused(folders: tuple[Path, Path],
         write_evaluation(tmp_path / "out")
 
 
-def test_a_run_with_two_classes_shows_each_and_all_together_first(tmp_path: Path) -> None:
+def test_a_run_with_two_classes_shows_each_and_all_together_last(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     folder.log.write_text(LOG)
     folder.write_metrics({"finished": True})
@@ -279,10 +279,10 @@ def test_a_run_with_two_classes_shows_each_and_all_together_first(tmp_path: Path
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
     assert page.open == []
     headings = re.findall(r'<h3 id="part-[^"]+">([^<]+)</h3>', page.text)
-    assert headings == ["MRI tumour", "MRI oedema", "MRI core"]
+    assert headings == ["MRI oedema", "MRI core", "MRI all classes together"]
     assert page.text.index("Table 1.") < page.text.index("<h3")  # the paper's own comes first
     assert not (folder.path / "report" / "roc.svg").exists()  # of several modalities only
-    for name in ("tumour", "oedema", "core"):
+    for name in ("oedema", "core", "all-classes-together"):
         assert (folder.path / "report" / f"roc-mri-{name}.svg").is_file()
     assert "Policy: strict" in page.plain
     for metric in ("hd95_max_mm", "lesion_f1", "calibration_error"):
@@ -320,9 +320,10 @@ def test_a_two_class_recipe_goes_from_training_to_its_page(tmp_path: Path) -> No
     run = train(recipe, data, tmp_path / "run", store=tmp_path / "store", workers=0).run
     written = evaluate_run(run)
     labels = dict.fromkeys(row.label for row in long_table.read(written))
-    assert list(labels) == ["tumour", "rest", "enhancing"]
+    assert list(labels) == ["rest", "enhancing", "all classes together"]
     text = write_report(run).read_text(encoding="utf-8")
-    assert [f'id="part-mri-{label}"' in text for label in labels] == [True, True, True]
+    names = ("rest", "enhancing", "all-classes-together")
+    assert [f'id="part-mri-{name}"' in text for name in names] == [True, True, True]
 
 
 def test_every_axis_of_every_plot_has_a_title_with_a_unit(drawn: list[Figure]) -> None:

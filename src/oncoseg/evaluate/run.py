@@ -16,7 +16,7 @@ from oncoseg.evaluate.case_masks import CaseMasks
 from oncoseg.evaluate.panels import View
 from oncoseg.evaluate.renewal import check_place
 from oncoseg.evaluate.result import evaluate_predictions, format_version
-from oncoseg.evaluate.scoring import Scoring, as_json
+from oncoseg.evaluate.scoring import TUMOUR, Scoring, as_json
 from oncoseg.evaluate.tally import view_of_case
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
@@ -125,7 +125,9 @@ def class_to_show(recipe: Recipe) -> str | None:
     return recipe.training.tumour_class if len(recipe.classes) > 1 else None
 
 
-def view_of(run: Path, split: str, modality: str, case_id: str, slice_index: int, label: str) -> View:
+def view_of(
+    run: Path, split: str, modality: str, case_id: str, slice_index: int, label: str = TUMOUR
+) -> View:
     """One slice of a case with what a run predicts on it.
 
     Args:
@@ -134,7 +136,7 @@ def view_of(run: Path, split: str, modality: str, case_id: str, slice_index: int
         modality: of the case.
         case_id: the case.
         slice_index: along k, from 0 at the feet.
-        label: the class that is told of in numbers.
+        label: of several classes, the one that is told of in numbers.
 
     Raises:
         RunError: the run is incomplete.
