@@ -67,7 +67,8 @@ def _draw_variant(axes: Axes, view: View | None) -> None:
         axes.text(0.5, 0.5, "not trained yet", transform=axes.transAxes, ha="center", va="center")
         return
     draw_tile(axes, view, CONTOURS)
-    axes.text(0.5, -0.03, f"Dice {words.score(view.dice)}", transform=axes.transAxes, **BELOW)
+    dice = f"{view.focus}: Dice" if view.focus else "Dice"
+    axes.text(0.5, -0.03, f"{dice} {words.score(view.dice)}", transform=axes.transAxes, **BELOW)
 
 
 def learning_curves(group: str, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Curve]:
