@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from oncoseg.evaluate.run import class_to_show
 from oncoseg.files import write_json
 from oncoseg.recipes import get_recipe
 from oncoseg.report import examples, words, write_report
+from oncoseg.report.study import _patients, titles
 from oncoseg.report.study_plots import row_name
 from oncoseg.run_folder import RunFolder
 from oncoseg.study_results import FigureRow
@@ -345,3 +347,19 @@ def test_a_row_of_the_figure_names_its_modality_once(group: str, modality: str, 
 )
 def test_small_costs_keep_two_digits(value: float, digits: int, said: str) -> None:
     assert words.measured(value, digits) == said
+
+
+def study_of(*labels: str) -> SimpleNamespace:
+    """What the page of a study asks of its results: one network with these classes, of which a paper prints."""
+    overlap = [SimpleNamespace(modality="ct", label=label, averaging="patient") for label in labels]
+    result = SimpleNamespace(run=SimpleNamespace(variant="net"), overlap=overlap, printed={"dice": 0.9})
+    return SimpleNamespace(results=[result], of_group=lambda group: [result])
+
+
+def test_table_1_of_a_study_names_the_class_and_prints_the_paper_beside_all_of_them() -> None:
+    several, one = study_of("liver", "tumour", TOGETHER), study_of("tumour")
+    assert titles(several)["miou_foreground"] == "mIoU of the class"
+    assert titles(one)["miou_foreground"] == "mIoU, tumour"
+    rows = {row["name"]: row["printed"] for row in _patients(several, "CT")}
+    assert rows == {"net, liver": {}, "net, tumour": {}, f"net, {TOGETHER}": {"dice": 0.9}}
+    assert [(row["name"], row["printed"]) for row in _patients(one, "CT")] == [("net", {"dice": 0.9})]
