@@ -350,7 +350,7 @@ def test_small_costs_keep_two_digits(value: float, digits: int, said: str) -> No
 
 
 def study_of(*labels: str) -> SimpleNamespace:
-    """What the page of a study asks of its results: one network with these classes, of which a paper prints."""
+    """What the page of a study asks of its results: a network with these classes, and a paper's figure."""
     overlap = [SimpleNamespace(modality="ct", label=label, averaging="patient") for label in labels]
     result = SimpleNamespace(run=SimpleNamespace(variant="net"), overlap=overlap, printed={"dice": 0.9})
     return SimpleNamespace(results=[result], of_group=lambda group: [result])

@@ -56,7 +56,7 @@ class CaseMasks:
         if self.case.classes is None:
             marked: np.ndarray = self.case.probability >= self.threshold
             return marked
-        labels = np.zeros(self.truth.shape, np.uint8)
+        labels: np.ndarray = np.zeros(self.truth.shape, np.uint8)
         for k in range(labels.shape[2]):  # slice by slice to spare memory
             labels[..., k] = to_labels(self.case.classes.probability[..., k], self.threshold)
         return labels
