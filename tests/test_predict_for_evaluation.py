@@ -63,6 +63,22 @@ def test_each_class_of_several_lies_on_the_truths_grid(tmp_path: Path) -> None:
     assert bright[found.truth].mean() > 0.7 > 0.3 > dark[found.truth].mean()
 
 
+class Certain(Bright):
+    """Probability 1 everywhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full_like(super().forward(images), 100)
+
+
+def test_certainty_is_one_and_no_more(tmp_path: Path) -> None:
+    brats_case(tmp_path / "mri", 4, grid=(64, 51, 3))
+    recipe = tiny_recipe(preparation__slice_size=[37, 37])
+    case = open_dataset(tmp_path / "mri").cases[0]
+    found = Predictor(recipe, Certain(), "weights").predict_case(case, "mri")
+    assert found.probability.max() == 1
+    assert found.probability.min() > 0.999
+
+
 def test_a_single_class_costs_no_maps_of_classes(tmp_path: Path) -> None:
     brats_case(tmp_path / "mri", 4)
     assert bright().predict_case(open_dataset(tmp_path / "mri").cases[0], "mri").classes is None

@@ -122,26 +122,32 @@ class Predictor:
         """
         return predict2d.predict_slices(slices, self._network, len(self.recipe.classes), self.batches)
 
-    def predict_case(self, case: Case, modality: str) -> CasePrediction:
+    def predict_case(self, case: Case, modality: str, scratch: Path | None = None) -> CasePrediction:
         """Predict one case that has a truth, on its source grid, for comparing both.
+
+        Args:
+            case: the case.
+            modality: a name in the recipe's modalities.
+            scratch: folder on whose disk image and probabilities lie, in files without a name; None for the
+                system's temporary folder, which may be in memory.
 
         Raises:
             DataError: images or masks that cannot be used; names the case.
-            RunError: the network's output is not finite.
+            RunError: the network's output is not finite, or the disk has no room.
         """
-        settings = self.settings[modality]
+        settings, folder = self.settings[modality], scratch or Path(tempfile.gettempdir())
         channels = settings.channels_of(case)
         channel = display.shown_channel([name for name in channels if name != ZEROS])
         try:
             with open_source(case, channels) as source:
-                probability = np.zeros((1, *source.like.grid), np.float32)
-                image = np.zeros((1, *source.like.grid), np.float32)
-                each = self._room_for_classes(source.like.grid)
+                probability = scratch_array(folder, (1, *source.like.grid), np.float32)
+                image = scratch_array(folder, (1, *source.like.grid), np.float32)
+                each = self._room_for_classes(source.like.grid, folder)
 
                 def keep(place: Place, voxels: np.ndarray) -> None:
                     image[place] = voxels[channels.index(channel)]
 
-                for place, of_classes in self._slabs(source, modality, Path(tempfile.gettempdir()), keep):
+                for place, of_classes in self._slabs(source, modality, folder, keep):
                     probability[place] = of_classes.max(axis=0)
                     if each is not None:
                         each[place] = of_classes
@@ -156,7 +162,7 @@ class Predictor:
             case_id=case.id,
             patient=case.patient,
             modality=modality,
-            image=display.brightness(shown.array[0], window),
+            image=_brightened(shown.array[0], window),
             truth=marks,
             probability=to_canonical(like.with_array(probability))[0].array[0],
             spacing_mm=spacing_mm,
@@ -167,9 +173,9 @@ class Predictor:
             axes_mm=shown.sheared_axes_mm,
         )
 
-    def _room_for_classes(self, grid: tuple[int, int, int]) -> np.ndarray | None:
+    def _room_for_classes(self, grid: tuple[int, int, int], folder: Path) -> np.ndarray | None:
         """Where several classes' probabilities go, in a file that the system may page out; else None."""
-        classes, folder = len(self.recipe.classes), Path(tempfile.gettempdir())
+        classes = len(self.recipe.classes)
         return scratch_array(folder, (classes, *grid), np.float32) if classes > 1 else None
 
     def _class_maps(self, truth: np.ndarray, probability: Volume) -> ClassMaps:
@@ -478,6 +484,13 @@ def _predict_elsewhere(
 
 def _unseen(place: Place, voxels: np.ndarray) -> None:
     """For slabs that nobody wants to see."""
+
+
+def _brightened(image: np.ndarray, window: display.Window) -> np.ndarray:
+    """What people look at, in place of the values in `i j k`, slice by slice to spare memory."""
+    for k in range(image.shape[2]):
+        image[..., k] = display.brightness(image[..., k], window)
+    return image
 
 
 def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:

@@ -95,7 +95,8 @@ def evaluate_run(
         settings = {"threshold": threshold, "scoring": as_json(SCORING)}
         summary = {"format_version": FORMAT_VERSION, **settings, **made}
         check_place(out or in_run, summary, in_run=out is None)
-    predictions = _predictions(first, sides, changes, progress, timed)
+    scratch = _present(out or in_run)
+    predictions = _predictions(first, sides, changes, progress, timed, scratch)
     evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING)
     return dataclasses.replace(evaluation, **made).write(out or in_run)
 
@@ -227,12 +228,18 @@ def _fingerprints(cases: list[tuple[str, Case]]) -> dict[str, str]:
     return {modality: sha256_of_json(sorted(listed))[:16] for modality, listed in contents.items()}
 
 
+def _present(folder: Path) -> Path:
+    """A folder, or the nearest above it that there is already: they lie on the same disk."""
+    return next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
+
+
 def _predictions(
     first: "predict.Predictor",
     sides: Sequence[_Side],
     changes: Mapping[str, Any] | None,
     progress: Progress | None,
     timed: Callable[[float], None] | None,
+    scratch: Path,
 ) -> Iterator[CasePrediction]:
     """Each side's cases by its own network, of which one is in memory at a time."""
     done, total = 0, sum(len(side.cases) for side in sides)
@@ -242,7 +249,7 @@ def _predictions(
             if progress is not None:
                 progress(done, total)
             began = time.monotonic()
-            predicted = predictor.predict_case(case, modality)
+            predicted = predictor.predict_case(case, modality, scratch)
             if timed is not None:
                 timed(time.monotonic() - began)
             yield predicted
