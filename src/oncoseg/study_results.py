@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from oncoseg import models
@@ -25,6 +26,9 @@ from oncoseg.study_folder import SIDE, TIMING_FILE, StudyFolder, is_complete, mi
 TABLE_1, TABLE_2, TESTS = "table1.csv", "table2.csv", "tests.csv"
 """What `write_results` writes."""
 
+MEAN = "mean"
+"""Stands for the seed in the rows of several trainings together."""
+
 CHOSEN_BY = ("median", "only", "best")
 """The role by which the figure's patient is chosen: the first of these that there is. Of fewer than three
 patients there is no median."""
@@ -41,7 +45,6 @@ class Result(NamedTuple):
         folder: its run folder.
         summary: of its evaluation, summary.json.
         overlap: its rows of table 1.
-        printed: what the paper prints.
         cost: its row of table 2.
     """
 
@@ -49,7 +52,6 @@ class Result(NamedTuple):
     folder: RunFolder
     summary: Mapping[str, Any]
     overlap: list[OverlapRow]
-    printed: Mapping[str, float]
     cost: "Cost"
 
     @property
@@ -80,16 +82,55 @@ class Cost(NamedTuple):
     multiply_adds: int
 
 
+class Spread(NamedTuple):
+    """One cost of several trainings: its mean, and the least and the most."""
+
+    mean: float
+    least: float
+    most: float
+
+
+class Network(NamedTuple):
+    """One variant of a group, over those of its trainings that are done.
+
+    Attributes:
+        group: the study's.
+        variant: the study's.
+        trainings: one or more, in the order of the seeds.
+        overlap: its rows of table 1; of several trainings their means.
+        printed: what the paper prints.
+    """
+
+    group: str
+    variant: str
+    trainings: list[Result]
+    overlap: list[OverlapRow]
+    printed: Mapping[str, float]
+
+    @property
+    def cost(self) -> Cost:
+        """Of its first training that is done; cases, parameters and multiply-adds are those of all."""
+        return self.trainings[0].cost
+
+    def spread(self, cost: str) -> Spread:
+        """Of `epochs`, `minutes` or `seconds` over its trainings."""
+        values = [getattr(one.cost, cost) for one in self.trainings]
+        mean = values[0] if len(values) == 1 else fmean(values)
+        return Spread(mean, min(values), max(values))
+
+
 class FigureRow(NamedTuple):
     """One row of the figure.
 
     Attributes:
         group: the study's.
+        seed: of the trainings that are shown, the study's first; None where there are no others.
         panel: the chosen patient's slice, as the group's first variant predicts it, and why it was chosen.
         views: variant → the same slice as it predicts it.
     """
 
     group: str
+    seed: int | None
     panel: Panel
     views: dict[str, View]
 
@@ -99,23 +140,32 @@ class StudyResults(NamedTuple):
 
     Attributes:
         study: the study.
-        results: of the runs that are done, in the study's order.
-        missing: the runs that are not.
+        networks: those with a run that is done, in the study's order.
+        missing: the runs that are not done.
         contests: group → its variants against each other, where there are two or more.
         figure: its rows.
         synthetic: whether phantoms are among the cases.
     """
 
     study: Study
-    results: list[Result]
+    networks: list[Network]
     missing: list[Run]
     contests: dict[str, Contest]
     figure: list[FigureRow]
     synthetic: bool
 
-    def of_group(self, group: str) -> list[Result]:
+    @property
+    def results(self) -> list[Result]:
+        """Every training that is done, network by network."""
+        return [one for network in self.networks for one in network.trainings]
+
+    def of_group(self, group: str) -> list[Network]:
         """Those of one group."""
-        return [result for result in self.results if result.run.group == group]
+        return _of_group(self.networks, group)
+
+    def first_trainings(self, group: str) -> list[Result]:
+        """Of a group's networks the trainings with the study's first seed, which are those that are drawn."""
+        return _first_trainings(self.networks, group, self.study.first_seed)
 
 
 def read_results(out: Path) -> StudyResults:
@@ -134,22 +184,23 @@ def read_results(out: Path) -> StudyResults:
             f"No run of the study {out} is trained and evaluated yet; expected one. Go on with "
             f"`oncoseg study --resume --out {out}`."
         )
-    results = [_result(run, folder.run(run), study) for run in done]
-    contests = {group: found for group in study.groups if (found := _contest(study, group, results))}
+    results = [_result(run, folder.run(run)) for run in done]
+    networks = _networks(study, results)
+    contests = {group: found for group in study.groups if (found := _contest(study, group, networks))}
     return StudyResults(
         study,
-        results,
+        networks,
         [run for run in runs if run not in done],
         contests,
-        [row for group in study.groups for row in _figure_rows(folder, group, results)],
+        [row for group in study.groups for row in _figure_rows(folder, group, study.first_seed, networks)],
         any(result.summary["synthetic"] for result in results),
     )
 
 
 def write_results(found: StudyResults, out: Path) -> None:
     """Write the tables and the tests of each group, in place of earlier ones."""
-    _write_csv(out / TABLE_1, (row for result in found.results for row in _table_1(found.study, result)))
-    _write_csv(out / TABLE_2, (_table_2(found.study, result) for result in found.results))
+    _write_csv(out / TABLE_1, (row for one in found.networks for row in _table_1(found.study, one)))
+    _write_csv(out / TABLE_2, (row for one in found.networks for row in _table_2(found.study, one)))
     tests = [row for group, contest in found.contests.items() for row in _tests(group, contest)]
     (out / TESTS).unlink(missing_ok=True)
     if tests:
@@ -161,7 +212,33 @@ def write_results(found: StudyResults, out: Path) -> None:
             contest_files.write(contest, unfinished)
 
 
-def _result(run: Run, folder: RunFolder, study: Study) -> Result:
+def _networks(study: Study, results: Sequence[Result]) -> list[Network]:
+    of: dict[tuple[str, str], list[Result]] = {}
+    for one in results:
+        of.setdefault((one.run.group, one.run.variant), []).append(one)
+    return [
+        Network(group, variant, trainings, _overlap(trainings), study.printed(group, variant))
+        for group in study.groups
+        for variant in study.variants
+        if (trainings := of.get((group, variant)))
+    ]
+
+
+def _overlap(trainings: Sequence[Result]) -> list[OverlapRow]:
+    first, *others = trainings
+    return overlap_table(*(one.evaluation for one in trainings)) if others else first.overlap
+
+
+def _of_group(networks: Sequence[Network], group: str) -> list[Network]:
+    return [network for network in networks if network.group == group]
+
+
+def _first_trainings(networks: Sequence[Network], group: str, seed: int | None) -> list[Result]:
+    of = _of_group(networks, group)
+    return [one for network in of for one in network.trainings if one.run.seed == seed]
+
+
+def _result(run: Run, folder: RunFolder) -> Result:
     evaluation = folder.path / "evaluation" / SIDE
     try:
         summary = dict(read_json(evaluation / "summary.json"))
@@ -171,8 +248,7 @@ def _result(run: Run, folder: RunFolder, study: Study) -> Result:
             f"{evaluation} is damaged ({error}); expected what `oncoseg study` wrote. Delete it, and go on "
             "with the study."
         ) from error
-    printed = study.printed(run.group, run.variant)
-    return Result(run, folder, summary, overlap_table(evaluation), printed, _cost(run.recipe, folder, timing))
+    return Result(run, folder, summary, overlap_table(evaluation), _cost(run.recipe, folder, timing))
 
 
 def size_of_input(recipe: Recipe) -> tuple[int, ...]:
@@ -199,18 +275,23 @@ def _cost(recipe: Recipe, folder: RunFolder, timing: Mapping[str, Any]) -> Cost:
     )
 
 
-def _contest(study: Study, group: str, results: Sequence[Result]) -> Contest | None:
+def _contest(study: Study, group: str, networks: Sequence[Network]) -> Contest | None:
     """All variants of a group against each other; all tests of the group are one family."""
-    folders = {one.run.variant: one.evaluation for one in results if one.run.group == group}
+    folders = {
+        network.variant: [one.evaluation for one in network.trainings]
+        for network in _of_group(networks, group)
+    }
     return compare(folders, metrics=study.tested) if len(folders) > 1 else None
 
 
 # figure ---------------------------------------------------------------------------------------
 
 
-def _figure_rows(folder: StudyFolder, group: str, results: Sequence[Result]) -> list[FigureRow]:
+def _figure_rows(
+    folder: StudyFolder, group: str, seed: int | None, networks: Sequence[Network]
+) -> list[FigureRow]:
     """One row per modality: the patient with the median Dice of the group's first variant that is done."""
-    of = [result for result in results if result.run.group == group]
+    of = _first_trainings(networks, group, seed)
     if not of:
         return []
     panels = read_panels(of[0].evaluation, of[0].summary["panels"])
@@ -220,7 +301,7 @@ def _figure_rows(folder: StudyFolder, group: str, results: Sequence[Result]) -> 
             views = {of[0].run.variant: chosen.view}
             for other in of[1:]:
                 views[other.run.variant] = _kept_view(folder, other, chosen)
-            rows.append(FigureRow(group, chosen, views))
+            rows.append(FigureRow(group, seed, chosen, views))
     return rows
 
 
@@ -235,7 +316,7 @@ def _chosen(panels: Sequence[Panel]) -> Panel | None:
 def _kept_view(folder: StudyFolder, result: Result, chosen: Panel) -> View:
     """The chosen slice as another network predicts it, which is kept, as predicting takes its time."""
     view = chosen.view
-    name = "-".join((result.folder.path.parent.name, result.folder.path.name, chosen.group))
+    name = "-".join((*result.folder.path.relative_to(folder.runs).parts, chosen.group))
     place = folder.path / "figure" / name
     of = {"weights": result.summary["weights"], "case": view.case_id, "slice": view.slice_index}
     try:
@@ -253,11 +334,26 @@ def _kept_view(folder: StudyFolder, result: Result, chosen: Panel) -> View:
 # tables ---------------------------------------------------------------------------------------
 
 
-def _table_1(study: Study, result: Result) -> Iterable[dict[str, Any]]:
-    for row in result.overlap:
+def _table_1(study: Study, network: Network) -> Iterable[dict[str, Any]]:
+    """Of one training its rows; of several those of their mean, and then of each."""
+    yield from _overlap_rows(study, network, network.overlap, _of_which(study, len(network.trainings)))
+    for one in network.trainings if study.several else ():
+        yield from _overlap_rows(study, network, one.overlap, _of_which(study, 1, one.run.seed))
+
+
+def _of_which(study: Study, trainings: int, seed: int | str | None = MEAN) -> dict[str, Any]:
+    """The columns that say which training a row is of, where there are several."""
+    return {"seed": seed, "trainings": trainings} if study.several else {}
+
+
+def _overlap_rows(
+    study: Study, network: Network, overlap: Sequence[OverlapRow], which: Mapping[str, Any]
+) -> Iterable[dict[str, Any]]:
+    for row in overlap:
         yield {
-            "group": result.run.group,
-            "variant": result.run.variant,
+            "group": network.group,
+            "variant": network.variant,
+            **which,
             "modality": row.modality,
             "class": row.label,
             "averaging": row.averaging,
@@ -266,39 +362,64 @@ def _table_1(study: Study, result: Result) -> Iterable[dict[str, Any]]:
             **{
                 f"{name}{end}": value
                 for name in MEANINGS
-                for end, value in _with_ends(row.scores[name]).items()
+                for end, value in (_with_ends(row.scores[name]) | _seed_sd(study, row, name)).items()
             },
-            **_published(study, result, PRINTED_SCORES),
-            "synthetic": result.summary["synthetic"],
+            **_published(study, network, PRINTED_SCORES),
+            "synthetic": network.trainings[0].summary["synthetic"],
         }
+
+
+def _seed_sd(study: Study, row: OverlapRow, name: str) -> dict[str, float | None]:
+    found = row.variation.get(name)
+    return {"_seed_sd": found.seed_sd if found else None} if study.several else {}
 
 
 def _with_ends(summary: Summary) -> dict[str, float | None]:
     return {"": summary.mean, "_low": summary.low, "_high": summary.high}
 
 
-def _table_2(study: Study, result: Result) -> dict[str, Any]:
+def _table_2(study: Study, network: Network) -> Iterable[dict[str, Any]]:
+    """Of one training its row; of several their means with the range, and then each."""
+    several = [network._replace(trainings=[one]) for one in network.trainings] if study.several else []
+    yield _cost_row(study, network, _of_which(study, len(network.trainings)))
+    for one in several:
+        yield _cost_row(study, one, _of_which(study, 1, one.trainings[0].run.seed))
+
+
+def _cost_row(study: Study, network: Network, which: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "group": result.run.group,
-        "variant": result.run.variant,
-        "epochs": result.cost.epochs,
-        "training_minutes": result.cost.minutes,
-        "inference_seconds": result.cost.seconds,
-        "test_cases": result.cost.cases,
-        "parameters": result.cost.parameters,
-        "multiply_adds": result.cost.multiply_adds,
-        "hardware": result.cost.hardware,
-        **_published(study, result, PRINTED_COSTS),
+        "group": network.group,
+        "variant": network.variant,
+        **which,
+        **_measured(study, network),
+        "test_cases": network.cost.cases,
+        "parameters": network.cost.parameters,
+        "multiply_adds": network.cost.multiply_adds,
+        "hardware": "; ".join(dict.fromkeys(one.cost.hardware for one in network.trainings)),
+        **_published(study, network, PRINTED_COSTS),
     }
 
 
-def _published(study: Study, result: Result, names: Sequence[str]) -> dict[str, Any]:
+def _measured(study: Study, network: Network) -> dict[str, float]:
+    """What differs between trainings, with its range where there are several."""
+    cells: dict[str, float] = {}
+    for column, cost in (
+        ("epochs", "epochs"),
+        ("training_minutes", "minutes"),
+        ("inference_seconds", "seconds"),
+    ):
+        mean, least, most = network.spread(cost)
+        cells |= {column: mean} | ({f"{column}_min": least, f"{column}_max": most} if study.several else {})
+    return cells
+
+
+def _published(study: Study, network: Network, names: Sequence[str]) -> dict[str, Any]:
     """The paper's figures in columns of their own, and whether they are of the same data."""
     rows = study.published.rows if study.published else ()
     used = [name for name in names if any(name in row.scores for row in rows)]
-    there = any(name in result.printed for name in used)
+    there = any(name in network.printed for name in used)
     return {
-        **{f"published_{name}": result.printed.get(name) for name in used},
+        **{f"published_{name}": network.printed.get(name) for name in used},
         "published_on": mark(study) if there else None,
     }
 

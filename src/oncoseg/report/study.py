@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oncoseg.comparisons.systems import ALPHA
+from oncoseg.comparisons import ALPHA, FEWEST_SEEDS
 from oncoseg.evaluate.compare import Contest
 from oncoseg.evaluate.overlap_table import MEANINGS
 from oncoseg.evaluate.table import AVERAGINGS
@@ -20,7 +20,7 @@ from oncoseg.split import PARTS
 from oncoseg.statistics import rough_sentence
 from oncoseg.studies.study import PRINTED_COSTS, PRINTED_SCORES
 from oncoseg.study_folder import StudyFolder
-from oncoseg.study_results import FigureRow, Result, StudyResults, mark, read_results, write_results
+from oncoseg.study_results import FigureRow, Network, StudyResults, mark, read_results, write_results
 
 TITLES = {
     "dice": "Dice (DSC)",
@@ -118,6 +118,7 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         budget=_budget(found),
         hardware="; ".join(dict.fromkeys(result.cost.hardware for result in found.results)),
         caution=_caution(found),
+        fewest_seeds=FEWEST_SEEDS,
         sides={name: {part: len(parts.get(part, {})) for part in PARTS} for name, parts in split.items()},
         data=data,
         figure=source,
@@ -138,28 +139,35 @@ def _place(found: StudyResults, out: Path, group: str) -> str:
 
 def _patients(found: StudyResults, group: str) -> Iterator[dict[str, Any]]:
     """Rows of table 1: per patient."""
-    for result in found.of_group(group):
-        for row in result.overlap:
+    for network in found.of_group(group):
+        for row in network.overlap:
             if row.averaging == "patient":
-                yield {"name": _name(result, row.modality, row.label), "row": row, "printed": result.printed}
+                name = _name(found, network, row.modality, row.label)
+                yield {"name": name, "row": row, "printed": network.printed}
 
 
 def _averaged(found: StudyResults, group: str) -> Iterator[dict[str, Any]]:
     """The other averagings."""
     for averaging in AVERAGINGS:
-        for result in found.of_group(group):
-            for row in result.overlap:
+        for network in found.of_group(group):
+            for row in network.overlap:
                 if row.averaging == averaging != "patient":
-                    name = _name(result, row.modality, row.label)
+                    name = _name(found, network, row.modality, row.label)
                     yield {"name": name, "averaging": words.AVERAGING_NAMES[averaging], "row": row}
 
 
-def _name(result: Result, modality: str, label: str) -> str:
-    """The variant, with modality and class where there are several."""
-    several = len({row.modality for row in result.overlap}) > 1
-    classes = len({row.label for row in result.overlap}) > 1
+def _name(found: StudyResults, network: Network, modality: str, label: str) -> str:
+    """The variant, with modality and class where there are several; and how many trainings, unless all."""
+    several = len({row.modality for row in network.overlap}) > 1
+    classes = len({row.label for row in network.overlap}) > 1
     more = [words.group_name(modality) if several else "", label if classes else ""]
-    return ", ".join(filter(None, (result.run.variant, *more)))
+    return ", ".join(filter(None, (network.variant, *more, _so_far(found, network))))
+
+
+def _so_far(found: StudyResults, network: Network) -> str:
+    """How many of a network's trainings are done, in words; empty where all are."""
+    done, asked = len(network.trainings), len(found.study.seeds)
+    return f"{done} of {asked} trainings" if found.study.several and done < asked else ""
 
 
 def _budget(found: StudyResults) -> str:
@@ -193,5 +201,5 @@ def _in_words(row: FigureRow) -> str:
 
 
 def _curves(found: StudyResults, group: str) -> list[Curve]:
-    logs = {result.run.variant: read_log(result.folder.log) for result in found.of_group(group)}
+    logs = {one.run.variant: read_log(one.folder.log) for one in found.first_trainings(group)}
     return learning_curves(group, logs) if logs else []
