@@ -115,8 +115,8 @@ class Network(NamedTuple):
     def spread(self, cost: str) -> Spread:
         """Of `epochs`, `minutes` or `seconds` over its trainings."""
         values = [getattr(one.cost, cost) for one in self.trainings]
-        mean = values[0] if len(values) == 1 else fmean(values)
-        return Spread(mean, min(values), max(values))
+        least, most = min(values), max(values)
+        return Spread(least if least == most else fmean(values), least, most)
 
 
 class FigureRow(NamedTuple):
