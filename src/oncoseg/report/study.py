@@ -20,7 +20,8 @@ from oncoseg.split import PARTS
 from oncoseg.statistics import rough_sentence
 from oncoseg.studies.study import PRINTED_COSTS, PRINTED_SCORES
 from oncoseg.study_folder import StudyFolder
-from oncoseg.study_results import FigureRow, Network, StudyResults, mark, read_results, write_results
+from oncoseg.study_results import FigureRow, Network, StudyResults, read_results
+from oncoseg.study_tables import mark, write_results
 
 TITLES = {
     "dice": "Dice (DSC)",
