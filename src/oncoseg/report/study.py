@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oncoseg.comparisons import ALPHA, FEWEST_SEEDS
-from oncoseg.evaluate.compare import Contest
+from oncoseg.comparisons import ALPHA, FEWEST_SEEDS, Comparison
+from oncoseg.evaluate.compare import Contest, Part
 from oncoseg.evaluate.overlap_table import MEANINGS
 from oncoseg.evaluate.table import AVERAGINGS
 from oncoseg.files import write_bytes, write_text
@@ -65,6 +65,10 @@ def write_study(out: Path, results: StudyResults | None = None) -> Path:
     return page
 
 
+MAY_TURN = "the intervals over patients and trainings overlap, so that other trainings may show none"
+"""Said of differences between networks that were trained several times: the tests know the patients alone."""
+
+
 class Conclusion(NamedTuple):
     """What a group's paired tests show.
 
@@ -82,16 +86,29 @@ class Conclusion(NamedTuple):
 def conclude(group: str, contest: Contest) -> Conclusion:
     """Sum a group's paired tests up."""
     comparisons = [each for part in contest.parts for each in part.comparisons]
+    overlapping = sum(
+        each.better is not None and _overlap_between_trainings(part, each)
+        for part in contest.parts
+        for each in part.comparisons
+    )
     tests = words.counted(len(comparisons), "paired test")
     if better := [each for each in comparisons if each.better]:
         shows = "shows" if len(better) == 1 else "show"
-        return Conclusion(f"{group}: {len(better)} of {tests} {shows} a difference.", tests, True)
+        doubt = f"; in {overlapping} of them {MAY_TURN}" if overlapping else ""
+        return Conclusion(f"{group}: {len(better)} of {tests} {shows} a difference{doubt}.", tests, True)
     if all(each.p_smallest > ALPHA for each in comparisons):
         n = words.patients(max(each.n for each in comparisons))
         text = f"{group}: nothing can be said, as no test of {n} could have shown a difference."
         return Conclusion(text, tests, False)
     networks = "the two" if len(contest.systems) == 2 else f"any two of the {len(contest.systems)}"
     return Conclusion(f"{group}: no difference shown between {networks} networks ({tests}).", tests, True)
+
+
+def _overlap_between_trainings(part: Part, each: Comparison) -> bool:
+    """Whether both were trained several times and other trainings could change their places."""
+    of = [part.variation[name] for name in (each.a, each.b) if name in part.variation]
+    ends = [(one.low, one.high) for one in of if one.low is not None and one.high is not None]
+    return len(ends) == 2 and max(low for low, _ in ends) <= min(high for _, high in ends)
 
 
 def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pictures: bytes | None) -> str:
