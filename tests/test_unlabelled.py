@@ -134,6 +134,39 @@ def test_the_gradient_of_one_parameter_is_that_by_hand_and_the_teacher_gets_none
     assert network.training
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_teacher_that_does_not_fit_leaves_the_network_in_training(pieces: int) -> None:
+    """The loop computes the batch again, in smaller pieces: not with the running statistics of validation."""
+    sizes: list[int] = []
+
+    class Full(OneParameter):
+        def forward(self, images: Tensor) -> Tensor:
+            if not self.training:
+                sizes.append(len(images))
+                if len(images) > 1:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(images)
+
+    network = Full(0.5)
+    average = AverageWeights(network, 0.5)
+    with torch.no_grad():
+        network.factor.fill_(2.0)
+    recipe = plain().with_changes({"training.batch_size": 3})
+    teacher = MeanTeacher(recipe, cast(Any, {"mri": [_Pixels(torch.rand(2, 2))]}), average)
+    teacher.read_ahead(0, 0, 0, 0)
+    if pieces < 3:
+        with pytest.raises(torch.OutOfMemoryError):
+            teacher.add_gradient(network.train(), 1.0, lambda loss: loss.backward(), pieces=pieces)
+        assert sizes == [3 if pieces == 1 else 2], "the teacher's pass is divided as the student's is"
+        assert network.factor.grad is None
+    else:
+        teacher.add_gradient(network.train(), 1.0, lambda loss: loss.backward(), pieces=pieces)
+        assert sizes == [1, 1, 1]
+        assert network.factor.grad is not None
+    assert network.training
+    assert network.factor.item() == 2.0, "its own weights are in place again"
+
+
 def test_both_views_lie_alike_and_differ_in_their_intensities() -> None:
     images = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(3))
     moving = Strengths(brightness_chance=0, dropout_chance=0, rotation_chance=1, elastic_chance=1)

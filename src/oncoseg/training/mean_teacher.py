@@ -114,7 +114,7 @@ class MeanTeacher:
         assert self._ahead is not None, "nothing was read"
         images, _ = self._ahead.result()
         seen, taught = self._views(images.to(next(network.parameters()).device))
-        target = self._target(network, taught.contiguous(memory_format=layout))
+        target = self._target(network, taught.contiguous(memory_format=layout), pieces)
         torch.manual_seed(self._seed + 1)
         for piece in pieces_of({"all": slice(0, len(seen))}, pieces):
             rows = slice(None) if piece.rows is None else piece.rows
@@ -130,11 +130,15 @@ class MeanTeacher:
         )
 
     @torch.no_grad()
-    def _target(self, network: nn.Module, images: Tensor) -> Tensor:
-        with self._average.in_place(network):
-            logits = network.eval()(images)
-        network.train()
-        return probabilities(logits)
+    def _target(self, network: nn.Module, images: Tensor, pieces: int) -> Tensor:
+        """The teacher's probabilities; the network is in training again afterwards, whatever happens."""
+        try:
+            with self._average.in_place(network):
+                network.eval()
+                logits = [network(part) for part in images.tensor_split(min(pieces, len(images)))]
+        finally:
+            network.train()  # what does not fit into memory is computed again, in smaller pieces
+        return probabilities(torch.cat(logits))
 
 
 def draw(cases: Cases, size: int, rng: np.random.Generator) -> Mapping[str, Sequence[ExampleId]]:
