@@ -22,6 +22,7 @@ from oncoseg.train import resume, train
 from oncoseg.training import loop
 from oncoseg.training.stages import stages_of
 from oncoseg.training.status import Status
+from oncoseg.training.sums import Validated
 from runs import assert_same, checkpoint_of, log_of
 from test_files import largest_file
 from tiny import tiny_recipe
@@ -87,7 +88,7 @@ def test_the_kept_weights_are_those_of_the_best_joint_epoch(
         found = real(self, stage)
         score = next(scores)
         weights.append({name: value.clone() for name, value in self.network.state_dict().items()})
-        return {name: (loss, score) for name, (loss, _) in found.items()}
+        return {name: one._replace(dice=score) for name, one in found.items()}
 
     monkeypatch.setattr(loop.Training, "_validate", validate)
     train(tiny_recipe(training__max_epochs=4), data, tmp_path / "run", store=store, workers=0)
@@ -109,7 +110,7 @@ def test_a_score_that_is_not_known_never_replaces_one_that_is(
     monkeypatch.setattr(
         loop.Training,
         "_validate",
-        lambda self, stage: {name: (0.5, score) for name, score in next(scores).items()},
+        lambda self, stage: {name: Validated(0.5, score) for name, score in next(scores).items()},
     )
     recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=3)
     run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
