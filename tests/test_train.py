@@ -23,7 +23,7 @@ from oncoseg.training import loop
 from oncoseg.training.stages import stages_of
 from oncoseg.training.status import Status
 from oncoseg.training.sums import Validated
-from runs import assert_same, checkpoint_of, log_of
+from runs import assert_same, checkpoint_of, log_of, stopping_at
 from test_files import largest_file
 from tiny import tiny_recipe
 
@@ -228,6 +228,29 @@ def test_variants_run_to_their_end(
     run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
     assert all(math.isfinite(float(row["train_loss"])) for row in log_of(run))
     assert run.model.is_file()
+
+
+def test_each_of_several_classes_is_validated_alone_also_after_a_stop(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    classes = {
+        "other": ["*"],
+        "core": ["necrotic core", "nodule"],
+    }  # of CT all, of MRI nothing is of the core
+    recipe = tiny_recipe(classes=classes, training__pretrain_epochs=0)
+    told: list[Status] = []
+    train(recipe, data, tmp_path / "whole", store=store, workers=0, monitor=told.append)
+    run, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    for row in log_of(run):
+        mine, other = ("other", "core") if row["modality"] == "mri" else ("core", "other")
+        assert row["validation_dice"] == row[f"validation_dice/{mine}"] != "nan"
+        assert row[f"validation_dice/{other}"] == "nan", "no patient has any"
+    best = run.metrics()["best"]
+    assert best["class_dice"]["ct"] == {"other": None, "core": best["validation_dice"]["ct"]}
+    assert next(one for one in told if one.validated).class_scores["mri"].keys() == classes.keys()
+    train(recipe, data, stopped.path, store=store, workers=0, monitor=stopping_at(5))
+    assert resume(stopped.path, store=store, workers=0).finished
+    assert_same(stopped, run)
 
 
 def test_a_given_split_is_used(
