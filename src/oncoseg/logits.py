@@ -66,9 +66,8 @@ def labels(logits: Tensor) -> Tensor:
     Args:
         logits: `n classes …`.
     """
-    if logits.shape[1] == 1:
-        return (logits[:, 0] > 0).to(torch.uint8)
-    return likeliest(logits, logits.float().logsumexp(1) > 0)
+    together = logits[:, 0] if logits.shape[1] == 1 else logits.float().logsumexp(1)
+    return likeliest(logits, together > 0)
 
 
 def likeliest(values: Tensor, marked: Tensor) -> Tensor:
@@ -78,6 +77,8 @@ def likeliest(values: Tensor, marked: Tensor) -> Tensor:
         values: logits, probabilities or shares, `n classes …`.
         marked: bool, `n …`.
     """
+    if values.shape[1] == 1:
+        return marked.to(torch.uint8)
     best = values.shape[1] - values.flip(1).argmax(1)
     return torch.where(marked, best, 0).to(torch.uint8)
 

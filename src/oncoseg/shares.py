@@ -34,5 +34,7 @@ def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:
 
 def likeliest(shares: np.ndarray, marked: np.ndarray) -> np.ndarray:
     """Class indices, uint8, from shares `classes …`: of what is `marked` the class that has most of it."""
+    if len(shares) == 1:
+        return marked.astype(np.uint8)
     best = len(shares) - shares[::-1].argmax(axis=0)
     return np.where(marked, best, 0).astype(np.uint8)
