@@ -79,6 +79,18 @@ def test_dice_of_an_epoch_is_the_mean_over_classes() -> None:
     assert EpochSums(sums.state()).dice("ct") == sums.dice("ct")
 
 
+def test_the_consistency_is_the_mean_over_batches_and_goes_on_from_a_checkpoint() -> None:
+    sums, step = EpochSums(), EpochSums()
+    assert sums.consistency() is None
+    for value in (0.25, 0.5):
+        step.add_consistency(torch.tensor(value))
+    sums.join(step)
+    assert sums.consistencies() == [0.25, 0.5]
+    resumed = EpochSums({}, None, sums.consistencies())
+    resumed.add_consistency(torch.tensor(1.5))
+    assert resumed.consistency() == 0.75
+
+
 def test_a_state_goes_on_where_the_network_computes() -> None:
     sums = EpochSums()
     sums.add("mri", torch.tensor(0.5), LOGITS, MASKS)

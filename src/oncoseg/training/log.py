@@ -30,6 +30,8 @@ class EpochRow:
         learning_rate: at the epoch's end.
         minutes: of computing since the run's start, all calls together.
         class_dice: of several classes each one's validation Dice, mean over patients.
+        consistency: mean over the epoch's batches of scans without a mask, of all modalities, without its
+            weight; None where nothing was learnt from such scans, and no column where that is so in all rows.
     """
 
     stage: str
@@ -43,11 +45,15 @@ class EpochRow:
     learning_rate: float
     minutes: float
     class_dice: Mapping[str, float] = field(default_factory=dict)
+    consistency: float | None = None
 
     def figures(self) -> dict[str, Any]:
         """Column → value; each class has a column of its own, named as in `validation_dice/tumour`."""
-        own = {name: value for name, value in asdict(self).items() if name != "class_dice"}
-        return own | {f"validation_dice/{name}": value for name, value in self.class_dice.items()}
+        own = {
+            name: value for name, value in asdict(self).items() if name not in ("class_dice", "consistency")
+        }
+        taught = {} if self.consistency is None else {"consistency": self.consistency}
+        return own | taught | {f"validation_dice/{name}": value for name, value in self.class_dice.items()}
 
 
 def rows_of(
@@ -59,11 +65,12 @@ def rows_of(
     macro_dice: float,
     learning_rate: float,
     minutes: float,
+    consistency: float | None = None,
 ) -> list[EpochRow]:
     """The rows of one epoch: `trained` is modality → loss and Dice, `class_dice` modality → class → Dice."""
     end = macro_dice, learning_rate, minutes
     return [
-        EpochRow(stage, epoch, name, *figures, *validated[name][:2], *end, class_dice[name])
+        EpochRow(stage, epoch, name, *figures, *validated[name][:2], *end, class_dice[name], consistency)
         for name, figures in trained.items()
     ]
 
@@ -95,6 +102,8 @@ class TrainingLog:
                 for name, score in row.class_dice.items():
                     self._tensorboard.add(f"validation_dice/{row.modality}/{name}", score, self._steps())
             self._tensorboard.add("learning_rate", rows[0].learning_rate, self._steps())
+            if rows[0].consistency is not None:
+                self._tensorboard.add("consistency", rows[0].consistency, self._steps())
             self._tensorboard.flush()
 
     def _steps(self) -> int:

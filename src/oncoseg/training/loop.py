@@ -218,8 +218,9 @@ class Training:
                 for piece in pieces_of(parts, pieces):
                     self._backward(images, masks, piece, len(group), sums)
             if self.teacher is not None and consistency:
-                self.teacher.add_gradient(
-                    self.network, consistency / len(group), self.fabric.backward, self.layout, pieces
+                share, backward = consistency / len(group), self.fabric.backward
+                sums.add_consistency(
+                    self.teacher.add_gradient(self.network, share, backward, self.layout, pieces)
                 )
         return sums
 
@@ -272,7 +273,7 @@ class Training:
         self._tell_monitor(stage, self.step, validated=True)
         self.epoch, self.step = self.epoch + 1, 0
         trained = {name: (self.partial.loss(name), self.partial.dice(name)) for name in stage.modalities}
-        end = macro, self.schedule.rate, round(self._minutes(), 3)
+        end = macro, self.schedule.rate, round(self._minutes(), 3), self.partial.consistency()
         rows = rows_of(stage.name, self.epoch, trained, found, self.class_scores, *end)
         self.partial = EpochSums()
         self.schedule.after_epoch(macro)
@@ -369,6 +370,7 @@ class Training:
             "epochs_without_better": self.epochs_without_better,
             "scores": self.scores,
             "partial": self.partial.state(),
+            "consistencies": self.partial.consistencies(),
             "pieces": self.pieces,
             "log": [asdict(row) for row in self.log.rows],
             "minutes": self._minutes(),
@@ -395,7 +397,7 @@ class Training:
             self.pieces = state.get("pieces", 1)
             if self.average is not None:
                 self.average.restore(state["average"])
-            self.partial = EpochSums(state["partial"], self.device)
+            self.partial = EpochSums(state["partial"], self.device, state.get("consistencies", ()))
             rows = state["log"]
         except Exception as error:
             unfit = checkpoints.UNFIT.format(path=self.run.checkpoint, kind=type(error).__name__)

@@ -44,12 +44,18 @@ class Validated(NamedTuple):
 
 
 class EpochSums:
-    """Losses and pixel counts of an epoch so far, for each modality."""
+    """Losses and pixel counts of an epoch so far, for each modality, and what scans without a mask gave."""
 
-    def __init__(self, state: Mapping[str, Any] | None = None, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, Any] | None = None,
+        device: torch.device | None = None,
+        consistencies: Sequence[float] = (),
+    ) -> None:
         """Start at nothing, or where `state` left off, on the device where the network computes."""
         self._losses: dict[str, list[Tensor]] = {}
         self._counts: dict[str, Tensor] = {}
+        self._consistencies = [torch.tensor(value, device=device) for value in consistencies]
         for name, (losses, counts) in (state or {}).items():
             self._losses[name] = list(torch.tensor(losses, device=device))
             # a checkpoint of the first versions has three numbers, of one class
@@ -60,6 +66,18 @@ class EpochSums:
         self._losses.setdefault(name, []).append(loss)
         counts = _tp_fp_fn(logits, masks)
         self._counts[name] = self._counts.get(name, torch.zeros_like(counts)) + counts
+
+    def add_consistency(self, value: Tensor) -> None:
+        """Take in the consistency loss, without its weight, of one batch without masks."""
+        self._consistencies.append(value)
+
+    def consistency(self) -> float | None:
+        """Mean over the batches without masks; None where there were none."""
+        return torch.stack(self._consistencies).mean().item() if self._consistencies else None
+
+    def consistencies(self) -> list[float]:
+        """Of every batch without masks, for a checkpoint beside `state`."""
+        return [value.item() for value in self._consistencies]
 
     def loss(self, name: str) -> float:
         """Mean over the batches."""
@@ -75,6 +93,7 @@ class EpochSums:
 
     def join(self, others: "EpochSums") -> None:
         """Take in all that others hold."""
+        self._consistencies += others._consistencies
         for name, losses in others._losses.items():
             self._losses.setdefault(name, []).extend(losses)
             counts = others._counts[name]
