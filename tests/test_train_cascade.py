@@ -1,7 +1,9 @@
 """Cascades on tiny liver phantoms: who sees whom, what is kept, stopped anywhere, used by every command."""
 
 import csv
+import os
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.regions import Box
 from oncoseg.run_folder import RunFolder
-from oncoseg.train import train
+from oncoseg.train import resume, train
 from oncoseg.train_cascade import in_words, resume_cascade, stages, train_cascade
 from oncoseg.training.status import Outcome, Status
 from runs import assert_same, replace_weights, stopping_at
@@ -285,6 +287,57 @@ def test_stopped_between_boxes_it_finds_the_others_only(
     assert_same_cascade(CascadeFolder(out), whole)
 
 
+class Interrupting:
+    """Sends this process SIGINT, once, in a phase that begins with something said, at its nth event."""
+
+    def __init__(self, said: str, at: int) -> None:
+        self.said, self.left, self.begun = said, at, not said
+
+    def tell(self, text: str) -> None:
+        self.begun = self.begun or text.startswith(self.said)
+        self.happen()
+
+    def happen(self, *_: Any) -> None:
+        self.left -= self.begun
+        if self.begun and self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("said", "at"),
+    [
+        pytest.param("stage 1", 3, id="stage 1 is prepared"),
+        pytest.param("fold 2", 1, id="between folds"),
+        pytest.param("boxes of", 1, id="after the boxes"),
+        pytest.param("stage 2", 3, id="stage 2 is prepared"),
+    ],
+)
+def test_ctrl_c_in_any_phase_loses_nothing(
+    whole: CascadeFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, said: str, at: int
+) -> None:
+    asked, out = Interrupting(said, at), tmp_path / "run"
+    told: dict[str, Any] = {"tell": asked.tell, "box_progress": asked.happen}
+    told |= {"prepare_progress": asked.happen}
+    fresh = tmp_path / "store"  # in which something is to be prepared
+    assert begin(data, fresh, out, **told) == Outcome(out, False, "SIGINT was received")
+    assert CascadeFolder(out).second.path.exists() is False
+    assert resume_cascade(out, store=store, workers=0).finished
+    assert_same_cascade(CascadeFolder(out), whole)
+
+
+def test_ctrl_c_while_the_sides_are_drawn_leaves_nothing(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def divide(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("oncoseg.training.data.divide", divide)
+    with pytest.raises(KeyboardInterrupt):
+        begin(data, store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def assert_same_cascade(one: CascadeFolder, other: CascadeFolder) -> None:
     for ours, theirs in zip(FoldsFolder(one.first).runs(), FoldsFolder(other.first).runs(), strict=True):
         assert_same(ours, theirs)
@@ -366,6 +419,63 @@ def test_damaged_boxes_are_told(whole: CascadeFolder, tmp_path: Path) -> None:
     (tmp_path / "cascade.json").write_text('{"found": {"ct": {"a": {"box": 3}}}}')
     with pytest.raises(RunError, match=r"cascade\.json cannot be read"):
         CascadeFolder(tmp_path).found()
+
+
+def without(whole: CascadeFolder, out: Path, part: str) -> Path:
+    """A copy of the cascade that lacks a part."""
+    shutil.copytree(whole.path, out)
+    if (out / part).is_dir():
+        shutil.rmtree(out / part)
+    else:
+        (out / part).unlink()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("stage-1", r"lost its first stage, .*stage-1; .*train it again with .*--resume --out [^ ]*/run`"),
+        ("stage-1/folds.json", r"lost its first stage"),
+        ("stage-1/fold-2", r"1 of the 2 folds .* not trained to the end: fold-2"),
+        ("stage-1/fold-2/model.safetensors", r"fold-2 has no model.safetensors: .* are gone. Restore"),
+        ("stage-2", r"no weights of its second stage yet"),
+        ("stage-2/model.safetensors", r"stage-2 has no model.safetensors: .* are gone. .*/stage-2`"),
+        ("recipe.json", r"expected recipe.json in it"),
+    ],
+)
+def test_a_missing_part_is_told(whole: CascadeFolder, tmp_path: Path, part: str, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        Predictor.load(without(whole, tmp_path / "run", part))
+
+
+def test_boxes_are_not_needed_for_predicting(whole: CascadeFolder, store: Path, tmp_path: Path) -> None:
+    out = without(whole, tmp_path / "run", "cascade.json")
+    assert Predictor.load(out).weights_sha256 == Predictor.load(whole.path).weights_sha256
+    assert resume_cascade(out, store=store).finished
+    (out / "stage-2" / "metrics.json").unlink()
+    with pytest.raises(RunError, match=r"cascade\.json cannot be read \(FileNotFoundError\)"):
+        resume_cascade(out, store=store, workers=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["stage-1", "stage-2"])
+def test_a_stage_that_was_lost_is_trained_again(
+    whole: CascadeFolder, store: Path, tmp_path: Path, part: str
+) -> None:
+    out = without(whole, tmp_path / "run", part)
+    assert not CascadeFolder(out).is_finished()
+    assert resume_cascade(out, store=store, workers=0).finished
+    assert_same_cascade(CascadeFolder(out), whole)
+
+
+def test_weights_that_were_lost_come_back_from_the_checkpoint(
+    whole: CascadeFolder, store: Path, tmp_path: Path
+) -> None:
+    """By the very command that the error names, where they are those of the last epoch."""
+    out = without(whole, tmp_path / "run", "stage-2/model.safetensors")
+    assert CascadeFolder(out).second.metrics()["best"]["epoch"] == 2
+    assert resume(CascadeFolder(out).second.path, store=store, workers=0).finished
+    assert Predictor.load(out).weights_sha256 == Predictor.load(whole.path).weights_sha256
 
 
 def test_words_without_any_truth() -> None:
