@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,23 @@ def test_where_stage_1_finds_nothing_stage_2_sees_whole_images(
     alone = RunFolder(tmp_path / "alone")
     train(stages(liver_recipe())[1], data, alone.path, split_file=split_file, store=store, workers=0)
     assert_same(folder.second, alone)
+
+
+def test_boxes_without_any_tumour_are_told_as_such(whole: CascadeFolder, store: Path, tmp_path: Path) -> None:
+    out = without(whole, tmp_path / "run", "stage-2")
+    folder = CascadeFolder(out)
+    corner: Box = (0, 4), (0, 4), (0, 2)
+    folder.write_found(
+        {
+            "ct": {
+                case: replace(one, box=corner, truth_outside=one.truth_voxels)
+                for case, one in folder.found()["ct"].items()
+            }
+        }
+    )
+    with pytest.raises(DataError, match=r"may be due to stage 1 .*100.00%.*larger --cascade\.margin-mm"):
+        resume_cascade(out, store=store, workers=0)
+    assert not folder.second.path.exists()
 
 
 @pytest.mark.parametrize("dims", [2, 3])
