@@ -11,7 +11,7 @@ from oncoseg.case_prediction import CasePrediction
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
-from oncoseg.evaluate.run import evaluate_run
+from oncoseg.evaluate.run import evaluate_run, is_evaluated
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS
@@ -103,6 +103,18 @@ def test_how_the_probabilities_were_made_is_kept(run):
     summary = json.loads((written / "summary.json").read_text())
     assert (summary["prediction"]["flips"], summary["threshold"]) == (True, 0.6)
     assert (summary["prediction"]["precision"], summary["prediction"]["device"]) == ("32-true", "cpu")
+
+
+def test_an_evaluation_of_several_classes_names_the_rule_that_tells_them_apart(run):
+    folder, _, _ = run
+    evaluate_run(folder.path)
+    assert is_evaluated(folder.path, "test")
+    folder.write_recipe(folder.recipe().with_changes({"classes": {"liver": ["liver"], "tumour": ["tumour"]}}))
+    assert not is_evaluated(folder.path, "test"), "it names none, as of before there was one"
+    with pytest.raises(RunError, match="labels_by was None, is now the likeliest class"):
+        evaluate_run(folder.path)
+    evaluate_run(folder.path, replace=True)
+    assert is_evaluated(folder.path, "test")
 
 
 def test_the_evaluated_files_have_a_fingerprint(run, tmp_path):

@@ -7,7 +7,6 @@ must hold the very voxels of the marker. What resizing does is in `test_geometry
 import tempfile
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
@@ -16,6 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from dicom_files import OBLIQUE
 from marker import Found, Grid, assert_is_marker
+from oncoseg.datasets import open_dataset
+from oncoseg.io import read
+from oncoseg.volume import to_canonical
 from predicted import predict
 from reloaded import (
     by_contours,
@@ -53,16 +55,18 @@ def assert_same(found: Found, other: Found) -> None:
     assert found.voxels == other.voxels or np.isnan(found.voxels)
 
 
-def axial_side(grid: Grid) -> int:
-    """Of the square that an axial slice is padded to: at this size nothing is resized."""
-    ras = np.diag([-1.0, -1.0, 1.0]) @ grid.steps_lps
-    nearest = nib.io_orientation(np.block([[ras, np.zeros((3, 1))], [np.array([0, 0, 0, 1.0])]]))[:, 0]
-    return max(size for size, axis in zip(grid.size, nearest, strict=True) if axis != 2)
+def axial_side(images: Path) -> int:
+    """Of the square that an axial slice is padded to: at this size nothing is resized.
+
+    Which axis is axial is left to the reader: on a diagonal it is a matter of rounding.
+    """
+    (image,) = open_dataset(images).cases[0].images.values()
+    return max(to_canonical(read(image))[0].grid[:2])
 
 
 def check(grid: Grid, folder: Path, programs: bool) -> None:
     images = grid.write(folder / "ct")
-    masks = predict(images, folder / "out", side=axial_side(grid))
+    masks = predict(images, folder / "out", side=axial_side(images))
     nifti = by_nibabel(masks.nifti)
     assert_is_marker(nifti, grid)
     for found in (
@@ -82,6 +86,12 @@ def check(grid: Grid, folder: Path, programs: bool) -> None:
 def test_any_oblique_series(grid: Grid) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check(grid, Path(folder), programs=False)
+
+
+def test_an_oblique_series_on_the_diagonal(tmp_path: Path) -> None:
+    """Rows and columns are as near to one axis as to the other: rounding decides which is which."""
+    cosines = [0.6521, 0.3479, -0.673596, 0.3479, 0.6521, 0.673596]
+    check(Grid(cosines, (54, 52, 17), (0.975, 1.0, 3.2), offset_mm=(5.5, 2.5, 3.5)), tmp_path, programs=False)
 
 
 @pytest.mark.slow

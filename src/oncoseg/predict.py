@@ -39,6 +39,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.regions import Box
 from oncoseg.run_folder import RunFolder
 from oncoseg.scratch import scratch_array
+from oncoseg.shares import foreground, rule_of, to_labels
 from oncoseg.slabs import Place, Seen, SlabSource, open_source
 from oncoseg.transforms import ZEROS
 from oncoseg.volume import Volume, to_canonical
@@ -148,7 +149,7 @@ class Predictor:
                     image[place] = voxels[channels.index(channel)]
 
                 for place, of_classes in self._slabs(source, modality, folder, keep):
-                    probability[place] = of_classes.max(axis=0)
+                    probability[place] = foreground(of_classes)
                     if each is not None:
                         each[place] = of_classes
             like = source.like.with_array(image)
@@ -162,7 +163,7 @@ class Predictor:
             case_id=case.id,
             patient=case.patient,
             modality=modality,
-            image=_brightened(shown.array[0], window),
+            image=display.brightened(shown.array[0], window),
             truth=marks,
             probability=to_canonical(like.with_array(probability))[0].array[0],
             spacing_mm=spacing_mm,
@@ -432,6 +433,7 @@ class Predictor:
             "recipe": self.recipe.name,
             "prediction": self.recipe.prediction.model_dump(mode="json"),
             "classes": {name: index for index, name in enumerate(self.recipe.classes, start=1)},
+            **rule_of(len(self.recipe.classes)),
             **self._members(),
         }
         present = read_record(out / RECORD_FILE)
@@ -484,19 +486,6 @@ def _predict_elsewhere(
 
 def _unseen(place: Place, voxels: np.ndarray) -> None:
     """For slabs that nobody wants to see."""
-
-
-def _brightened(image: np.ndarray, window: display.Window) -> np.ndarray:
-    """What people look at, in place of the values in `i j k`, slice by slice to spare memory."""
-    for k in range(image.shape[2]):
-        image[..., k] = display.brightness(image[..., k], window)
-    return image
-
-
-def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Class indices, uint8, from probabilities `classes …`: the likeliest that reaches the threshold."""
-    best = probability.argmax(axis=0) + 1
-    return np.where(probability.max(axis=0) >= threshold, best, 0).astype(np.uint8)
 
 
 @contextmanager

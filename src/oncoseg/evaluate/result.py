@@ -26,8 +26,8 @@ from oncoseg.evaluate.table import (
 from oncoseg.evaluate.tally import PatientTally, SliceRow, Tally, tally
 from oncoseg.evaluate.truths import fingerprints
 from oncoseg.files import atomic_file, without_nan
-from oncoseg.predict import to_labels
 from oncoseg.recipe import ALL_MODALITIES, Published
+from oncoseg.shares import to_labels
 from oncoseg.statistics import CONFIDENCE
 
 FORMAT_VERSION = 4
@@ -45,7 +45,7 @@ class Evaluation:
     """What was found; `write` puts it into files.
 
     Attributes:
-        threshold: probability from which a voxel is tumour.
+        threshold: probability from which a voxel is tumour; of several classes, of all together.
         seed: of the bootstrap.
         table: every group under every averaging.
         patients: one row per modality and patient.

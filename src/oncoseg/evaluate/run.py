@@ -20,6 +20,7 @@ from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.networks import weights_sha256
 from oncoseg.run_folder import RunFolder
+from oncoseg.shares import rule_of
 
 SCORING = Scoring()
 """How the table of all metrics is made beside the paper's own."""
@@ -86,6 +87,7 @@ def evaluate_run(
         "weights": weights_sha256(run) if folds else first.weights_sha256,
         "prediction": recipe.prediction.model_dump(mode="json")
         | {"precision": first.precision, "device": first.device.type}
+        | rule_of(len(recipe.classes))
         | ({"folds": len(sides)} if folds else {}),
         "data": _fingerprints(cases),
         "synthetic": any(side.synthetic for side in sides),
@@ -111,7 +113,10 @@ def is_evaluated(run: Path, split: str) -> bool:
     try:
         summary = json.loads((run / "evaluation" / split / "summary.json").read_text(encoding="utf-8"))
         of = summary["format_version"], summary["weights"], summary["data"]
+        rule = summary["prediction"].get("labels_by")
     except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if rule != rule_of(len(RunFolder(run).recipe().classes)).get("labels_by"):
         return False
     return of == (FORMAT_VERSION, weights_sha256(run), _fingerprints(_side(run, split, {}).cases))
 

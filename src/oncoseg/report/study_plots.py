@@ -54,9 +54,10 @@ def figure(rows: Sequence[FigureRow], variants: Sequence[str], synthetic: bool) 
 
 
 def row_name(row: FigureRow) -> str:
-    """What a row shows: the group, and the modality where it says more."""
+    """What a row shows: the group, the modality where it says more, and the seed where there are several."""
     modality = words.group_name(row.panel.group)
-    return row.group if len(row.panel.group) == 0 or modality == "MRI" else f"{row.group}\n{modality}"
+    more = "" if len(row.panel.group) == 0 or modality == "MRI" else modality
+    return "\n".join(filter(None, (row.group, more, "" if row.seed is None else f"seed {row.seed}")))
 
 
 def _draw_variant(axes: Axes, view: View | None) -> None:
