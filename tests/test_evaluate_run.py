@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from test_evaluate import PUBLISHED, case
 class Known:
     """Predicts what the tests know."""
 
-    def predict_case(self, wanted: Case, modality: str) -> CasePrediction:
+    def predict_case(self, wanted: Case, modality: str, scratch: Path | None = None) -> CasePrediction:
         return case(wanted.patient, ["1100 1000"], case_id=wanted.id, modality=modality)
 
 
