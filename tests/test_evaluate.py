@@ -97,14 +97,14 @@ def of_two_classes(patient: str, truth: str, first: list[float], second: list[fl
     each = np.array([first, second], np.float32)[..., None, None]
     maps = ClassMaps(("oedema", "core"), indices, each)
     image = np.full(indices.shape, 0.5, np.float32)
-    whole = each.max(axis=0)
+    whole = np.minimum(each.sum(axis=0), 1)
     return CasePrediction(patient, patient, "mri", image, indices > 0, whole, (1.0, 1.0, 1.0), classes=maps)
 
 
 def test_each_class_of_several_is_scored_and_all_of_them_together_last():
     cases = [
-        of_two_classes("a", "1120", [0.9, 0.2, 0.6, 0.1], [0.1, 0.3, 0.7, 0.2]),
-        of_two_classes("b", "0011", [0.1, 0.1, 0.8, 0.9], [0.2, 0.1, 0.3, 0.1]),
+        of_two_classes("a", "1120", [0.9, 0.2, 0.3, 0.1], [0.1, 0.25, 0.7, 0.2]),
+        of_two_classes("b", "0011", [0.1, 0.1, 0.7, 0.9], [0.2, 0.1, 0.3, 0.1]),
     ]
     evaluation = evaluate_predictions(cases, 0.5)
     dice = {(row.patient, row.label): row.values["dice"] for row in evaluation.cases}
@@ -122,8 +122,18 @@ def test_each_class_of_several_is_scored_and_all_of_them_together_last():
     assert list(mean.values()) == pytest.approx([(2 / 3 + 1) / 2, 1, (4 / 5 + 1) / 2])
 
 
+def test_a_voxel_that_is_mostly_tumour_is_found_whatever_its_class():
+    evaluation = evaluate_predictions(
+        [of_two_classes("a", "1202", [0.45, 0.1, 0.2, 0], [0.4, 0.45, 0.2, 0])], 0.5
+    )
+    # 85, 55, 40 and 0 % tumour: the first two are found, each as its likelier class
+    assert evaluation.patients[0].counts == (2, 0, 1, 1)
+    dice = {row.label: row.values["dice"] for row in evaluation.cases}
+    assert dice == pytest.approx({"tumour": 4 / 5, "oedema": 1, "core": 2 / 3})
+
+
 def test_a_class_called_tumour_is_not_all_tumour_together():
-    case = of_two_classes("a", "1120", [0.9, 0.2, 0.6, 0.1], [0.1, 0.3, 0.7, 0.2])
+    case = of_two_classes("a", "1120", [0.9, 0.2, 0.3, 0.1], [0.1, 0.25, 0.7, 0.2])
     named = case._replace(classes=case.classes._replace(names=("tumour", "core")))
     labels = [row.label for row in evaluate_predictions([named], 0.5).cases]
     assert labels == ["tumour", "core", "all classes together"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from oncoseg.case_prediction import CasePrediction
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
-from oncoseg.evaluate.run import evaluate_run
+from oncoseg.evaluate.run import evaluate_run, is_evaluated
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
 from oncoseg.metrics.catalogue import METRICS
@@ -23,7 +24,7 @@ from test_evaluate import PUBLISHED, case
 class Known:
     """Predicts what the tests know."""
 
-    def predict_case(self, wanted: Case, modality: str) -> CasePrediction:
+    def predict_case(self, wanted: Case, modality: str, scratch: Path | None = None) -> CasePrediction:
         return case(wanted.patient, ["1100 1000"], case_id=wanted.id, modality=modality)
 
 
@@ -103,6 +104,18 @@ def test_how_the_probabilities_were_made_is_kept(run):
     summary = json.loads((written / "summary.json").read_text())
     assert (summary["prediction"]["flips"], summary["threshold"]) == (True, 0.6)
     assert (summary["prediction"]["precision"], summary["prediction"]["device"]) == ("32-true", "cpu")
+
+
+def test_an_evaluation_of_several_classes_names_the_rule_that_tells_them_apart(run):
+    folder, _, _ = run
+    evaluate_run(folder.path)
+    assert is_evaluated(folder.path, "test")
+    folder.write_recipe(folder.recipe().with_changes({"classes": {"liver": ["liver"], "tumour": ["tumour"]}}))
+    assert not is_evaluated(folder.path, "test"), "it names none, as of before there was one"
+    with pytest.raises(RunError, match="labels_by was None, is now the likeliest class"):
+        evaluate_run(folder.path)
+    evaluate_run(folder.path, replace=True)
+    assert is_evaluated(folder.path, "test")
 
 
 def test_the_evaluated_files_have_a_fingerprint(run, tmp_path):

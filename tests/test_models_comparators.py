@@ -1,6 +1,8 @@
 """MONAI's networks behind our call: sizes, refusals, and what is said where they are not installed."""
 
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from torch import nn
 from oncoseg.errors import RecipeError
 from oncoseg.models import build
 from oncoseg.models.comparators import Fitted
+from oncoseg.train import check_recipe, train
+from tiny import tiny_recipe
 
 UNETR = {"img_size": [32, 48], "first_features": 4, "hidden_size": 8, "mlp_dim": 8, "heads": 2}
 
@@ -40,6 +44,49 @@ def test_unetr_takes_images_up_to_its_size_and_says_so_beyond() -> None:
         assert network(torch.randn(1, 1, 20, 48)).shape == (1, 2, 20, 48)
         with pytest.raises(RuntimeError, match=r"up to \[32, 48\], got \[33, 48\]; set img_size"):
             network(torch.randn(1, 1, 33, 48))
+
+
+TINY_UNETR: dict[str, Any] = {"network.name": "unetr", "network.arguments": UNETR | {"img_size": 16}}
+VOLUMES: dict[str, Any] = {
+    "preparation.spatial_dims": 3,
+    "preparation.spacing_mm": [1, 1, 1],
+    "modalities.ct.scaling": "volume-percentile",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"preparation.slice_size": [32, 32]},
+            r"slices of 32×32 \(its position .*\)\. Choose a smaller preparation\.slice_size",
+        ),
+        (
+            {"preparation.slice_size": [32, 32], "augmentation.crop": [16, 16]},
+            r"slices of 32×32, which validation and prediction see .*a smaller preparation\.slice_size",
+        ),
+        (
+            {"preparation.slice_size": [32, 32], "augmentation.crop": [24, 24]},
+            r"crops of 24×24 \(its position .*\)\. Choose a smaller augmentation\.crop",
+        ),
+        (VOLUMES | {"preparation.patch": [16, 16, 32]}, r"windows of 16×16×32 .*smaller preparation\.patch"),
+    ],
+)
+def test_sizes_beyond_the_networks_are_refused_before_anything_is_prepared(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("einops", reason="UNETR needs it: pip install 'oncoseg[comparators]'")
+    recipe = tiny_recipe().with_only(["ct"]).with_changes(TINY_UNETR | changes)
+    with pytest.raises(RecipeError, match=message):
+        train(recipe, {"ct": tmp_path / "none"}, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sizes_up_to_the_networks_are_taken() -> None:
+    pytest.importorskip("einops", reason="UNETR needs it: pip install 'oncoseg[comparators]'")
+    recipe = tiny_recipe().with_only(["ct"]).with_changes(TINY_UNETR)
+    check_recipe(recipe.with_changes({"augmentation.crop": [8, 8]}))
+    check_recipe(recipe.with_changes(VOLUMES | {"preparation.patch": [16, 16, 8]}))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from oncoseg import metrics
 from oncoseg.case_prediction import CasePrediction
 from oncoseg.errors import DataError
+from oncoseg.evaluate.compare import compare
 from oncoseg.evaluate.overlap_table import OverlapRow, mean_iou, overlap_table
 from oncoseg.evaluate.result import evaluate_predictions
 from oncoseg.metrics import BOTH_EMPTY_IS_ONE, Confusion
@@ -99,3 +100,61 @@ def test_intervals_are_of_patients_only(tmp_path: Path) -> None:
 def test_a_folder_without_its_tables_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Evaluate the run again"):
         overlap_table(tmp_path)
+
+
+def test_of_several_trainings_a_patient_has_the_mean_score_and_slices_the_mean_of_means(
+    tmp_path: Path,
+) -> None:
+    empty = np.zeros_like(TRUTH)
+    first = [case("a", [TRUTH, empty], [FOUND, empty]), case("b", [TRUTH, TRUTH], [TRUTH, TRUTH])]
+    second = [case("a", [TRUTH, empty], [TRUTH, FOUND]), case("b", [TRUTH, TRUTH], [TRUTH, FOUND])]
+    trainings = [
+        evaluate_predictions(cases, 0.5).write(tmp_path / str(number))
+        for number, cases in enumerate((first, second))
+    ]
+    rows = overlap_table(*trainings)
+    # a: 1/2 and 4/6 (two found too many); b: 1 and 6/8 (one missed, one too many)
+    patients = row_of(rows, "patient")
+    assert patients.scores["dice"].mean == pytest.approx(((1 / 2 + 2 / 3) / 2 + (1 + 3 / 4) / 2) / 2)
+    assert patients.scores["dice"].n == 2
+    between = patients.variation["dice"]
+    # means over patients 3/4 and 17/24: of two values the standard deviation is their distance / √2
+    assert (between.seeds, between.seed_sd) == (2, pytest.approx((3 / 4 - 17 / 24) / math.sqrt(2)))
+    # the first leaves a's slice without tumour empty, the second finds some there: three and four slices
+    slices = row_of(rows, "slice").scores["dice"]
+    assert slices.mean == pytest.approx(((1 / 2 + 1 + 1) / 3 + (1 + 0 + 1 + 1 / 2) / 4) / 2)
+    assert slices.n == 3
+    assert row_of(rows, "slice").variation == {}
+
+
+def test_several_trainings_are_summed_up_as_compare_does(tmp_path: Path) -> None:
+    """Of eight patients there are intervals."""
+    draw = np.random.default_rng(0)
+    systems = {
+        name: [
+            evaluate_predictions(
+                [
+                    case(f"p{number}", [TRUTH], [TRUTH ^ (draw.random(TRUTH.shape) < noise)])
+                    for number in range(8)
+                ],
+                0.5,
+            ).write(tmp_path / f"{name}-{training}")
+            for training in range(3)
+        ]
+        for name, noise in (("one", 0.1), ("other", 0.3))
+    }
+    (part,) = compare(systems, metrics=("dice",)).parts
+    for name, trainings in systems.items():
+        row = row_of(overlap_table(*trainings), "patient")
+        assert row.scores["dice"] == part.summaries[name]
+        assert row.scores["dice"].low is not None
+        assert row.variation["dice"] == part.variation[name]
+        assert row.variation["dice"].seed_sd > 0
+
+
+def test_trainings_of_other_patients_are_refused(tmp_path: Path) -> None:
+    one, other = (
+        evaluate_predictions([case(name, [TRUTH], [FOUND])], 0.5).write(tmp_path / name) for name in "ab"
+    )
+    with pytest.raises(DataError, match="evaluated on different patients"):
+        overlap_table(one, other)

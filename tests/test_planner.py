@@ -172,6 +172,58 @@ def test_a_choice_of_the_user_is_kept_and_the_others_follow(changes: dict[str, s
     build(found.recipe.network.name, found.recipe.in_channels, 1, found.recipe.network_arguments)
 
 
+NETWORK = {"name": "dynunet", "arguments": {"features": [4, 8, 16]}}
+PREPARATION = {"patch": [16, 16, 16], "spacing_mm": [2, 2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"network.arguments": {"features": [4, 8, 16]}}, {"network.arguments.features": [4, 8, 16]}),
+        (
+            {"network.arguments": '{"features": [4, 8, 16], "dropout": 0.2}'},
+            {"network.arguments.features": [4, 8, 16], "network.arguments.dropout": 0.2},
+        ),
+        (
+            {"network": NETWORK},
+            {"network.name": "dynunet", "network.arguments.features": [4, 8, 16]},
+        ),
+        (
+            {"preparation": PREPARATION},
+            {"preparation.patch": [16, 16, 16], "preparation.spacing-mm": [2, 2, 2]},
+        ),
+        ({"training": {"batch_size": 7}}, {"training.batch_size": 7}),
+        ({"modalities.ct": {"channels": ["CT"]}}, {"modalities.ct.channels": ["CT"]}),
+    ],
+)
+def test_a_choice_within_an_object_is_kept_like_a_field(
+    changes: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    recipe = tiny_recipe().with_only(["ct"])
+    found = plan_recipe(recipe, BRATS, 4, changes)
+    values = found.recipe.model_dump(mode="json")
+    for dotted, value in fields.items():
+        at: Any = values
+        for name in dotted.replace("-", "_").split("."):
+            at = at[name]
+        assert at == value
+    kept = [choice for choice in found.choices if choice.why.startswith("your choice")]
+    asked = plan_recipe(recipe, BRATS, 4, fields)
+    assert kept == [choice for choice in asked.choices if choice.why.startswith("your choice")]
+
+
+def test_what_is_left_open_is_planned() -> None:
+    open_ones = {"preparation": {"patch": None, "spacing_mm": None}, "network.arguments.strides": "none"}
+    recipe = tiny_recipe().with_only(["ct"])
+    found = plan_recipe(recipe, BRATS, 4, open_ones)
+    assert found.choices == plan_recipe(recipe, BRATS, 4, {}).choices
+    values = {choice.name: choice.value for choice in found.choices}
+    assert found.recipe.preparation.patch == values["preparation.patch"]
+    assert found.recipe.network.arguments["strides"] == [list(s) for s in values["network.arguments.strides"]]
+    with pytest.raises(RecipeError, match="Plans are for 3D"):
+        plan_recipe(recipe, BRATS, 4, {"preparation": {"spatial_dims": 2}})
+
+
 def test_a_network_whose_depth_is_its_own_gets_a_patch_that_all_divide() -> None:
     recipe, values, _ = planned(BRATS, 4, network__name="segresnet")
     assert "network.arguments.strides" not in values
@@ -223,6 +275,16 @@ def test_what_is_given_is_never_asked_of_memory() -> None:
     given = {"patch": (32, 32, 32), "features": (4, 8), "batch_size": 1}
     found = {choice.name: choice.value for choice in plan(BRATS, lambda *_: 1e12, 1, given)}
     assert {name: found[name] for name in given} == given
+
+
+def test_a_patch_stays_within_what_a_network_was_made_for() -> None:
+    pytest.importorskip("einops", reason="UNETR needs it: pip install 'oncoseg[comparators]'")
+    small = {"img_size": 96, "first_features": 4, "hidden_size": 8, "mlp_dim": 8, "heads": 2}
+    found = plan_recipe(
+        tiny_recipe().with_only(["ct"]), BRATS, 8, {"network": {"name": "unetr", "arguments": small}}
+    )
+    assert max(found.recipe.example_size) <= 96
+    assert found.recipe.network.arguments == small
 
 
 def test_memory_at_hand_is_bounded() -> None:

@@ -23,6 +23,7 @@ from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
 from oncoseg.predict import Predictor
 from oncoseg.run_folder import RunFolder
+from oncoseg.shares import RULE
 from oncoseg.train import train
 from runs import replace_weights
 from test_slabs import asked_of_readers
@@ -249,6 +250,11 @@ def test_a_voxel_gets_the_likeliest_class_from_the_threshold_on(tmp_path: Path) 
     assert (mask[2:] == 2).all()
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["ct.nii.gz", "ct_one_probability.nii.gz", "ct_two_probability.nii.gz", "prediction.json"]
+    record = json.loads((tmp_path / "out" / "prediction.json").read_text())
+    assert record.pop("labels_by") == RULE
+    (tmp_path / "out" / "prediction.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match="exists already"):  # begun by another rule
+        Predictor(recipe, Two()).predict([tmp_path / "ct.nii"], tmp_path / "out", modality="ct")
     one = nib.load(tmp_path / "out" / "ct_one_probability.nii.gz").get_fdata()
     # odds against background: of the second class 7 to 3, of the first 9 to 1 above and 2 to 3 below
     assert one[:2] == pytest.approx(9 / (1 + 9 + 7 / 3), abs=1e-3)

@@ -124,6 +124,35 @@ def test_what_is_beyond_the_box_is_not_looked_at(tmp_path: Path) -> None:
     assert mask.sum() == 8 * 8 * 6
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("margin_mm", [0.0, MARGIN_MM, 1e4])
+@pytest.mark.parametrize(
+    "block",
+    [
+        (slice(0, 6), slice(0, 5), slice(0, 3)),
+        (slice(25, 30), slice(24, 29), slice(8, 11)),
+        (slice(0, 30), slice(0, 29), slice(0, 11)),
+    ],
+    ids=["first corner", "last corner", "everything"],
+)
+def test_an_organ_at_the_border_and_boxes_beyond_it(
+    tmp_path: Path, dims: int, margin_mm: float, block: tuple[slice, slice, slice]
+) -> None:
+    """The grid is no multiple of the cells; a hole is darker, so that there is contrast."""
+    voxels = np.full((30, 29, 11), AIR, np.int16)
+    voxels[block] = METAL
+    voxels[10:18, 10:18, 4:7] = AIR
+    affine = oblique_affine(5, OBLIQUE, (1.0, 1.0, 1.0), (3.0, 4.0, 5.0))
+    nib.Nifti1Image(voxels, affine).to_filename(tmp_path / "ct.nii")
+    recipe, network = (slices(), Bright) if dims == 2 else (volumes(), Bright3d)
+    predictor = in_two_stages(recipe, network(), network())
+    predictor.recipe = predictor.recipe.with_changes({"cascade.margin_mm": margin_mm})
+    mask = predicted(predictor, tmp_path / "ct.nii", tmp_path / "out")
+    plain = predicted(Predictor(recipe, network(), "weights"), tmp_path / "ct.nii", tmp_path / "plain")
+    assert np.array_equal(mask, plain)
+    assert np.array_equal(mask == 1, voxels == METAL)
+
+
 def test_evaluation_takes_the_same(tmp_path: Path) -> None:
     brats_case(tmp_path / "mri", 4, affine=oriented(37))
     case = open_dataset(tmp_path / "mri").cases[0]

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oncoseg import predict
 from oncoseg.datasets import open_dataset
 from oncoseg.predict import Predictor
 from test_predict import Bright, bright, oriented
@@ -58,18 +57,27 @@ def test_each_class_of_several_lies_on_the_truths_grid(tmp_path: Path) -> None:
     # the data set's only label is enhancing tumour, which is the second class and bright
     assert np.unique(found.classes.truth).tolist() == [0, 2]
     assert np.array_equal(found.truth, found.classes.truth == 2)
-    np.testing.assert_array_equal(found.classes.probability.max(axis=0), found.probability)
+    np.testing.assert_array_equal(np.minimum(found.classes.probability.sum(axis=0), 1), found.probability)
     bright, dark = found.classes.probability
     assert bright[found.truth].mean() > 0.7 > 0.3 > dark[found.truth].mean()
+
+
+class Certain(Bright):
+    """Probability 1 everywhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full_like(super().forward(images), 100)
+
+
+def test_certainty_is_one_and_no_more(tmp_path: Path) -> None:
+    brats_case(tmp_path / "mri", 4, grid=(64, 51, 3))
+    recipe = tiny_recipe(preparation__slice_size=[37, 37])
+    case = open_dataset(tmp_path / "mri").cases[0]
+    found = Predictor(recipe, Certain(), "weights").predict_case(case, "mri")
+    assert found.probability.max() == 1
+    assert found.probability.min() > 0.999
 
 
 def test_a_single_class_costs_no_maps_of_classes(tmp_path: Path) -> None:
     brats_case(tmp_path / "mri", 4)
     assert bright().predict_case(open_dataset(tmp_path / "mri").cases[0], "mri").classes is None
-
-
-def test_a_voxel_is_of_the_likeliest_class_that_reaches_the_threshold() -> None:
-    probability = np.array([[0.6, 0.4, 0.2, 0.5], [0.7, 0.3, 0.9, 0.5]])
-    labels = predict.to_labels(probability, 0.5)
-    assert labels.tolist() == [2, 0, 2, 1]
-    assert labels.dtype == np.uint8

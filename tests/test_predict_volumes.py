@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dicom_files import OBLIQUE
 from marker import ROTATIONS, TENTH, Grid
-from oncoseg import predict3d, prepare
+from oncoseg import predict, predict3d, prepare, scratch
 from oncoseg.datasets import open_dataset
 from oncoseg.ensemble import mirrors
 from oncoseg.errors import DataError, RunError
@@ -268,6 +268,44 @@ def test_each_class_of_several_lies_on_the_truths_grid(tmp_path: Path) -> None:
     first, second = found.classes.probability
     assert first[found.truth].mean() > 0.7 > 0.3 > second[found.truth].mean()
     assert (found.image.min(), found.image.max()) == (0, 1)
+
+
+class Certain(nn.Module):
+    """Probability 1 everywhere."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full_like(images[:, -1:], 100)
+
+
+def test_certainty_is_one_and_no_more(tmp_path: Path) -> None:
+    brats_case(tmp_path / "mri", 1, grid=(37, 41, 45))
+    fine = {"preparation__spacing_mm": [0.7, 1.3, 0.9], "prediction__overlap": 0.3}
+    case = open_dataset(tmp_path / "mri").cases[0]
+    found = bright(Certain(), modality="mri", **fine).predict_case(case, "mri")
+    assert found.probability.max() == 1
+    assert found.probability.min() > 0.999
+
+
+def test_what_an_evaluation_needs_lies_beside_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brats_case(tmp_path / "mri", 1)
+    folders = []
+
+    def watched(folder: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        folders.append(folder)
+        return scratch.scratch_array(folder, shape, dtype)
+
+    for module in (predict, predict3d):
+        monkeypatch.setattr(module, "scratch_array", watched)
+    case = open_dataset(tmp_path / "mri").cases[0]
+    found = bright(modality="mri").predict_case(case, "mri", tmp_path)
+    # image and probability here, and the source's copy in `predict3d`
+    assert folders == [tmp_path] * 3
+    for held in (found.image, found.probability):
+        while not isinstance(held, np.memmap):
+            assert held.base is not None
+            held = held.base
 
 
 def test_probabilities_are_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oncoseg.errors import RecipeError
 from oncoseg.losses import LOSSES
 from oncoseg.models import MODELS
-from oncoseg.recipe import Modality, Recipe
+from oncoseg.recipe import Modality, Optimiser, Recipe, Training
 from oncoseg.recipes import get_recipe
 from oncoseg.train import check_recipe
 from oncoseg.training.stages import stages_of
@@ -112,6 +112,13 @@ def test_arguments_can_be_replaced_as_a_whole() -> None:
     assert changed(network__arguments="{}").network.arguments == {}
     both = {"network.arguments.dropout": "0.1", "network.arguments": '{"features": [4, 8]}'}
     assert S1.with_changes(both).network.arguments == {"features": [4, 8], "dropout": 0.1}
+
+
+def test_a_field_can_be_changed_beside_its_part_as_a_whole() -> None:
+    whole = {"training": {"max_epochs": 3}, "training.optimiser.name": "sgd", "training.seed": 4}
+    assert S1.with_changes(whole).training == Training(max_epochs=3, seed=4, optimiser=Optimiser(name="sgd"))
+    with pytest.raises(RecipeError, match="there is no 'seeds'; did you mean 'seed'"):
+        S1.with_changes({"training": {"max_epochs": 3}, "training.seeds": 4})
 
 
 def test_a_part_of_the_modalities_keeps_everything_else() -> None:

@@ -272,8 +272,8 @@ def test_a_run_with_two_classes_shows_each_and_all_together_last(tmp_path: Path)
     folder.log.write_text(LOG)
     folder.write_metrics({"finished": True})
     cases = [
-        of_two_classes("a", "1120", [0.9, 0.2, 0.6, 0.1], [0.1, 0.3, 0.7, 0.2]),
-        of_two_classes("b", "0011", [0.1, 0.1, 0.8, 0.9], [0.2, 0.1, 0.3, 0.1]),
+        of_two_classes("a", "1120", [0.9, 0.2, 0.3, 0.1], [0.1, 0.25, 0.7, 0.2]),
+        of_two_classes("b", "0011", [0.1, 0.1, 0.7, 0.9], [0.2, 0.1, 0.3, 0.1]),
     ]
     replace(evaluate_predictions(cases, 0.5), split="test").write(folder.path / "evaluation" / "test")
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from oncoseg.errors import RecipeError
 from oncoseg.recipes import get_recipe
 from oncoseg.studies import STUDIES, open_study
 from oncoseg.studies.study import Group, Study, Variant
+from oncoseg.study_folder import StudyFolder
 from tiny_study import study_file, tiny_study
 
 Capture = pytest.CaptureFixture[str]
@@ -96,6 +97,12 @@ def test_a_part_of_the_runs_can_be_chosen() -> None:
         ({"tested": []}, "tested must name at least one metric, got none"),
         ({"variants": {"A": {}}}, "published names 'ASPP'; expected one of A."),
         ({"groups": {"A": {}}}, "Study field groups.A.recipe: Field required."),
+        ({"seeds": [1, 2, 1]}, "seeds must differ, got [1, 2, 1]"),
+        (
+            {"seeds": [1], "changes": {"training.seed": 2}},
+            "training.seed is changed, and the seeds [1] set it",
+        ),
+        ({"seeds": [0, -1]}, "FLAIR, U-Net: Recipe field training.seed: Input should be greater than"),
     ],
 )
 def test_a_study_that_cannot_be_is_told_in_a_sentence(
@@ -125,6 +132,31 @@ def test_runs_that_cannot_be_are_told_by_name(fields: dict[str, Any], message: s
     with pytest.raises(RecipeError) as error:
         tiny_study(**({"changes": {}, "published": None} | fields)).runs()
     assert message in str(error.value)
+
+
+def test_every_network_is_trained_with_every_seed_one_seed_after_the_other() -> None:
+    runs = tiny_study(seeds=(4, 2)).runs(["T1C"])
+    assert [run.name for run in runs] == [
+        f"T1C, {name}, seed {seed}" for seed in (4, 2) for name in ("U-Net", "ASPP")
+    ]
+    assert [run.recipe.training.seed for run in runs] == [4, 4, 2, 2]
+    assert runs[3].recipe.title == "Two networks on two sequences: T1C, ASPP, seed 2"
+    folder = StudyFolder(Path("out"))
+    assert folder.run(runs[3]).path == Path("out/runs/T1C/ASPP/seed-2")
+    for one, other in zip(runs[:2], tiny_study().runs(["T1C"]), strict=True):
+        plain = {"title": "", "training": other.recipe.training}
+        assert one.recipe.model_copy(update=plain) == other.recipe.model_copy(update=plain)
+
+
+def test_one_seed_is_a_study_as_ever_with_that_seed() -> None:
+    one, none = tiny_study(seeds=(7,)), tiny_study()
+    assert [run.name for run in one.runs()] == [run.name for run in none.runs()]
+    assert [StudyFolder(Path()).run(run).path for run in one.runs()] == [
+        StudyFolder(Path()).run(run).path for run in none.runs()
+    ]
+    assert one.runs()[0].recipe == none.with_changes({"training.seed": 7}).runs()[0].recipe
+    assert Study.from_json(one.to_json()) == one
+    assert "seeds" not in json.loads(none.to_json())  # older programs read it
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:
@@ -164,6 +196,13 @@ def test_a_dry_run_shows_the_plan_with_the_flags_and_writes_nothing(tmp_path: Pa
     assert parameters < json.loads(rows[1][5].replace(",", ""))
     assert "Budget of each run: 30 minutes, or all epochs where these take less." in printed
     assert not out.exists()
+
+
+def test_a_dry_run_counts_the_trainings_with_several_seeds(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["study", str(study_file(tmp_path)), "--dry-run", "--seeds", "[0,1,2]"]) == 0
+    assert "two-by-two: 4 runs, each with the seeds 0, 1, 2: 12 trainings" in capsys.readouterr().out
+    assert main(["studies", "describe", str(study_file(tmp_path, seeds=[5, 6]))]) == 0
+    assert "two-by-two: 4 runs, each with the seeds 5, 6: 8 trainings" in capsys.readouterr().out
 
 
 def test_help_lists_the_fields_with_the_first_runs_values(capsys: Capture) -> None:

@@ -139,7 +139,7 @@ def test_the_figure_shows_the_median_patient_of_the_first_network(whole: Path) -
     found = read_results(whole)
     assert [row.group for row in found.figure] == ["FLAIR", "T1C"]
     for row in found.figure:
-        first = found.of_group(row.group)[0]
+        first = found.first_trainings(row.group)[0]
         assert first.run.variant == "U-Net"
         patients = table(first.evaluation / "per_patient.csv")
         # of three the middle one; of the same Dice the larger tumour is the worse
@@ -158,7 +158,7 @@ def test_what_another_network_predicts_in_the_figure_is_what_was_scored(whole: P
     checked = 0
     found = read_results(whole)
     for row in found.figure:
-        result = found.of_group(row.group)[1]
+        result = found.first_trainings(row.group)[1]
         for panel in read_panels(result.evaluation, result.summary["panels"]):
             view = row.views[result.run.variant]
             if (panel.view.case_id, panel.view.slice_index) == (view.case_id, view.slice_index):
@@ -372,6 +372,8 @@ def test_an_interrupted_evaluation_is_made_again(
     [
         (["--training.learning-rate", "0.5"], "FLAIR, U-Net: `training.learning_rate` was 0.001, is now 0.5"),
         (["--minutes-each", "5"], "minutes_each was None, is now 5.0"),
+        (["--seeds", "[3]"], "FLAIR, U-Net: `training.seed` was 0, is now 3"),
+        (["--seeds", "[0,1]"], "T1C, ASPP, not of FLAIR, U-Net, seed 0;"),
         (["--training.max-minutes", "5"], "Use --max-minutes for the whole call"),
         (["--training.learning-rte", "5"], "did you mean --training.learning-rate?"),
         (["--only-group", "T3"], "The study has no group 'T3'"),
@@ -400,6 +402,9 @@ def test_another_study_is_refused(whole: Path, store: Path, mri: Path) -> None:
         (["study", "aspp-attention"], "Expected --out FOLDER"),
         (["study", "--resume", "--dry-run"], "Expected --out FOLDER of the study"),
         (["study", "--resume", "--out", "OUT", "--split", "s"], "leave --split out"),
+        (["study", "--resume", "--out", "OUT", "--seeds", "[0]"], "leave --seeds out"),
+        (["study", "aspp-attention", "--seeds", "3", "--dry-run"], "such as '[0,1,2]', got '3'"),
+        (["study", "aspp-attention", "--seeds", "[true]", "--dry-run"], "list of whole numbers"),
         (
             ["study", "x", "--resume", "--out", "OUT", "--training.seed", "1"],
             "leave the study x, the recipes'",

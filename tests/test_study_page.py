@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from oncoseg.evaluate.compare import compare
-from oncoseg.report.study import conclude
+from oncoseg.report.study import MAY_TURN, conclude
 from test_compare import PATIENTS, evaluation
 
 GOOD = [0.8 + number / 100 for number in range(len(PATIENTS))]
@@ -40,3 +40,26 @@ def test_what_the_tests_show_is_said(tmp_path: Path, systems: Sequence[Sequence[
 def test_too_few_patients_say_nothing_however_they_differ(tmp_path: Path) -> None:
     text = "FLAIR: nothing can be said, as no test of 5 patients could have shown a difference."
     assert conclusion(tmp_path, GOOD, WORSE, n=5) == (text, False)
+
+
+@pytest.mark.parametrize(
+    ("shifts", "doubt"),
+    [((-0.1, -0.09), ""), ((-0.3, 0.05), f"; in 1 of them {MAY_TURN}")],
+)
+def test_a_difference_that_one_bad_training_makes_is_doubted(
+    tmp_path: Path, shifts: Sequence[float], doubt: str
+) -> None:
+    """All patients agree in both cases; in the second the one network's trainings lie around the other's."""
+    trainings = {"net0": (0.0, 0.01), "net1": shifts}
+    folders = {
+        name: [
+            evaluation(
+                tmp_path / f"{name}-{number}",
+                {patient: value + shift for patient, value in zip(PATIENTS, GOOD, strict=True)},
+            )
+            for number, shift in enumerate(of)
+        ]
+        for name, of in trainings.items()
+    }
+    found = conclude("FLAIR", compare(folders, metrics=("dice",)))
+    assert found.text == f"FLAIR: 1 of 1 paired test shows a difference{doubt}."

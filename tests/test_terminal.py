@@ -85,6 +85,17 @@ def test_training_writes_an_estimate_and_every_finished_epoch_where_there_is_no_
     ]
 
 
+def test_a_finished_epoch_tells_each_classs_dice(capsys: pytest.CaptureFixture[str]) -> None:
+    each = {"mri": {}, "ct": {"liver": 0.9251, "tumour": 0.2749}}
+    with terminal.training_progress() as show:
+        for step in range(1, 81):
+            show(IN_THE_MIDDLE._replace(step=step, class_scores=each))
+        show(FINISHED._replace(class_scores=each))
+    middle, finished = capsys.readouterr().err.splitlines()
+    assert middle.endswith("last Dice mri 0.830  ct 0.550"), "a bar has no room for it"
+    assert finished.endswith("Dice mri 0.900  ct 0.600 (liver 0.925, tumour 0.275)")
+
+
 def test_a_terminal_shows_the_time_left_and_both_modalities_dice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,8 @@ from oncoseg.train import resume, train
 from oncoseg.training import loop
 from oncoseg.training.stages import stages_of
 from oncoseg.training.status import Status
-from runs import assert_same, checkpoint_of, log_of
+from oncoseg.training.sums import Validated
+from runs import assert_same, checkpoint_of, log_of, stopping_at
 from test_files import largest_file
 from tiny import tiny_recipe
 
@@ -87,7 +88,7 @@ def test_the_kept_weights_are_those_of_the_best_joint_epoch(
         found = real(self, stage)
         score = next(scores)
         weights.append({name: value.clone() for name, value in self.network.state_dict().items()})
-        return {name: (loss, score) for name, (loss, _) in found.items()}
+        return {name: one._replace(dice=score) for name, one in found.items()}
 
     monkeypatch.setattr(loop.Training, "_validate", validate)
     train(tiny_recipe(training__max_epochs=4), data, tmp_path / "run", store=store, workers=0)
@@ -109,7 +110,7 @@ def test_a_score_that_is_not_known_never_replaces_one_that_is(
     monkeypatch.setattr(
         loop.Training,
         "_validate",
-        lambda self, stage: {name: (0.5, score) for name, score in next(scores).items()},
+        lambda self, stage: {name: Validated(0.5, score) for name, score in next(scores).items()},
     )
     recipe = tiny_recipe(training__pretrain_epochs=0, training__max_epochs=3)
     run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
@@ -227,6 +228,29 @@ def test_variants_run_to_their_end(
     run = RunFolder(train(recipe, data, tmp_path / "run", store=store, workers=0).run)
     assert all(math.isfinite(float(row["train_loss"])) for row in log_of(run))
     assert run.model.is_file()
+
+
+def test_each_of_several_classes_is_validated_alone_also_after_a_stop(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    classes = {
+        "other": ["*"],
+        "core": ["necrotic core", "nodule"],
+    }  # of CT all, of MRI nothing is of the core
+    recipe = tiny_recipe(classes=classes, training__pretrain_epochs=0)
+    told: list[Status] = []
+    train(recipe, data, tmp_path / "whole", store=store, workers=0, monitor=told.append)
+    run, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    for row in log_of(run):
+        mine, other = ("other", "core") if row["modality"] == "mri" else ("core", "other")
+        assert row["validation_dice"] == row[f"validation_dice/{mine}"] != "nan"
+        assert row[f"validation_dice/{other}"] == "nan", "no patient has any"
+    best = run.metrics()["best"]
+    assert best["class_dice"]["ct"] == {"other": None, "core": best["validation_dice"]["ct"]}
+    assert next(one for one in told if one.validated).class_scores["mri"].keys() == classes.keys()
+    train(recipe, data, stopped.path, store=store, workers=0, monitor=stopping_at(5))
+    assert resume(stopped.path, store=store, workers=0).finished
+    assert_same(stopped, run)
 
 
 def test_a_given_split_is_used(

@@ -1,8 +1,11 @@
 """Cascades on tiny liver phantoms: who sees whom, what is kept, stopped anywhere, used by every command."""
 
 import csv
+import os
 import shutil
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +25,11 @@ from oncoseg.folds_folder import FoldsFolder, split_of_model
 from oncoseg.locks import Locked, locked
 from oncoseg.phantom.liver_ct import make_liver_ct
 from oncoseg.predict import Predictor
-from oncoseg.prepare import Settings, prepare
 from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.regions import Box
 from oncoseg.run_folder import RunFolder
-from oncoseg.train import train
+from oncoseg.train import resume, train
 from oncoseg.train_cascade import in_words, resume_cascade, stages, train_cascade
 from oncoseg.training.status import Outcome, Status
 from runs import assert_same, replace_weights, stopping_at
@@ -46,8 +48,6 @@ CHANGES: dict[str, Any] = {
     "training.device": "cpu",
     "training.precision": "32-true",
 }
-
-BOX: Box = ((4, 28), (8, 24), (2, 9))
 
 
 def liver_recipe(**changes: Any) -> Recipe:
@@ -152,86 +152,21 @@ def test_stages_are_ordinary_recipes(whole: CascadeFolder) -> None:
     assert stages(only_tumour)[0].classes == {"liver": ("liver", "tumour")}
 
 
-# boxes
-
-
-def by_hand(box: Box | None) -> Callable[..., Any]:
-    """In place of `Predictor.find`."""
-    find = Predictor.find
-
-    def found(self: Predictor, *arguments: Any) -> Any:
-        return box, find(self, *arguments)[1]
-
-    return found
-
-
-@pytest.mark.slow
-def test_truth_outside_of_the_boxes_is_counted(
-    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Predictor, "find", by_hand(BOX))
-    said: list[str] = []
-    assert begin(data, store, tmp_path / "run", tell=said.append).finished
-    folder = CascadeFolder(tmp_path / "run")
-    voxels = outside = 0
-    for name, one in folder.found()["ct"].items():
-        image = nib.as_closest_canonical(nib.load(data["ct"] / "labelsTr" / f"{name}.nii.gz"))
-        truth = np.asarray(image.dataobj) > 0
-        assert one.truth_voxels == truth.sum()
-        assert one.truth_outside == truth.sum() - truth[4:28, 8:24, 2:9].sum()
-        voxels, outside = voxels + one.truth_voxels, outside + one.truth_outside
-    assert outside > 0
-    share = f"{outside / voxels:.2%}"
-    assert f"boxes of 5 cases; {outside} of {voxels} true voxels ({share}) lie outside of them" in said
-    named = [text for text in said if text.startswith(("stage", "the boxes"))]
-    assert named == [
-        "stage 1: liver in the whole image, 2 networks",
-        "the boxes: 5 cases, each by a network that has not seen the patient",
-        "stage 2: all classes, in the boxes",
-    ]
-
-
-@pytest.mark.slow
-def test_where_stage_1_finds_nothing_stage_2_sees_whole_images(
-    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without any box the second stage is the very run without a cascade."""
-    monkeypatch.setattr(Predictor, "find", by_hand(None))
-    said: list[str] = []
-    assert begin(data, store, tmp_path / "run", tell=said.append).finished
-    folder = CascadeFolder(tmp_path / "run")
-    assert any(
-        "no liver was found in 5 cases, of which stage 2 sees the whole image" in text for text in said
+def test_boxes_without_any_tumour_are_told_as_such(whole: CascadeFolder, store: Path, tmp_path: Path) -> None:
+    out = without(whole, tmp_path / "run", "stage-2")
+    folder = CascadeFolder(out)
+    corner: Box = (0, 4), (0, 4), (0, 2)
+    folder.write_found(
+        {
+            "ct": {
+                case: replace(one, box=corner, truth_outside=one.truth_voxels)
+                for case, one in folder.found()["ct"].items()
+            }
+        }
     )
-    split_file = tmp_path / "run" / "split.json"
-    alone = RunFolder(tmp_path / "alone")
-    train(stages(liver_recipe())[1], data, alone.path, split_file=split_file, store=store, workers=0)
-    assert_same(folder.second, alone)
-
-
-@pytest.mark.parametrize("dims", [2, 3])
-def test_preparing_a_box_is_preparing_an_image_cut_to_it(
-    data: Mapping[str, Path], tmp_path: Path, dims: int
-) -> None:
-    shutil.copytree(data["ct"], tmp_path / "cut")
-    for path in (tmp_path / "cut").glob("*Tr/*.nii.gz"):
-        image = nib.as_closest_canonical(nib.load(path))
-        part = image.slicer[4:28, 8:24, 2:9]
-        nib.Nifti1Image(np.asarray(part.dataobj), part.affine, part.header).to_filename(path)
-    volumes = {"preparation__spatial_dims": 3, "preparation__spacing_mm": [9, 14, 15]}
-    recipe = liver_recipe(**(volumes if dims == 3 else {}))
-    settings = Settings.of(recipe.modalities["ct"], recipe.classes, recipe.preparation)
-    whole_cases, cut = (open_dataset(root).cases[:2] for root in (data["ct"], tmp_path / "cut"))
-    boxed = Settings(**vars(settings) | {"boxes": {case.id: BOX for case in whole_cases}})
-    ours = prepare(whole_cases, boxed, tmp_path / "store", workers=0)
-    theirs = prepare(cut, settings, tmp_path / "store", workers=0)
-    wholes = prepare(whole_cases, settings, tmp_path / "store", workers=0)
-    for one, other, uncut in zip(ours, theirs, wholes, strict=True):
-        assert len({one.folder, other.folder, uncut.folder}) == 3
-        for mine, expected in zip(one.parts(4), other.parts(4), strict=True):
-            for part, reference in zip(mine, expected, strict=True):
-                assert torch.equal(part.images, reference.images)
-                assert torch.equal(part.masks, reference.masks)
+    with pytest.raises(DataError, match=r"may be due to stage 1 .*100.00%.*larger --cascade\.margin-mm"):
+        resume_cascade(out, store=store, workers=0)
+    assert not folder.second.path.exists()
 
 
 # stopping and going on
@@ -283,6 +218,57 @@ def test_stopped_between_boxes_it_finds_the_others_only(
     assert len(asked) == 6
     assert set(asked[:2]) & set(asked[2:]) == set()
     assert_same_cascade(CascadeFolder(out), whole)
+
+
+class Interrupting:
+    """Sends this process SIGINT, once, in a phase that begins with something said, at its nth event."""
+
+    def __init__(self, said: str, at: int) -> None:
+        self.said, self.left, self.begun = said, at, not said
+
+    def tell(self, text: str) -> None:
+        self.begun = self.begun or text.startswith(self.said)
+        self.happen()
+
+    def happen(self, *_: Any) -> None:
+        self.left -= self.begun
+        if self.begun and self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("said", "at"),
+    [
+        pytest.param("stage 1", 3, id="stage 1 is prepared"),
+        pytest.param("fold 2", 1, id="between folds"),
+        pytest.param("boxes of", 1, id="after the boxes"),
+        pytest.param("stage 2", 3, id="stage 2 is prepared"),
+    ],
+)
+def test_ctrl_c_in_any_phase_loses_nothing(
+    whole: CascadeFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, said: str, at: int
+) -> None:
+    asked, out = Interrupting(said, at), tmp_path / "run"
+    told: dict[str, Any] = {"tell": asked.tell, "box_progress": asked.happen}
+    told |= {"prepare_progress": asked.happen}
+    fresh = tmp_path / "store"  # in which something is to be prepared
+    assert begin(data, fresh, out, **told) == Outcome(out, False, "SIGINT was received")
+    assert CascadeFolder(out).second.path.exists() is False
+    assert resume_cascade(out, store=store, workers=0).finished
+    assert_same_cascade(CascadeFolder(out), whole)
+
+
+def test_ctrl_c_while_the_sides_are_drawn_leaves_nothing(
+    data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def divide(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("oncoseg.training.data.divide", divide)
+    with pytest.raises(KeyboardInterrupt):
+        begin(data, store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def assert_same_cascade(one: CascadeFolder, other: CascadeFolder) -> None:
@@ -366,6 +352,63 @@ def test_damaged_boxes_are_told(whole: CascadeFolder, tmp_path: Path) -> None:
     (tmp_path / "cascade.json").write_text('{"found": {"ct": {"a": {"box": 3}}}}')
     with pytest.raises(RunError, match=r"cascade\.json cannot be read"):
         CascadeFolder(tmp_path).found()
+
+
+def without(whole: CascadeFolder, out: Path, part: str) -> Path:
+    """A copy of the cascade that lacks a part."""
+    shutil.copytree(whole.path, out)
+    if (out / part).is_dir():
+        shutil.rmtree(out / part)
+    else:
+        (out / part).unlink()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("stage-1", r"lost its first stage, .*stage-1; .*train it again with .*--resume --out [^ ]*/run`"),
+        ("stage-1/folds.json", r"lost its first stage"),
+        ("stage-1/fold-2", r"1 of the 2 folds .* not trained to the end: fold-2"),
+        ("stage-1/fold-2/model.safetensors", r"fold-2 has no model.safetensors: .* are gone. Restore"),
+        ("stage-2", r"no weights of its second stage yet"),
+        ("stage-2/model.safetensors", r"stage-2 has no model.safetensors: .* are gone. .*/stage-2`"),
+        ("recipe.json", r"expected recipe.json in it"),
+    ],
+)
+def test_a_missing_part_is_told(whole: CascadeFolder, tmp_path: Path, part: str, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        Predictor.load(without(whole, tmp_path / "run", part))
+
+
+def test_boxes_are_not_needed_for_predicting(whole: CascadeFolder, store: Path, tmp_path: Path) -> None:
+    out = without(whole, tmp_path / "run", "cascade.json")
+    assert Predictor.load(out).weights_sha256 == Predictor.load(whole.path).weights_sha256
+    assert resume_cascade(out, store=store).finished
+    (out / "stage-2" / "metrics.json").unlink()
+    with pytest.raises(RunError, match=r"cascade\.json cannot be read \(FileNotFoundError\)"):
+        resume_cascade(out, store=store, workers=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["stage-1", "stage-2"])
+def test_a_stage_that_was_lost_is_trained_again(
+    whole: CascadeFolder, store: Path, tmp_path: Path, part: str
+) -> None:
+    out = without(whole, tmp_path / "run", part)
+    assert not CascadeFolder(out).is_finished()
+    assert resume_cascade(out, store=store, workers=0).finished
+    assert_same_cascade(CascadeFolder(out), whole)
+
+
+def test_weights_that_were_lost_come_back_from_the_checkpoint(
+    whole: CascadeFolder, store: Path, tmp_path: Path
+) -> None:
+    """By the very command that the error names, where they are those of the last epoch."""
+    out = without(whole, tmp_path / "run", "stage-2/model.safetensors")
+    assert CascadeFolder(out).second.metrics()["best"]["epoch"] == 2
+    assert resume(CascadeFolder(out).second.path, store=store, workers=0).finished
+    assert Predictor.load(out).weights_sha256 == Predictor.load(whole.path).weights_sha256
 
 
 def test_words_without_any_truth() -> None:

@@ -12,6 +12,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import loop
 from oncoseg.training.status import Status
+from oncoseg.training.sums import Validated
 from runs import assert_same, log_of
 from tiny import tiny_data, tiny_recipe
 
@@ -106,10 +107,10 @@ def test_the_kept_epoch_is_named_by_its_stage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = RunFolder(tmp_path / "run")
-    monkeypatch.setattr(loop, "validate", lambda *given: (1.0, 0.5))
+    monkeypatch.setattr(loop, "validate", lambda *given: Validated(1.0, 0.5))
     recipe = tiny_recipe(training__max_epochs=1, training__pretrain_epochs=0)
     train(recipe, data, run.path, store=store, workers=0)
-    monkeypatch.setattr(loop, "validate", lambda *given: (1.0, 0.75))
+    monkeypatch.setattr(loop, "validate", lambda *given: Validated(1.0, 0.75))
     given = ["train", "--resume", "--extend", "1", "--out", str(run.path), "--store", str(store)]
     assert main(given) == 0
     assert "Kept: the weights of extension-1 epoch 1, validation Dice mri 0.750" in capsys.readouterr().out

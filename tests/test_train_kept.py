@@ -11,6 +11,7 @@ from oncoseg.errors import RunError
 from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import kept, loop
+from oncoseg.training.sums import Validated
 from runs import stopping_at
 from tiny import tiny_recipe
 
@@ -24,7 +25,7 @@ class Killed(BaseException):
 def scores(patch: pytest.MonkeyPatch, *dice: float) -> None:
     """What validation finds from now on: of each epoch, the same for both modalities."""
     found = iter([one for one in dice for _ in ("mri", "ct")])
-    patch.setattr(loop, "validate", lambda *given, **more: (1.0, next(found)))
+    patch.setattr(loop, "validate", lambda *given, **more: Validated(1.0, next(found)))
 
 
 def assert_best(run: RunFolder, epoch: int) -> None:

@@ -17,6 +17,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.train import resume, train
 from oncoseg.training import choices, loop
 from oncoseg.training.status import Outcome
+from oncoseg.training.sums import Validated
 from runs import assert_same, checkpoint_of, log_of, stopping_at
 from tiny import tiny_recipe
 
@@ -122,7 +123,7 @@ def test_patience_ends_joint_training(
     data: Mapping[str, Path], store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.9, 0.9, *(value for value in (0.2, 0.4, 0.4, 0.3, 0.9, 0.9) for _ in range(2))])
-    monkeypatch.setattr(loop, "validate", lambda *_: (1.0, next(scores)))
+    monkeypatch.setattr(loop, "validate", lambda *_: Validated(1.0, next(scores)))
     out = tmp_path / "run"
     recipe = tiny_recipe(training__patience=2, training__max_epochs=9, training__pretrain_epochs=2)
     outcome = train(recipe, data, out, store=store, workers=0)
@@ -138,7 +139,7 @@ def test_patience_ends_joint_training(
 def scored(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     """Let each epoch's validation of both modalities find the next of these Dice."""
     each = iter([score for score in scores for _ in range(2)])
-    monkeypatch.setattr(loop, "validate", lambda *_: (1.0, next(each)))
+    monkeypatch.setattr(loop, "validate", lambda *_: Validated(1.0, next(each)))
 
 
 def test_patience_goes_on_counting_where_it_was_stopped(

@@ -109,6 +109,19 @@ def test_the_curves_of_two_processes_are_those_of_one(alone: RunFolder, pair: Ru
 
 
 @pytest.mark.slow
+def test_each_class_of_several_scores_alike_in_two_processes(
+    data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    classes = {"other": ["*"], "core": ["necrotic core", "nodule"]}
+    changes = CHANGES | {"classes": classes, "training__max_epochs": 2}
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    assert train(tiny_recipe(**changes), data, one.path, store=store, workers=0).finished
+    assert {each.finished for each in together(2, begin, two.path, data, store, changes, (0, 0))} == {True}
+    assert "validation_dice/core" in log_of(one)[0]
+    assert_close(one, two)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_stop_of_one_process_stops_all_and_two_go_on_exactly(
     pair: RunFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, number: int

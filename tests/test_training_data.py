@@ -8,7 +8,7 @@ import pytest
 
 from oncoseg import cli, datasets
 from oncoseg.datasets import open_dataset
-from oncoseg.errors import DataError
+from oncoseg.errors import DataError, RunError
 from oncoseg.files import SYNTHETIC_NOTE
 from oncoseg.split import read_split, split_patients
 from oncoseg.training import data as training_data
@@ -329,4 +329,25 @@ def test_a_class_that_no_validation_case_has_is_remarked(tmp_path: Path) -> None
         split=split,
         workers=0,
     )
-    assert remarks["validation"].startswith("No case under validation, of any modality, has a pixel of core")
+    assert remarks["validation"] == (
+        "No case under validation, of any modality, has a pixel of core after preparation, so that the kept "
+        "weights are chosen without it."
+    )
+
+
+def test_a_run_of_several_classes_by_another_rule_is_not_gone_on_with(tmp_path: Path) -> None:
+    data = tiny_data(tmp_path, mri=3, ct=3)
+    recipe = tiny_recipe(classes={"other": ["*"], "core": ["necrotic core", "nodule"]})
+    records = training_data.load(recipe, data, tmp_path / "store", workers=0).data
+    training_data.check_unchanged(records, records, tmp_path, "a resumed run")
+    before = {
+        name: {field: value for field, value in record.items() if field != "labels_by"}
+        | {"fingerprint": "of then"}
+        for name, record in records.items()
+    }
+    with pytest.raises(
+        RunError, match=r"kept the weights by the Dice of all classes.* A rerun would mix both"
+    ):
+        training_data.check_unchanged(before, records, tmp_path, "a rerun")
+    alone = training_data.load(tiny_recipe(), data, tmp_path / "store", workers=0).data
+    assert "labels_by" not in alone["ct"], "a single class goes on as ever"

@@ -37,6 +37,26 @@ def test_one_row_per_epoch_and_modality(run: RunFolder) -> None:
     assert [line.split(",")[:3] for line in lines[1:]] == [["joint", "1", "mri"], ["joint", "1", "ct"]]
 
 
+def test_each_of_several_classes_has_a_column(run: RunFolder) -> None:
+    log = TrainingLog(run)
+    log.add([replace(row(1), class_dice={"liver": 0.875, "tumour": math.nan})])
+    log = TrainingLog(run, [asdict(one) for one in log.rows])
+    log.add([replace(row(2), class_dice={"liver": 1.0, "tumour": 0.125})])
+    header, *lines = run.log.read_text().splitlines()
+    assert header == f"{COLUMNS},validation_dice/liver,validation_dice/tumour"
+    assert [line.split(",")[-2:] for line in lines] == [["0.875", "nan"], ["1.0", "0.125"]]
+
+
+def test_the_consistency_has_a_column_where_there_is_any(run: RunFolder) -> None:
+    log = TrainingLog(run)
+    log.add([row(1, stage="pretrain")])
+    assert run.log.read_text().splitlines()[0] == COLUMNS
+    log.add([replace(row(1), consistency=0.125)])
+    header, pretraining, joint = run.log.read_text().splitlines()
+    assert header == f"{COLUMNS},consistency"
+    assert (pretraining.split(",")[-1], joint.split(",")[-1]) == ("", "0.125")
+
+
 def test_going_on_from_a_checkpoint_has_no_doubles(run: RunFolder) -> None:
     log = TrainingLog(run)
     log.add([row(1)])
@@ -60,8 +80,9 @@ def test_tensorboard_gets_the_same_figures(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     log = TrainingLog(RunFolder(tmp_path))
     pretraining = EpochRow("pretrain", 1, "ct", 0.5, 0.25, 0.75, 0.125, 0.125, 2.0, 1.5)
-    mri = EpochRow("joint", 1, "mri", 1.5, 1.25, 1.75, 1.125, 0.375, 4.0, 1.5)
-    ct = EpochRow("joint", 1, "ct", 2.5, 2.25, 2.75, 2.125, 0.375, 4.0, 1.5)
+    mri = EpochRow("joint", 1, "mri", 1.5, 1.25, 1.75, 1.125, 0.375, 4.0, 1.5, consistency=0.0625)
+    each = {"liver": 3.0, "tumour": 1.25}
+    ct = EpochRow("joint", 1, "ct", 2.5, 2.25, 2.75, 2.125, 0.375, 4.0, 1.5, each, 0.0625)
     log.add([pretraining])
     log.add([mri, ct])
     # epochs are counted through both stages
@@ -70,11 +91,14 @@ def test_tensorboard_gets_the_same_figures(tmp_path: Path) -> None:
         "train_dice/ct": [(1, 0.25), (2, 2.25)],
         "validation_loss/ct": [(1, 0.75), (2, 2.75)],
         "validation_dice/ct": [(1, 0.125), (2, 2.125)],
+        "validation_dice/ct/liver": [(2, 3.0)],
+        "validation_dice/ct/tumour": [(2, 1.25)],
         "train_loss/mri": [(2, 1.5)],
         "train_dice/mri": [(2, 1.25)],
         "validation_loss/mri": [(2, 1.75)],
         "validation_dice/mri": [(2, 1.125)],
         "learning_rate": [(1, 2.0), (2, 4.0)],
+        "consistency": [(2, 0.0625)],
     }
 
 

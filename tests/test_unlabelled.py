@@ -120,11 +120,14 @@ def test_the_gradient_of_one_parameter_is_that_by_hand_and_the_teacher_gets_none
     recipe = plain().with_changes({"training.batch_size": 2})
     teacher = MeanTeacher(recipe, cast(Any, {"mri": [_Pixels(pixels)]}), average)
     teacher.read_ahead(0, 0, 0, 0)
-    teacher.add_gradient(network.train(), 3.0, lambda loss: loss.backward(), pieces=pieces)
+    given = teacher.add_gradient(network.train(), 3.0, lambda loss: loss.backward(), pieces=pieces)
     by_hand = 0.0
     for pixel in pixels.flatten().tolist():
         student, target = sigmoid(2 * pixel), sigmoid(0.5 * pixel)
         by_hand += 3 * 2 * (student - target) * student * (1 - student) * pixel / 4
+    squares = [(sigmoid(2 * pixel) - sigmoid(0.5 * pixel)) ** 2 for pixel in pixels.flatten().tolist()]
+    assert given.item() == pytest.approx(sum(squares) / 4, rel=1e-5)
+    assert not given.requires_grad
     assert network.factor.grad is not None
     assert network.factor.grad.item() == pytest.approx(by_hand, rel=1e-5)
     assert network.factor.item() == 2.0
@@ -132,6 +135,39 @@ def test_the_gradient_of_one_parameter_is_that_by_hand_and_the_teacher_gets_none
     assert values["factor"].item() == 0.5
     assert not values["factor"].requires_grad
     assert network.training
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_teacher_that_does_not_fit_leaves_the_network_in_training(pieces: int) -> None:
+    """The loop computes the batch again, in smaller pieces: not with the running statistics of validation."""
+    sizes: list[int] = []
+
+    class Full(OneParameter):
+        def forward(self, images: Tensor) -> Tensor:
+            if not self.training:
+                sizes.append(len(images))
+                if len(images) > 1:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(images)
+
+    network = Full(0.5)
+    average = AverageWeights(network, 0.5)
+    with torch.no_grad():
+        network.factor.fill_(2.0)
+    recipe = plain().with_changes({"training.batch_size": 3})
+    teacher = MeanTeacher(recipe, cast(Any, {"mri": [_Pixels(torch.rand(2, 2))]}), average)
+    teacher.read_ahead(0, 0, 0, 0)
+    if pieces < 3:
+        with pytest.raises(torch.OutOfMemoryError):
+            teacher.add_gradient(network.train(), 1.0, lambda loss: loss.backward(), pieces=pieces)
+        assert sizes == [3 if pieces == 1 else 2], "the teacher's pass is divided as the student's is"
+        assert network.factor.grad is None
+    else:
+        teacher.add_gradient(network.train(), 1.0, lambda loss: loss.backward(), pieces=pieces)
+        assert sizes == [1, 1, 1]
+        assert network.factor.grad is not None
+    assert network.training
+    assert network.factor.item() == 2.0, "its own weights are in place again"
 
 
 def test_both_views_lie_alike_and_differ_in_their_intensities() -> None:
@@ -270,9 +306,37 @@ def test_scans_without_masks_change_the_joint_training_and_not_what_comes_before
 ) -> None:
     train(tiny_recipe(training__average_decay=0.5), data, tmp_path / "run", store=store, workers=0)
     without = RunFolder(tmp_path / "run")
-    assert log_of(taught)[0] == log_of(without)[0], "pretraining learns from masks only"
+    assert log_of(taught)[0] == log_of(without)[0] | {"consistency": ""}, "it learns from masks only"
     assert log_of(taught)[1] != log_of(without)[1]
     assert taught.model.read_bytes() != without.model.read_bytes()
+
+
+def test_the_log_has_the_consistency_of_joint_training(taught: RunFolder, whole: RunFolder) -> None:
+    rows = log_of(taught)
+    assert {row["stage"] for row in rows} == {"pretrain", "joint"}
+    for row in rows:
+        if row["stage"] == "pretrain":
+            assert row["consistency"] == ""
+        else:
+            assert 0 < float(row["consistency"]) < 1
+    assert "consistency" not in log_of(whole)[0]
+
+
+def test_the_report_says_how_many_scans_had_no_mask_and_shows_the_consistency(
+    taught: RunFolder, whole: RunFolder, tmp_path: Path
+) -> None:
+    from oncoseg.report import write_report
+
+    out = tmp_path / "run"
+    shutil.copytree(taught.path, out)
+    page = write_report(out).read_text(encoding="utf-8")
+    assert "<td>2 (2)</td>" in page.partition("Without a mask</th>")[2].partition("</table>")[0]
+    assert 'alt="Consistency loss of scans without a mask over' in page
+    assert (out / "report" / "learning-consistency.svg").is_file()
+    shutil.copytree(whole.path, tmp_path / "plain")
+    page = write_report(tmp_path / "plain").read_text(encoding="utf-8")
+    assert "ithout a mask" not in page
+    assert not (tmp_path / "plain" / "report" / "learning-consistency.svg").exists()
 
 
 @pytest.mark.parametrize("step", [3, 5, 8])

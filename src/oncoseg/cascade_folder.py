@@ -15,11 +15,12 @@ from typing import Any
 
 from oncoseg.errors import RunError
 from oncoseg.files import read_json, write_json
+from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.regions import Box, read_box
 from oncoseg.run_folder import RunFolder
 
-CASCADE_FILE = "cascade.json"
-"""Its presence tells a cascade from a run."""
+CASCADE_FILE, FIRST_STAGE = "cascade.json", "stage-1"
+"""The presence of either tells a cascade from a run."""
 
 FORMAT_VERSION = 1
 """Of that file."""
@@ -27,7 +28,7 @@ FORMAT_VERSION = 1
 
 def is_cascade(path: Path) -> bool:
     """Whether a folder is one of a cascade."""
-    return (path / CASCADE_FILE).is_file()
+    return (path / CASCADE_FILE).is_file() or (path / FIRST_STAGE).is_dir()
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class CascadeFolder:
     @property
     def first(self) -> Path:
         """The cross-validation that finds the organ."""
-        return self.path / "stage-1"
+        return self.path / FIRST_STAGE
 
     @property
     def second(self) -> RunFolder:
@@ -93,7 +94,9 @@ class CascadeFolder:
 
     def is_finished(self) -> bool:
         """Whether both stages are trained to the end."""
-        return self.second.is_finished()
+        if not (self.second.is_finished() and is_cross_validation(self.first)):
+            return False
+        return all(run.is_finished() for run in FoldsFolder(self.first).runs())
 
 
 def last_run(path: Path) -> RunFolder:

@@ -30,9 +30,11 @@ class CasePrediction(NamedTuple):
         case_id: the data set's own public id of the case.
         patient: cases of one patient are counted together.
         modality: a name in the recipe's modalities.
-        image: what people look at, float32 in [0, 1], axes `i j k` with axial slices along k.
+        image: what people look at, float32 in [0, 1], axes `i j k` with axial slices along k; may lie in a
+            file.
         truth: bool, axes `i j k`; of several classes, any of them.
-        probability: of tumour, float32 in [0, 1], axes `i j k`; of several classes, the greatest.
+        probability: of tumour, float32 in [0, 1], axes `i j k`; of several classes, of all together. May lie
+            in a file.
         spacing_mm: voxel size along i, j, k in millimetres; None when the source holds none.
         substituted: missing channel → the one that the network got in its place.
         letters: of the sides of an axial slice as it is shown; None where the orientation is unknown.

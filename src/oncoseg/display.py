@@ -132,6 +132,13 @@ def brightness(voxels: np.ndarray, window: Window) -> np.ndarray:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
+def brightened(image: np.ndarray, window: Window) -> np.ndarray:
+    """The same array with `brightness` in place of its values, `i j k`; slice by slice to spare memory."""
+    for k in range(image.shape[2]):
+        image[..., k] = brightness(image[..., k], window)
+    return image
+
+
 def _share_of_lung(voxels: np.ndarray, marks: np.ndarray, spacing_mm: Sequence[float] | None) -> float:
     box = []
     for axis, size_mm in enumerate(spacing_mm or [1.0] * marks.ndim):

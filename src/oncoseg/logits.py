@@ -60,6 +60,29 @@ def probabilities(logits: Tensor) -> Tensor:
     return with_background(logits).softmax(1)[:, 1:]
 
 
+def labels(logits: Tensor) -> Tensor:
+    """Class indices `n …`, uint8, at probability 0.5: marked where all classes together have more.
+
+    Args:
+        logits: `n classes …`.
+    """
+    together = logits[:, 0] if logits.shape[1] == 1 else logits.float().logsumexp(1)
+    return likeliest(logits, together > 0)
+
+
+def likeliest(values: Tensor, marked: Tensor) -> Tensor:
+    """Class indices `n …`, uint8: of what is `marked` the class that has most of it; see `shares`.
+
+    Args:
+        values: logits, probabilities or shares, `n classes …`.
+        marked: bool, `n …`.
+    """
+    if values.shape[1] == 1:
+        return marked.to(torch.uint8)
+    best = values.shape[1] - values.flip(1).argmax(1)
+    return torch.where(marked, best, 0).to(torch.uint8)
+
+
 def with_background(logits: Tensor) -> Tensor:
     """The logits behind the background's, `n classes+1 …`, as cross-entropy wants them."""
     return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)

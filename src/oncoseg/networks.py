@@ -59,16 +59,22 @@ def weights_sha256(folder: Path) -> str:
 
 
 def _check_trained(cascade: Path) -> None:
-    """Check that both stages of a cascade have weights.
+    """Check that both stages of a cascade are there.
 
     Raises:
-        RunError: one has not; says how to go on.
+        RunError: one is not; says how to go on.
     """
     folder = CascadeFolder(cascade)
-    if not folder.second.model.is_file():
+    if not folder.second.model.is_file() and not folder.second.is_finished():
         raise RunError(
             f"The cascade {cascade} has no weights of its second stage yet; expected both stages. Go on with "
             f"`oncoseg train --resume --out {cascade}`."
+        )
+    if not is_cross_validation(folder.first):
+        raise RunError(
+            f"The cascade {cascade} has lost its first stage, {folder.first}; expected both stages. Copy the "
+            f"whole folder again; or, with nothing of that stage left, train it again with `oncoseg train "
+            f"--resume --out {cascade}`."
         )
 
 

@@ -39,6 +39,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.regions import Box
 from oncoseg.run_folder import RunFolder
 from oncoseg.scratch import scratch_array
+from oncoseg.shares import foreground, rule_of, to_labels
 from oncoseg.slabs import Place, Seen, SlabSource, open_source
 from oncoseg.transforms import ZEROS
 from oncoseg.volume import Volume, to_canonical
@@ -122,27 +123,33 @@ class Predictor:
         """
         return predict2d.predict_slices(slices, self._network, len(self.recipe.classes), self.batches)
 
-    def predict_case(self, case: Case, modality: str) -> CasePrediction:
+    def predict_case(self, case: Case, modality: str, scratch: Path | None = None) -> CasePrediction:
         """Predict one case that has a truth, on its source grid, for comparing both.
+
+        Args:
+            case: the case.
+            modality: a name in the recipe's modalities.
+            scratch: folder on whose disk image and probabilities lie, in files without a name; None for the
+                system's temporary folder, which may be in memory.
 
         Raises:
             DataError: images or masks that cannot be used; names the case.
-            RunError: the network's output is not finite.
+            RunError: the network's output is not finite, or the disk has no room.
         """
-        settings = self.settings[modality]
+        settings, folder = self.settings[modality], scratch or Path(tempfile.gettempdir())
         channels = settings.channels_of(case)
         channel = display.shown_channel([name for name in channels if name != ZEROS])
         try:
             with open_source(case, channels) as source:
-                probability = np.zeros((1, *source.like.grid), np.float32)
-                image = np.zeros((1, *source.like.grid), np.float32)
-                each = self._room_for_classes(source.like.grid)
+                probability = scratch_array(folder, (1, *source.like.grid), np.float32)
+                image = scratch_array(folder, (1, *source.like.grid), np.float32)
+                each = self._room_for_classes(source.like.grid, folder)
 
                 def keep(place: Place, voxels: np.ndarray) -> None:
                     image[place] = voxels[channels.index(channel)]
 
-                for place, of_classes in self._slabs(source, modality, Path(tempfile.gettempdir()), keep):
-                    probability[place] = of_classes.max(axis=0)
+                for place, of_classes in self._slabs(source, modality, folder, keep):
+                    probability[place] = foreground(of_classes)
                     if each is not None:
                         each[place] = of_classes
             like = source.like.with_array(image)
@@ -156,7 +163,7 @@ class Predictor:
             case_id=case.id,
             patient=case.patient,
             modality=modality,
-            image=display.brightness(shown.array[0], window),
+            image=display.brightened(shown.array[0], window),
             truth=marks,
             probability=to_canonical(like.with_array(probability))[0].array[0],
             spacing_mm=spacing_mm,
@@ -167,9 +174,9 @@ class Predictor:
             axes_mm=shown.sheared_axes_mm,
         )
 
-    def _room_for_classes(self, grid: tuple[int, int, int]) -> np.ndarray | None:
+    def _room_for_classes(self, grid: tuple[int, int, int], folder: Path) -> np.ndarray | None:
         """Where several classes' probabilities go, in a file that the system may page out; else None."""
-        classes, folder = len(self.recipe.classes), Path(tempfile.gettempdir())
+        classes = len(self.recipe.classes)
         return scratch_array(folder, (classes, *grid), np.float32) if classes > 1 else None
 
     def _class_maps(self, truth: np.ndarray, probability: Volume) -> ClassMaps:
@@ -426,6 +433,7 @@ class Predictor:
             "recipe": self.recipe.name,
             "prediction": self.recipe.prediction.model_dump(mode="json"),
             "classes": {name: index for index, name in enumerate(self.recipe.classes, start=1)},
+            **rule_of(len(self.recipe.classes)),
             **self._members(),
         }
         present = read_record(out / RECORD_FILE)
@@ -478,12 +486,6 @@ def _predict_elsewhere(
 
 def _unseen(place: Place, voxels: np.ndarray) -> None:
     """For slabs that nobody wants to see."""
-
-
-def to_labels(probability: np.ndarray, threshold: float) -> np.ndarray:
-    """Class indices, uint8, from probabilities `classes …`: the likeliest that reaches the threshold."""
-    best = probability.argmax(axis=0) + 1
-    return np.where(probability.max(axis=0) >= threshold, best, 0).astype(np.uint8)
 
 
 @contextmanager

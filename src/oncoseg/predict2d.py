@@ -47,7 +47,8 @@ def _slabs(
         slices = settings.slices(canonical.array, ranges)
         mine = slice(len(slices) - own.stop, len(slices) - own.start) if backwards else own
         images = with_neighbours(slices, mine, settings.neighbours)
-        restored = restore_slices(predicted(images), canonical.grid[:2])
+        # weighed sums of ones are one but for rounding
+        restored = restore_slices(predicted(images), canonical.grid[:2]).clamp_max(1)
         yield place, from_canonical(np.moveaxis(restored.numpy(), 0, -1), orientation)
 
 

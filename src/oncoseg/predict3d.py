@@ -103,7 +103,9 @@ def predict_slabs(
         overlap=windows.overlap,
         batch_size=windows.batch_size,
     )
-    for start, probability in _restored(found, shape, grid):
+    for start, restored in _restored(found, shape, grid):
+        # weighed sums of ones are one but for rounding
+        probability = np.minimum(restored, 1)
         stop = start + probability.shape[-1]
         place = source.place(*_other_slices(source, start, stop))
         yield place, from_canonical(probability, copy.orientation)

@@ -23,6 +23,7 @@ from oncoseg.recipe import Modality, Preparation
 from oncoseg.regions import Box, cropped, slices_of
 from oncoseg.resampling import Grid, Spacing, needed_slices, resample_labels_slab, resample_slab, target_shape
 from oncoseg.scaling import Intensities, Range, scale_voxels
+from oncoseg.shares import rule_of
 from oncoseg.store import FileHashes, Prepared, PreparedCase, SliceWriter, is_whole
 from oncoseg.transforms import (
     ZEROS,
@@ -170,6 +171,7 @@ class Settings:
             "labels": sorted(case.labels.items()),
             "classes": list(self.classes.items()),
             "consensus": self.consensus if len(case.masks) > 1 else None,
+            **rule_of(len(self.classes)),
         }
         everything = [PREPARATION_VERSION, stored, images, used, truth]
         if case.id in self.boxes:

@@ -289,7 +289,8 @@ class Prediction(_Part):
     """From the network's output to a mask."""
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Probability from which a voxel is tumour; stated with every result."""
+    """Probability from which a voxel is tumour, of several classes that of all together; stated with every
+    result."""
     flips: bool = False
     """Average over a slice's four mirror images, in 3D a window's eight (test-time augmentation)."""
     batch_size: Positive = 16

@@ -31,16 +31,17 @@ def set_field(root: Any, values: Any, dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     kind = root
     for name in parents:
-        key = _known(name, values, dotted)
-        values, kind = values[key], _kind_below(kind, key)
+        key = _known(name, kind, values, dotted)
+        # a part that was given as a whole need not name all that it has
+        values, kind = values.setdefault(key, {}), _kind_below(kind, key)
     if parents and parents[-1] == "arguments":
         key = last.replace("-", "_")
     elif parents and parents[-1] in {"substitutes", "classes"}:
         key = last
     else:
-        key = _known(last, values, dotted)
+        key = _known(last, kind, values, dotted)
     new = _from_text(value, _kind_below(kind, key)) if isinstance(value, str) else value
-    if key == "name" and "arguments" in getattr(kind, "model_fields", {}) and new != values[key]:
+    if key == "name" and "arguments" in getattr(kind, "model_fields", {}) and new != values.get(key):
         values["arguments"] = {}
     values[key] = new
 
@@ -95,8 +96,10 @@ def _kind_below(kind: Any, name: Any) -> Any:
     return Any if held is None else get_args(kind)[held]
 
 
-def _known(name: str, values: Any, dotted: str) -> str:
-    names = list(values) if isinstance(values, dict) else []
+def _known(name: str, kind: Any, values: Any, dotted: str) -> str:
+    names = (
+        list(dict.fromkeys([*values, *getattr(kind, "model_fields", ())])) if isinstance(values, dict) else []
+    )
     for spelling in (name, name.replace("-", "_")):
         if spelling in names:
             return spelling

@@ -1,7 +1,9 @@
 """A recipe for volumes, made from any recipe: `planner` chooses, the network's own memory is counted."""
 
 import inspect
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from oncoseg.errors import RecipeError
 from oncoseg.fingerprint import Fingerprint
 from oncoseg.footprint import footprint
 from oncoseg.models import MODELS, build
+from oncoseg.models.comparators import TooLargeError
 from oncoseg.planner import UNKNOWN_STRIDES, Choice, Shape, plan
 from oncoseg.processes import LARGEST_SHARE_GIB, free_memory_gib
 from oncoseg.recipe import VOLUME_SCALINGS, Modality, Recipe
@@ -57,11 +60,11 @@ def plan_recipe(
     Raises:
         RecipeError: an unknown field or an unfit value.
     """
-    kept = {field.replace("-", "_"): value for field, value in changes.items()}
+    kept = {name: value for name, value in _leaves(changes) if str(value).lower() != "none"}
     if str(kept.get("preparation.spatial_dims", 3)) != "3":
         raise RecipeError("Plans are for 3D; leave --preparation.spatial-dims out, or give 3.")
-    converted = [choice for choice in _for_volumes(recipe) if choice.name not in kept]
-    volumes = recipe.with_changes({choice.name: choice.value for choice in converted} | kept)
+    converted = [choice for choice in _for_volumes(recipe) if _spelt(choice.name) not in kept]
+    volumes = recipe.with_changes({choice.name: choice.value for choice in converted} | dict(changes))
     given = _given(volumes, kept)
     takes = inspect.signature(MODELS[volumes.network.name]).parameters
     if "strides" not in takes:
@@ -74,6 +77,31 @@ def plan_recipe(
     ]
     planned = volumes.with_changes({one.name: _plain(one.value) for one in chosen if one.name not in kept})
     return Planned(planned, (*converted, *chosen))
+
+
+def _leaves(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The single fields that changes set, by dotted names, also where they come as an object or its JSON."""
+    for field, value in changes.items():
+        name = above + _spelt(field)
+        part = _part(value)
+        if part is None:
+            yield name, value
+        else:
+            yield from _leaves(part, f"{name}.")
+
+
+def _spelt(field: str) -> str:
+    """A field's name in one of its two spellings."""
+    return field.replace("-", "_")
+
+
+def _part(value: Any) -> Mapping[str, Any] | None:
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return None
+    return value if isinstance(value, Mapping) else None
 
 
 def _plain(value: Any) -> Any:
@@ -144,4 +172,10 @@ def _memory_of(recipe: Recipe, takes: frozenset[str]) -> Any:
             lambda: build(name, recipe.in_channels, classes, arguments), recipe.in_channels, shape.patch
         )
 
-    return lambda shape, batch: CAUTION * counted(shape).step_bytes(batch, precision)
+    def of_step(shape: Shape, batch: int) -> float:
+        try:
+            return CAUTION * float(counted(shape).step_bytes(batch, precision))
+        except TooLargeError:  # no memory is enough
+            return math.inf
+
+    return of_step

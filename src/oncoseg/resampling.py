@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from oncoseg.errors import DataError
+from oncoseg.shares import likeliest
 
 SPACING_TOLERANCE = 0.01
 """An axis whose voxel size differs from the wanted one by no more than this share is left as it is."""
@@ -85,9 +86,10 @@ def resample_labels_slab(
 ) -> np.ndarray:
     """Target slices start … stop − 1 of class indices `i j k`, uint8.
 
-    A voxel goes to the class that covers most of it, so that a small lesion keeps its volume instead of
-    depending on where nearest neighbour happens to look; ties with the background go to the class. Where
-    an axis shrinks that is the exact share, where it grows each class is interpolated as an image.
+    A voxel of which all classes together cover at least half goes to the class that covers most of it, so
+    that a small lesion keeps its volume instead of depending on where nearest neighbour happens to look; see
+    `shares`. Where an axis shrinks that is the exact share, where it grows each class is interpolated as an
+    image.
 
     Args:
         labels: `i j k`, of k only those that `needed_slices` names.
@@ -102,9 +104,8 @@ def resample_labels_slab(
     weights = [_shares(size, target) for size, target in zip((*labels.shape[:2], slices), shape, strict=True)]
     one_hot = np.stack([labels == index for index in range(1, classes + 1)])
     covered = _resample(one_hot, weights, needed_slices(slices, shape[2], start, stop), start, stop)
-    background = 1 - covered.sum(axis=0)
-    best = covered.argmax(axis=0) + 1
-    return np.where(covered.max(axis=0) >= background - ROUNDING, best, 0).astype(np.uint8)
+    together = covered.sum(axis=0)
+    return likeliest(covered, together >= 1 - together - ROUNDING)
 
 
 def resample_labels(labels: np.ndarray, classes: int, shape: Grid) -> np.ndarray:

@@ -102,6 +102,7 @@ class RunFolder:
         compared; and `fingerprint` is a hash of the prepared training and validation cases (not of the
         test cases), with their ids, patients, sites and classes, which resuming compares;
         `images_fingerprint` is that of images and masks only, as the first versions' `fingerprint` was.
+        `labels_by`, of several classes, is the rule by which masks and validation tell them apart.
         `boxes`, of the second stage of a cascade, is the part of each case that was seen.
         Where scans are learnt from without a mask, `unlabelled` says how many `cases` and `patients`, their
         `fingerprint`, and the `path` of a folder of their own, if any.

@@ -1,6 +1,7 @@
 """The folder of a study: several networks, trained on the same sides of the same data.
 
-study.json      the study, with all changes     runs/GROUP/VARIANT   ordinary run folders
+study.json      the study, with all changes     runs/GROUP/VARIANT   ordinary run folders; of several
+                                                                     trainings, in seed-N below
 split.json      the sides of all runs           comparisons/GROUP    paired tests, by `oncoseg compare`
 data.json       where the data sets lie         figure/              the slices of the figure
 table1.csv, table2.csv, tests.csv, figure3.png, index.html           made when runs are evaluated
@@ -46,6 +47,11 @@ class StudyFolder:
         """The sides of all runs, as a run folder's `split.json`."""
         return self.path / "split.json"
 
+    @property
+    def runs(self) -> Path:
+        """Where the run folders are."""
+        return self.path / "runs"
+
     def study(self) -> Study:
         """The study as it was begun.
 
@@ -78,7 +84,8 @@ class StudyFolder:
 
     def run(self, run: Run) -> RunFolder:
         """The run folder of a training."""
-        return RunFolder(self.path / "runs" / safe_id(run.group) / safe_id(run.variant))
+        where = self.runs / safe_id(run.group) / safe_id(run.variant)
+        return RunFolder(where if run.seed is None else where / f"seed-{run.seed}")
 
     def comparison(self, group: str) -> Path:
         """Where a group's paired tests are written."""

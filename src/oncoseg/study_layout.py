@@ -171,7 +171,8 @@ def lay_out(
     Raises:
         RunError: data that have changed.
     """
-    split, sources = folder.split(), _told_once(folder, sources)
+    split, seed = folder.split(), RunFolder(folder.path).split_seed()
+    sources = _told_once(folder, sources)
     records: dict[str, dict[str, Any]] = {}
     for run in runs:
         recipe = run.recipe
@@ -183,7 +184,8 @@ def lay_out(
             with atomic_folder(where.path) as unfinished:
                 written = RunFolder(unfinished)
                 written.write_recipe(recipe)
-                written.write_split(recipe.training.seed, {name: split[name] for name in recipe.modalities})
+                drawn_by = recipe.training.seed if seed is None else seed
+                written.write_split(drawn_by, {name: split[name] for name in recipe.modalities})
                 written.write_data(record)
         for name, now in record.items():
             if where.data()[name]["fingerprint"] != now["fingerprint"]:

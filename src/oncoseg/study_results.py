@@ -1,36 +1,27 @@
-"""What a study shows: its two tables, the paired tests, and the slices of its figure."""
+"""What a study shows: its networks' scores and costs, the paired tests, and the slices of its figure."""
 
 import csv
 import json
-import math
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from oncoseg import models
 from oncoseg.errors import RunError
-from oncoseg.evaluate import contest_files
 from oncoseg.evaluate.compare import Contest, compare
-from oncoseg.evaluate.overlap_table import MEANINGS, OverlapRow, overlap_table
+from oncoseg.evaluate.overlap_table import OverlapRow, overlap_table
 from oncoseg.evaluate.panels import Panel, View, read_panels, write_panels
 from oncoseg.evaluate.run import view_of
-from oncoseg.files import atomic_file, atomic_folder, read_json, write_json
+from oncoseg.files import read_json, write_json
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.statistics import Summary
-from oncoseg.studies.study import PRINTED_COSTS, PRINTED_SCORES, Run, Study
+from oncoseg.studies.study import Run, Study
 from oncoseg.study_folder import SIDE, TIMING_FILE, StudyFolder, is_complete, minutes_spent
-
-TABLE_1, TABLE_2, TESTS = "table1.csv", "table2.csv", "tests.csv"
-"""What `write_results` writes."""
 
 CHOSEN_BY = ("median", "only", "best")
 """The role by which the figure's patient is chosen: the first of these that there is. Of fewer than three
 patients there is no median."""
-
-OTHER_DATA, SAME_DATA = "other data", "the same data"
-"""How published figures are marked."""
 
 
 class Result(NamedTuple):
@@ -41,7 +32,6 @@ class Result(NamedTuple):
         folder: its run folder.
         summary: of its evaluation, summary.json.
         overlap: its rows of table 1.
-        printed: what the paper prints.
         cost: its row of table 2.
     """
 
@@ -49,7 +39,6 @@ class Result(NamedTuple):
     folder: RunFolder
     summary: Mapping[str, Any]
     overlap: list[OverlapRow]
-    printed: Mapping[str, float]
     cost: "Cost"
 
     @property
@@ -80,16 +69,55 @@ class Cost(NamedTuple):
     multiply_adds: int
 
 
+class Spread(NamedTuple):
+    """One cost of several trainings: its mean, and the least and the most."""
+
+    mean: float
+    least: float
+    most: float
+
+
+class Network(NamedTuple):
+    """One variant of a group, over those of its trainings that are done.
+
+    Attributes:
+        group: the study's.
+        variant: the study's.
+        trainings: one or more, in the order of the seeds.
+        overlap: its rows of table 1; of several trainings their means.
+        printed: what the paper prints.
+    """
+
+    group: str
+    variant: str
+    trainings: list[Result]
+    overlap: list[OverlapRow]
+    printed: Mapping[str, float]
+
+    @property
+    def cost(self) -> Cost:
+        """Of its first training that is done; cases, parameters and multiply-adds are those of all."""
+        return self.trainings[0].cost
+
+    def spread(self, cost: str) -> Spread:
+        """Of `epochs`, `minutes` or `seconds` over its trainings."""
+        values = [getattr(one.cost, cost) for one in self.trainings]
+        least, most = min(values), max(values)
+        return Spread(least if least == most else fmean(values), least, most)
+
+
 class FigureRow(NamedTuple):
     """One row of the figure.
 
     Attributes:
         group: the study's.
+        seed: of the trainings that are shown, the study's first; None where there are no others.
         panel: the chosen patient's slice, as the group's first variant predicts it, and why it was chosen.
         views: variant → the same slice as it predicts it.
     """
 
     group: str
+    seed: int | None
     panel: Panel
     views: dict[str, View]
 
@@ -99,23 +127,32 @@ class StudyResults(NamedTuple):
 
     Attributes:
         study: the study.
-        results: of the runs that are done, in the study's order.
-        missing: the runs that are not.
+        networks: those with a run that is done, in the study's order.
+        missing: the runs that are not done.
         contests: group → its variants against each other, where there are two or more.
         figure: its rows.
         synthetic: whether phantoms are among the cases.
     """
 
     study: Study
-    results: list[Result]
+    networks: list[Network]
     missing: list[Run]
     contests: dict[str, Contest]
     figure: list[FigureRow]
     synthetic: bool
 
-    def of_group(self, group: str) -> list[Result]:
+    @property
+    def results(self) -> list[Result]:
+        """Every training that is done, network by network."""
+        return [one for network in self.networks for one in network.trainings]
+
+    def of_group(self, group: str) -> list[Network]:
         """Those of one group."""
-        return [result for result in self.results if result.run.group == group]
+        return _of_group(self.networks, group)
+
+    def first_trainings(self, group: str) -> list[Result]:
+        """Of a group's networks the trainings with the study's first seed, which are those that are drawn."""
+        return _first_trainings(self.networks, group, self.study.first_seed)
 
 
 def read_results(out: Path) -> StudyResults:
@@ -134,34 +171,46 @@ def read_results(out: Path) -> StudyResults:
             f"No run of the study {out} is trained and evaluated yet; expected one. Go on with "
             f"`oncoseg study --resume --out {out}`."
         )
-    results = [_result(run, folder.run(run), study) for run in done]
-    contests = {group: found for group in study.groups if (found := _contest(study, group, results))}
+    results = [_result(run, folder.run(run)) for run in done]
+    networks = _networks(study, results)
+    contests = {group: found for group in study.groups if (found := _contest(study, group, networks))}
     return StudyResults(
         study,
-        results,
+        networks,
         [run for run in runs if run not in done],
         contests,
-        [row for group in study.groups for row in _figure_rows(folder, group, results)],
+        [row for group in study.groups for row in _figure_rows(folder, group, study.first_seed, networks)],
         any(result.summary["synthetic"] for result in results),
     )
 
 
-def write_results(found: StudyResults, out: Path) -> None:
-    """Write the tables and the tests of each group, in place of earlier ones."""
-    _write_csv(out / TABLE_1, (row for result in found.results for row in _table_1(found.study, result)))
-    _write_csv(out / TABLE_2, (_table_2(found.study, result) for result in found.results))
-    tests = [row for group, contest in found.contests.items() for row in _tests(group, contest)]
-    (out / TESTS).unlink(missing_ok=True)
-    if tests:
-        _write_csv(out / TESTS, tests)
-    for group, contest in found.contests.items():
-        place = StudyFolder(out).comparison(group)
-        shutil.rmtree(place, ignore_errors=True)
-        with atomic_folder(place) as unfinished:
-            contest_files.write(contest, unfinished)
+def _networks(study: Study, results: Sequence[Result]) -> list[Network]:
+    of: dict[tuple[str, str], list[Result]] = {}
+    for one in results:
+        of.setdefault((one.run.group, one.run.variant), []).append(one)
+    return [
+        Network(group, variant, trainings, _overlap(trainings), study.printed(group, variant))
+        for group in study.groups
+        for variant in study.variants
+        if (trainings := of.get((group, variant)))
+    ]
 
 
-def _result(run: Run, folder: RunFolder, study: Study) -> Result:
+def _overlap(trainings: Sequence[Result]) -> list[OverlapRow]:
+    first, *others = trainings
+    return overlap_table(*(one.evaluation for one in trainings)) if others else first.overlap
+
+
+def _of_group(networks: Sequence[Network], group: str) -> list[Network]:
+    return [network for network in networks if network.group == group]
+
+
+def _first_trainings(networks: Sequence[Network], group: str, seed: int | None) -> list[Result]:
+    of = _of_group(networks, group)
+    return [one for network in of for one in network.trainings if one.run.seed == seed]
+
+
+def _result(run: Run, folder: RunFolder) -> Result:
     evaluation = folder.path / "evaluation" / SIDE
     try:
         summary = dict(read_json(evaluation / "summary.json"))
@@ -171,8 +220,7 @@ def _result(run: Run, folder: RunFolder, study: Study) -> Result:
             f"{evaluation} is damaged ({error}); expected what `oncoseg study` wrote. Delete it, and go on "
             "with the study."
         ) from error
-    printed = study.printed(run.group, run.variant)
-    return Result(run, folder, summary, overlap_table(evaluation), printed, _cost(run.recipe, folder, timing))
+    return Result(run, folder, summary, overlap_table(evaluation), _cost(run.recipe, folder, timing))
 
 
 def size_of_input(recipe: Recipe) -> tuple[int, ...]:
@@ -199,18 +247,20 @@ def _cost(recipe: Recipe, folder: RunFolder, timing: Mapping[str, Any]) -> Cost:
     )
 
 
-def _contest(study: Study, group: str, results: Sequence[Result]) -> Contest | None:
+def _contest(study: Study, group: str, networks: Sequence[Network]) -> Contest | None:
     """All variants of a group against each other; all tests of the group are one family."""
-    folders = {one.run.variant: one.evaluation for one in results if one.run.group == group}
+    folders = {
+        network.variant: [one.evaluation for one in network.trainings]
+        for network in _of_group(networks, group)
+    }
     return compare(folders, metrics=study.tested) if len(folders) > 1 else None
 
 
-# figure ---------------------------------------------------------------------------------------
-
-
-def _figure_rows(folder: StudyFolder, group: str, results: Sequence[Result]) -> list[FigureRow]:
+def _figure_rows(
+    folder: StudyFolder, group: str, seed: int | None, networks: Sequence[Network]
+) -> list[FigureRow]:
     """One row per modality: the patient with the median Dice of the group's first variant that is done."""
-    of = [result for result in results if result.run.group == group]
+    of = _first_trainings(networks, group, seed)
     if not of:
         return []
     panels = read_panels(of[0].evaluation, of[0].summary["panels"])
@@ -220,7 +270,7 @@ def _figure_rows(folder: StudyFolder, group: str, results: Sequence[Result]) -> 
             views = {of[0].run.variant: chosen.view}
             for other in of[1:]:
                 views[other.run.variant] = _kept_view(folder, other, chosen)
-            rows.append(FigureRow(group, chosen, views))
+            rows.append(FigureRow(group, seed, chosen, views))
     return rows
 
 
@@ -235,7 +285,7 @@ def _chosen(panels: Sequence[Panel]) -> Panel | None:
 def _kept_view(folder: StudyFolder, result: Result, chosen: Panel) -> View:
     """The chosen slice as another network predicts it, which is kept, as predicting takes its time."""
     view = chosen.view
-    name = "-".join((result.folder.path.parent.name, result.folder.path.name, chosen.group))
+    name = "-".join((*result.folder.path.relative_to(folder.runs).parts, chosen.group))
     place = folder.path / "figure" / name
     of = {"weights": result.summary["weights"], "case": view.case_id, "slice": view.slice_index}
     of |= {"class": chosen.label} if view.classes else {}
@@ -249,98 +299,3 @@ def _kept_view(folder: StudyFolder, result: Result, chosen: Panel) -> View:
     panels = write_panels(place, [chosen._replace(view=found)])
     write_json(place / "view.json", {"of": of, "panels": panels})
     return found
-
-
-# tables ---------------------------------------------------------------------------------------
-
-
-def _table_1(study: Study, result: Result) -> Iterable[dict[str, Any]]:
-    for row in result.overlap:
-        yield {
-            "group": result.run.group,
-            "variant": result.run.variant,
-            "modality": row.modality,
-            "class": row.label,
-            "averaging": row.averaging,
-            "n": row.scores["dice"].n,
-            "undefined": row.scores["dice"].undefined,
-            **{
-                f"{name}{end}": value
-                for name in MEANINGS
-                for end, value in _with_ends(row.scores[name]).items()
-            },
-            **_published(study, result, PRINTED_SCORES),
-            "synthetic": result.summary["synthetic"],
-        }
-
-
-def _with_ends(summary: Summary) -> dict[str, float | None]:
-    return {"": summary.mean, "_low": summary.low, "_high": summary.high}
-
-
-def _table_2(study: Study, result: Result) -> dict[str, Any]:
-    return {
-        "group": result.run.group,
-        "variant": result.run.variant,
-        "epochs": result.cost.epochs,
-        "training_minutes": result.cost.minutes,
-        "inference_seconds": result.cost.seconds,
-        "test_cases": result.cost.cases,
-        "parameters": result.cost.parameters,
-        "multiply_adds": result.cost.multiply_adds,
-        "hardware": result.cost.hardware,
-        **_published(study, result, PRINTED_COSTS),
-    }
-
-
-def _published(study: Study, result: Result, names: Sequence[str]) -> dict[str, Any]:
-    """The paper's figures in columns of their own, and whether they are of the same data."""
-    rows = study.published.rows if study.published else ()
-    used = [name for name in names if any(name in row.scores for row in rows)]
-    there = any(name in result.printed for name in used)
-    return {
-        **{f"published_{name}": result.printed.get(name) for name in used},
-        "published_on": mark(study) if there else None,
-    }
-
-
-def mark(study: Study) -> str:
-    """How the study's published figures are marked."""
-    return SAME_DATA if study.published and study.published.same_data else OTHER_DATA
-
-
-def _tests(group: str, contest: Contest) -> Iterable[dict[str, Any]]:
-    for part in contest.parts:
-        for each in part.comparisons:
-            yield {
-                "group": group,
-                "modality": part.group,
-                "class": part.label,
-                "metric": part.metric,
-                "a": each.a,
-                "b": each.b,
-                "n": each.n,
-                "difference": each.difference.mean,
-                "low": each.difference.low,
-                "high": each.difference.high,
-                "p": each.p,
-                "p_holm": each.p_adjusted,
-                "family": each.family,
-                "better": each.better,
-                "in_words": each.sentence,
-            }
-
-
-def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """What is undefined is empty."""
-    listed = list(rows)
-    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(listed[0]))
-        writer.writeheader()
-        writer.writerows(
-            {name: "" if _undefined(cell) else cell for name, cell in row.items()} for row in listed
-        )
-
-
-def _undefined(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))

@@ -17,6 +17,7 @@ from oncoseg.errors import RecipeError, RunError
 from oncoseg.files import new_folder, remove_leftovers
 from oncoseg.limits import memory_errors
 from oncoseg.locks import Locked, locked
+from oncoseg.models.comparators import TooLargeError
 from oncoseg.prepare import Progress, Settings
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -397,12 +398,39 @@ def check_recipe(recipe: Recipe) -> None:
     losses_of(recipe)
     weight = torch.nn.Parameter(torch.zeros(1))
     schedule_of(recipe, optimiser_of(recipe, [weight]), steps=schedules.ANY_STEPS)
-    name, size = recipe.network.name, recipe.example_size
+    for size, of_what in _seen(recipe).items():
+        _check_size(recipe, size, of_what)
+
+
+def _seen(recipe: Recipe) -> dict[tuple[int, ...], tuple[str, str]]:
+    """Every size that the network sees → what is of that size, and the field that decides it.
+
+    Crops are for training: validation and prediction see whole slices. In 3D all see windows of one size.
+    """
+    chosen = recipe.preparation
+    if chosen.spatial_dims == 3:
+        return {recipe.example_size: ("windows", "preparation.patch")}
+    whole = {chosen.slice_size: ("slices", "preparation.slice_size")}
+    return {recipe.example_size: ("crops", "augmentation.crop")} | whole
+
+
+def _check_size(recipe: Recipe, size: tuple[int, ...], of_what: tuple[str, str]) -> None:
+    """Check that the network takes images of a size.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    name, (seen, field) = recipe.network.name, of_what
     try:
         models.describe(name, recipe.network_arguments, recipe.in_channels, len(recipe.classes), size)
     except RuntimeError as error:
-        larger = "preparation.slice_size" if len(size) == 2 else "preparation.patch"
+        other = "smaller" if isinstance(error, TooLargeError) else "larger"
+        beside = (
+            ", which validation and prediction see beside the crops of training,"
+            if (recipe.augmentation.crop is not None and seen == "slices")
+            else ""
+        )
         raise RecipeError(
-            f"Network {name!r} does not take {recipe.examples} of {'×'.join(map(str, size))} ({error}). "
-            f"Choose a larger {larger}, or other network.arguments."
+            f"Network {name!r} does not take {seen} of {'×'.join(map(str, size))}{beside} ({error}). "
+            f"Choose a {other} {field}, or other network.arguments."
         ) from error

@@ -271,13 +271,14 @@ class _Work:
             return _unfinished(resume(run.path, **self.again, **common))
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(run.path)  # of a process that was killed before it began to train
-        boxes = {
-            name: {case: one.box for case, one in of.items()} for name, of in self.folder.found().items()
-        }
+        found = self.folder.found()
+        boxes = {name: {case: one.box for case, one in of.items()} for name, of in found.items()}
         recipe = stages(self.recipe)[1].with_changes({"training.max_minutes": self.minutes})
         sources, split = replace(self._sources(), boxes=boxes), self.folder.path / "split.json"
         try:
             return _unfinished(train(recipe, sources, run.path, split_file=split, **common))
+        except DataError as error:
+            raise DataError(_of_boxes(error, found, self.recipe.cascade.organ or "")) from error
         finally:
             if (run.path / "data.json").is_file():  # what it knows of the prepared cases, too
                 records = {name: dict(record) for name, record in run.data().items()}
@@ -336,6 +337,16 @@ def in_words(found: Mapping[str, Mapping[str, Found]], organ: str) -> str:
     if not missed:
         return text
     return f"{text}; no {organ} was found in {missed} cases, of which stage 2 sees the whole image"
+
+
+def _of_boxes(error: DataError, found: Mapping[str, Mapping[str, Found]], organ: str) -> str:
+    """What is wrong with the cases of stage 2, which may be due to their boxes."""
+    if not any(one.truth_outside for of in found.values() for one in of.values()):
+        return str(error)
+    return (
+        f"{error} That may be due to stage 1 ({in_words(found, organ)}): try a larger --cascade.margin-mm, "
+        "or train stage 1 for longer (--cascade.first), in a new folder."
+    )
 
 
 def _check_patients(split: Mapping[str, Any], folds: int) -> None:

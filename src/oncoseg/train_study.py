@@ -99,7 +99,11 @@ def train_study(
     for run in chosen:
         check_recipe(run.recipe)
     if not is_study(out):
-        begin(study, chosen, sources, out, split_file, teller.preparing)
+        try:
+            begin(study, chosen, sources, out, split_file, teller.preparing)
+        except RunError:  # something is in the folder
+            if not is_study(out):
+                raise
     check_same(folder, study, sources.folders)  # another process may have begun it meanwhile
     lay_out(folder, chosen, sources, store, workers, teller.preparing)
     try:
@@ -159,7 +163,7 @@ def _go_on(
                     return Outcome(folder.path, False, received(outcome.too_late))
                 if not outcome.finished and outcome.reason != spent(minutes or 0):
                     return outcome._replace(run=folder.path)
-            if is_evaluated(where.path, SIDE) and (where.path / "evaluation" / SIDE / TIMING_FILE).is_file():
+            if _is_evaluated(where):
                 continue
             if budget.is_spent():
                 return over
@@ -211,6 +215,10 @@ def _train(
     )
 
 
+def _is_evaluated(where: RunFolder) -> bool:
+    return is_evaluated(where.path, SIDE) and (where.path / "evaluation" / SIDE / TIMING_FILE).is_file()
+
+
 def _evaluate(where: RunFolder, run: Run, study: Study, teller: Teller) -> None:
     """Score a run on the test side and keep how long its predictions took.
 
@@ -223,6 +231,8 @@ def _evaluate(where: RunFolder, run: Run, study: Study, teller: Teller) -> None:
             "validation. Begin a new study with more --minutes-each, or with fewer data."
         )
     with locked(where.path / "evaluation.lock", f"The evaluation of {run.name}"):
+        if _is_evaluated(where):  # by another process, since it was last looked
+            return
         teller.tell(f"evaluating {run.name}")
         seconds: list[float] = []
         with teller.evaluating() as progress:

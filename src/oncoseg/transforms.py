@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from oncoseg.errors import DataError
+from oncoseg.logits import likeliest
 
 ZEROS = "zeros"
 """Substitute that stands for an all-zero channel."""
@@ -103,17 +104,17 @@ def restore_slices(slices: Tensor, grid: tuple[int, int]) -> Tensor:
 def resize_labels(labels: np.ndarray, classes: int, size: tuple[int, int]) -> Tensor:
     """Class indices, canonical `i j k`, as prepared slices `k h w` (uint8).
 
-    Each class is resized as an image and a pixel goes to the class that covers most of it, so that
-    a small lesion keeps its area instead of depending on where nearest neighbour happens to look.
+    Each class is resized as an image. A pixel of which all classes together cover at least half goes to the
+    class that covers most of it, so that a small lesion keeps its area instead of depending on where nearest
+    neighbour happens to look; see `shares`.
     """
     slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(labels, -1, 0)))
     if slices.shape[-2:] == size and size[0] == size[1]:
         return slices
     one_hot = functional.one_hot(slices.long(), classes + 1).movedim(-1, 1).float()
     covered = resize_slices(one_hot[:, 1:], size)
-    covered = torch.cat([1 - covered.sum(1, keepdim=True), covered], dim=1)
-    # ties between background and a class go to the class, as with "at least half" elsewhere
-    return (classes - covered.flip(1).argmax(1)).to(torch.uint8)
+    together = covered.sum(1)
+    return likeliest(covered, together >= 1 - together)
 
 
 def scale_slices(

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from oncoseg.augment import slices, volumes
 from oncoseg.augment.draws import Draws, Strengths
+from oncoseg.logits import likeliest
 
 __all__ = ["Strengths", "augment", "two_views"]
 
@@ -31,8 +32,8 @@ def augment(
     """Change every slice of a batch, or every window of volumes, at random (S1, section 4.1).
 
     Crop, flips, rotation, zoom and elastic deformation are one sampling grid, applied once to image
-    and mask; what comes from outside the slice or window is 0. Brightness, contrast and coarse dropout change
-    the image only.
+    and mask; what comes from outside the slice or window is 0, and which class a pixel of the mask is of,
+    `shares` says. Brightness, contrast and coarse dropout change the image only.
 
     Args:
         images: `n c h w` or `n c i j k`, in [0, 1].
@@ -94,9 +95,7 @@ def _moved(
         torch.cat([images, one_hot], dim=1), grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
     images, covered = moved.split([images.shape[1], classes], dim=1)
-    share, label = covered.max(dim=1)
-    masks = torch.where(share >= 0.5, label + 1, 0).to(masks.dtype)
-    return images, masks
+    return images, likeliest(covered, covered.sum(1) >= 0.5).to(masks.dtype)
 
 
 def _varied(images: Tensor, strengths: Strengths, draws: Draws) -> Tensor:

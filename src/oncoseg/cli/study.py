@@ -1,6 +1,7 @@
 """The commands about studies: `oncoseg study`, `studies`, `studies show`, `studies describe`."""
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +16,12 @@ from oncoseg.errors import DataError, RecipeError, RunError
 
 if TYPE_CHECKING:
     from oncoseg.studies.study import Run, Study
+    from oncoseg.study_results import StudyResults
     from oncoseg.training.status import Outcome
 
 STUDY_FLAGS = (
     *("data", "only-group", "only-variant", "channel", "out", "resume", "dry-run", "max-minutes"),
-    *("minutes-each", "store", "split", "workers", "accept-implausible", "licence", "origin"),
+    *("minutes-each", "seeds", "store", "split", "workers", "accept-implausible", "licence", "origin"),
     *("help", "debug"),
 )
 """The flags of `study` besides the recipes' fields."""
@@ -38,6 +40,7 @@ def study(
     dry_run: bool = False,
     max_minutes: float | None = None,
     minutes_each: float | None = None,
+    seeds: str | None = None,
     store: Path | None = None,
     split_file: Annotated[Path | None, Parameter(name="--split")] = None,
     workers: int | None = None,
@@ -64,6 +67,8 @@ def study(
         max_minutes: Budget of this call, with preparing and evaluating.
         minutes_each: The same time for every run, after which its best weights so far are kept; all
             epochs when left out.
+        seeds: Train every network once with each of these seeds, as in '[0,1,2]', and show the means; once
+            with the recipe's own seed when left out.
         store: The prepared store; in your cache folder when left out.
         split_file: A split.json to use for all runs instead of drawing one; or nnU-Net's splits_final.json.
         workers: Processes for preparing; one per processor when left out.
@@ -77,13 +82,14 @@ def study(
         raise RunError(f"Expected --max-minutes above 0, got {max_minutes:g}.")
     if resume:
         _check_resuming(name, fields, {"--data": data, "--channel": channel, "--split": split_file})
-        _check_resuming(None, {}, {"--minutes-each": minutes_each, "--licence": licence, "--origin": origin})
+        _check_resuming(None, {}, {"--minutes-each": minutes_each, "--seeds": seeds})
+        _check_resuming(None, {}, {"--licence": licence, "--origin": origin})
     elif name is None:
         raise RunError(
             "Expected a study, for example aspp-attention, or its JSON file; `oncoseg studies` lists them."
         )
     if dry_run:
-        chosen = _kept(out) if name is None else _changed(name, fields, minutes_each)
+        chosen = _kept(out) if name is None else _changed(name, fields, minutes_each, seeds)
         _print_plan(chosen, chosen.runs(groups, variants))
         return 0
     if out is None:
@@ -110,7 +116,7 @@ def study(
         if name is None:
             outcome = resume_study(out, **options)
         else:
-            chosen = _changed(name, fields, minutes_each)
+            chosen = _changed(name, fields, minutes_each, seeds)
             sources = Sources(
                 parse_data(data or []),
                 channels_of(chosen, parse_channels(channel)),
@@ -131,7 +137,7 @@ def list_all(*words: Annotated[str, Parameter(show=False)]) -> None:
     if words:
         near = difflib.get_close_matches(words[0], ("show", "describe"), n=1) or ["show"]
         raise RecipeError(f"Unknown command `studies {words[0]}`; did you mean `studies {near[0]}`?")
-    rows = [(name, made.title, f"{len(made.groups)} × {len(made.variants)}") for name, made in _made(STUDIES)]
+    rows = [(name, made.title, _size(made)) for name, made in _made(STUDIES)]
     terminal.print_table(None, ("study", "what it is", "runs"), rows)
 
 
@@ -194,7 +200,11 @@ def _kept(out: Path | None) -> "Study":
     return StudyFolder(out).study()
 
 
-def _changed(name: str, tree: Any, minutes_each: float | None) -> "Study":
+def _size(made: "Study") -> str:
+    return " × ".join(map(str, (len(made.groups), len(made.variants), *([len(made.seeds)] * made.several))))
+
+
+def _changed(name: str, tree: Any, minutes_each: float | None, seeds: str | None) -> "Study":
     """The study with the command line's fields put into every run."""
     from oncoseg.cli.fields import check_flags, from_tokens
     from oncoseg.studies import open_study
@@ -202,7 +212,22 @@ def _changed(name: str, tree: Any, minutes_each: float | None) -> "Study":
     chosen = open_study(name)
     changes = from_tokens(tree)
     check_flags(chosen.runs()[0].recipe, changes, STUDY_FLAGS)
-    return chosen.with_changes(changes, minutes_each)
+    return chosen.with_changes(changes, minutes_each, _seeds(seeds) if seeds is not None else ())
+
+
+def _seeds(text: str) -> list[int]:
+    """The seeds as they are typed.
+
+    Raises:
+        RecipeError: no list of whole numbers, or an empty one; a single number could be a seed or how many.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError:
+        values = None
+    if not isinstance(values, list) or not values or any(type(value) is not int for value in values):
+        raise RecipeError(f"Expected --seeds as a list of whole numbers, such as '[0,1,2]', got {text!r}.")
+    return values
 
 
 def channels_of(chosen: "Study", given: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -234,7 +259,7 @@ def _print_plan(chosen: "Study", runs: "Sequence[Run]") -> None:
     from oncoseg.study_results import network_cost, size_of_input
 
     rows = []
-    for run in runs:
+    for run in (one for one in runs if one.seed == chosen.first_seed):
         recipe, network = run.recipe, run.recipe.network
         cost = network_cost(recipe)
         shape = "×".join(map(str, (recipe.in_channels, *size_of_input(recipe))))
@@ -242,7 +267,10 @@ def _print_plan(chosen: "Study", runs: "Sequence[Run]") -> None:
         giga = f"{cost.multiply_adds / 1e9:.1f}"
         rows.append((run.group, run.variant, network.name, epochs, shape, f"{cost.parameters:,}", giga))
     columns = ("group", "network", "model", "epochs", "input", "parameters", "multiply-adds (G)")
-    terminal.print_table(f"{chosen.name}: {len(rows)} runs", columns, rows, right=4, unbroken=len(columns))
+    title = f"{chosen.name}: {len(rows)} runs"
+    if chosen.several:
+        title += f", each with the seeds {', '.join(map(str, chosen.seeds))}: {len(runs)} trainings"
+    terminal.print_table(title, columns, rows, right=4, unbroken=len(columns))
     each = chosen.minutes_each
     budget = "all epochs" if each is None else f"{each:g} minutes, or all epochs where these take less"
     terminal.say(f"Budget of each run: {budget}. Metrics of the paired tests: {', '.join(chosen.tested)}.")
@@ -250,12 +278,18 @@ def _print_plan(chosen: "Study", runs: "Sequence[Run]") -> None:
 
 def _report(outcome: "Outcome") -> int:
     """Say how the study stands; once all that was asked for is done, with its tables and page."""
+    from oncoseg.locks import Locked, locked
+
     command = f"oncoseg study --resume --out {outcome.run}"
     if not outcome.finished:
         say_stopped(outcome, command)
         return stop_code(outcome)
     terminal.say(f"Done: {outcome.run} ({outcome.reason})")
-    print_study(outcome.run)
+    try:
+        with locked(outcome.run / "page.lock", "The page"):
+            print_study(outcome.run)
+    except Locked:  # it ended at the same moment
+        terminal.say(f"Another process writes the tables and the page of {outcome.run}.")
     return 0
 
 
@@ -270,9 +304,9 @@ def print_study(out: Path) -> None:
     page = write_study(out, found)
     for group in found.study.groups:
         rows = [
-            [result.run.variant, row.modality, row.label, *_cells(row, found.study.shown)]
-            for result in found.of_group(group)
-            for row in result.overlap
+            [network.variant, row.modality, row.label, *_cells(row, found.study.shown)]
+            for network in found.of_group(group)
+            for row in network.overlap
             if row.averaging == "patient"
         ]
         columns = ("network", "modality", "class", "n", *(titles(found)[name] for name in found.study.shown))
@@ -280,6 +314,7 @@ def print_study(out: Path) -> None:
             terminal.print_table(
                 f"{group}, means over patients", columns, rows, right=4, unbroken=len(columns)
             )
+        _print_variation(group, found)
     if found.synthetic:
         terminal.say(SYNTHETIC_SENTENCE)
     for group, contest in found.contests.items():
@@ -291,6 +326,16 @@ def print_study(out: Path) -> None:
         terminal.say(f"Left: {run.name}")
     terminal.say(f"Tables: {out / 'table1.csv'}, {out / 'table2.csv'}")
     terminal.say(f"Report: {page}")
+
+
+def _print_variation(group: str, found: "StudyResults") -> None:
+    """How the first score of each network varies between its trainings, where there are several."""
+    shown = found.study.shown[0]
+    for network in found.of_group(group):
+        for row in network.overlap:
+            if shown in row.variation:
+                what = ", ".join((network.variant, row.modality, row.label, shown))
+                terminal.say(f"  {what}: {row.variation[shown].sentence}")
 
 
 def _cells(row: Any, shown: Sequence[str]) -> list[Any]:

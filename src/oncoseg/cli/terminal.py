@@ -254,7 +254,9 @@ def _lines_of_epochs() -> Callable[[Any], None]:
 
 def _in_words(status: Any) -> tuple[str, str]:
     """Which epoch, and everything else."""
-    scores = "  ".join(f"{name} {score:.3f}" for name, score in status.scores.items())
+    scores = "  ".join(
+        f"{name} {score:.3f}{_of_classes(status, name)}" for name, score in status.scores.items()
+    )
     left = _duration(max(0.0, status.seconds_left))
     dice = f"  {'Dice' if status.validated else 'last Dice'} {scores}" if scores else ""
     done = " done" if status.validated else ""
@@ -262,6 +264,12 @@ def _in_words(status: Any) -> tuple[str, str]:
         f"{status.stage} epoch {status.epoch}/{status.epochs}{done}",
         f"left {left}  loss {status.loss:.3f}{dice}",
     )
+
+
+def _of_classes(status: Any, modality: str) -> str:
+    """Each class's Dice, where there are several and they are the epoch's own."""
+    each = status.class_scores.get(modality) if status.validated else None
+    return f" ({', '.join(f'{name} {score:.3f}' for name, score in each.items())})" if each else ""
 
 
 def _duration(seconds: float) -> str:

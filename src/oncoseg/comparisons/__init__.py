@@ -12,10 +12,17 @@ from oncoseg.comparisons.differences import (
 )
 from oncoseg.comparisons.rank_stability import RankStability, SystemRank, rank_stability
 from oncoseg.comparisons.systems import ALPHA, Comparison, as_family, compare_systems, paired
-from oncoseg.comparisons.trainings import SeedVariation, across_seeds
+from oncoseg.comparisons.trainings import (
+    FEWEST_SEEDS,
+    SeedVariation,
+    across_seeds,
+    between_trainings,
+    mean_of_trainings,
+)
 
 __all__ = [
     "ALPHA",
+    "FEWEST_SEEDS",
     "Comparison",
     "RankStability",
     "SeedVariation",
@@ -23,9 +30,11 @@ __all__ = [
     "SystemRank",
     "across_seeds",
     "as_family",
+    "between_trainings",
     "cohen_d",
     "compare_systems",
     "holm",
+    "mean_of_trainings",
     "paired",
     "rank_biserial",
     "rank_stability",

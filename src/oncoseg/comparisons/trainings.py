@@ -1,10 +1,12 @@
 """Seeds of the training as a second source of variation beside the patients."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from oncoseg.errors import DataError
 from oncoseg.statistics import (
     ROUNDING,
     SMALLEST_SAMPLE,
@@ -57,6 +59,22 @@ class SeedVariation(NamedTuple):
             return f"{start} and {self.seeds} trainings; between trainings it varies by SD {self.seed_sd:.2g}"
         trainings = "1 training" if self.seeds == 1 else f"{self.seeds} trainings"
         return f"{start}; {trainings}: too few to say how much it varies between trainings"
+
+
+def mean_of_trainings(system: str, trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Patient → mean over trainings; undefined where it is in any of them.
+
+    Raises:
+        DataError: trainings of different patients.
+    """
+    if any(of.keys() != trainings[0].keys() for of in trainings):
+        raise DataError(f"The trainings of {system} were evaluated on different patients; expected the same.")
+    return {patient: math.fsum(of[patient] for of in trainings) / len(trainings) for patient in trainings[0]}
+
+
+def between_trainings(trainings: Sequence[Mapping[str, float]], seed: int = 0) -> SeedVariation:
+    """`across_seeds` of trainings that scored the same patients, each as patient → value."""
+    return across_seeds(np.array([[of[patient] for of in trainings] for patient in trainings[0]]), seed)
 
 
 def across_seeds(values: np.ndarray, seed: int = 0) -> SeedVariation:

@@ -9,7 +9,7 @@ import numpy as np
 
 from oncoseg.case_prediction import CasePrediction
 from oncoseg.evaluate.scoring import ALL_CLASSES, TUMOUR
-from oncoseg.predict import to_labels
+from oncoseg.shares import to_labels
 
 
 class ClassMask(NamedTuple):

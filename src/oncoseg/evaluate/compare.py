@@ -1,20 +1,18 @@
 """Several evaluations of the same patients against each other: differences, tests and rankings."""
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from oncoseg.comparisons import (
     Comparison,
     RankStability,
     SeedVariation,
-    across_seeds,
     as_family,
+    between_trainings,
     compare_systems,
+    mean_of_trainings,
     rank_stability,
 )
 from oncoseg.comparisons.rank_stability import without_stability
@@ -182,7 +180,9 @@ def _table(systems: Mapping[str, Sequence[Entrant]], key: Key) -> dict[str, list
 def _alarms(systems: Mapping[str, Sequence[Entrant]], part: tuple[str, str]) -> FalseAlarms | None:
     table = _table(systems, (*part, FALSE_ALARM))
     cases = next(iter(systems.values()))[0].cases.get(part, {})
-    return false_alarms(part, cases, {name: _mean_of(name, several) for name, several in table.items()})
+    return false_alarms(
+        part, cases, {name: mean_of_trainings(name, several) for name, several in table.items()}
+    )
 
 
 def _part(
@@ -194,7 +194,7 @@ def _part(
 ) -> Part:
     metric = METRICS[key[2]]
     higher = metric.better == "higher"
-    values = {system: _mean_of(system, several) for system, several in trainings.items()}
+    values = {system: mean_of_trainings(system, several) for system, several in trainings.items()}
     try:
         comparisons = compare_systems(
             values, reference=reference, higher_is_better=higher, common_only=common_only, seed=seed
@@ -209,9 +209,7 @@ def _part(
     summary = summarise_shares if metric.yes_or_no else summarise
     summaries = {system: summary([of[patient] for patient in common], seed) for system, of in values.items()}
     variation = {
-        system: across_seeds(np.array([[of[patient] for of in several] for patient in values[system]]), seed)
-        for system, several in trainings.items()
-        if len(several) > 1
+        system: between_trainings(several, seed) for system, several in trainings.items() if len(several) > 1
     }
     comparisons = [each._replace(unit=metric.unit) for each in comparisons]
     return Part(*key, values, summaries, comparisons, ranking, variation, {})
@@ -222,14 +220,3 @@ def _judged(part: Part, comparisons: list[Comparison]) -> Part:
     if any(each.p_smallest <= ALPHA for each in comparisons):
         return part._replace(comparisons=comparisons)
     return part._replace(comparisons=comparisons, ranking=without_stability(part.ranking))
-
-
-def _mean_of(system: str, trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Patient → mean over trainings; undefined where it is in any of them.
-
-    Raises:
-        DataError: trainings of different patients.
-    """
-    if any(of.keys() != trainings[0].keys() for of in trainings):
-        raise DataError(f"The trainings of {system} were evaluated on different patients; expected the same.")
-    return {patient: math.fsum(of[patient] for of in trainings) / len(trainings) for patient in trainings[0]}

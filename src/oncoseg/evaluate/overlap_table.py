@@ -5,11 +5,13 @@ of the images' IoU of the foreground. Both are here, from the counts that `oncos
 """
 
 import csv
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from oncoseg import metrics, statistics
+from oncoseg.comparisons import SeedVariation, between_trainings, mean_of_trainings
 from oncoseg.errors import DataError
 from oncoseg.evaluate import long_table
 from oncoseg.metrics import BOTH_EMPTY_IS_ONE, Confusion
@@ -29,6 +31,9 @@ MEANINGS = {
 }
 """Score → definition, in the order of tables."""
 
+LENIENT = "slice-empty-is-one"
+"""The averaging in `table.AVERAGINGS` under which a rightly empty slice is 1."""
+
 
 class OverlapRow(NamedTuple):
     """One class of one modality under one averaging.
@@ -38,22 +43,41 @@ class OverlapRow(NamedTuple):
         label: the class.
         averaging: a name in `table.AVERAGINGS`.
         scores: name in MEANINGS → summary.
+        variation: name in MEANINGS → how it varies between trainings; only of several, and per patient.
     """
 
     modality: str
     label: str
     averaging: str
     scores: dict[str, Summary]
+    variation: dict[str, SeedVariation]
 
 
-def overlap_table(evaluation: Path) -> list[OverlapRow]:
-    """Read an evaluation of a run.
+class _Counts(NamedTuple):
+    """What a row is made of: the counts of each patient or slice, or of all voxels."""
+
+    modality: str
+    label: str
+    averaging: str
+    counts: dict[str, Confusion]
+
+
+def overlap_table(*trainings: Path) -> list[OverlapRow]:
+    """Read an evaluation of a run, or those of several trainings of one network on the same patients.
+
+    Of several, a patient's score is the mean over them, as in `evaluate.compare`. Under the other averagings
+    it is the trainings' figures whose mean is given, with the n of the one with the fewest.
 
     Raises:
-        DataError: it lacks its tables, or they are damaged.
+        DataError: an evaluation lacks its tables, or they are damaged; or the patients differ.
     """
+    read = [_read(evaluation) for evaluation in trainings]
+    return [_row(several) for several in zip(*read, strict=True)]
+
+
+def _read(evaluation: Path) -> list[_Counts]:
     try:
-        return _rows(evaluation)
+        return _counts_of(evaluation)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{evaluation} cannot be read ({type(error).__name__}); expected what `oncoseg evaluate RUN` "
@@ -71,7 +95,7 @@ def mean_iou(counts: Confusion, changes: Policy | None = None) -> float:
     return (metrics.score("iou", counts, changes) + metrics.background_iou(counts)) / 2
 
 
-def _rows(evaluation: Path) -> list[OverlapRow]:
+def _counts_of(evaluation: Path) -> list[_Counts]:
     patients: dict[tuple[str, str], dict[str, Confusion]] = {}
     for row in long_table.read_counts(evaluation):
         of = patients.setdefault((row["group"], row["class"]), {})
@@ -82,40 +106,56 @@ def _rows(evaluation: Path) -> list[OverlapRow]:
         for row in csv.DictReader(file):
             label = row["class"] if len(labels) > 1 else labels[0]
             slices.setdefault((row["modality"], label), []).append(_counts(row))
-    rows: list[OverlapRow] = []
+    rows: list[_Counts] = []
     for (modality, label), each in patients.items():
-        counts = list(each.values())
-        rows += [
-            OverlapRow(modality, label, "patient", _scores(counts, statistics.summarise)),
-            OverlapRow(modality, label, "pooled", _scores([metrics.pool(counts)], statistics.plain_summary)),
-            *_of_slices(modality, label, slices[modality, label]),
-        ]
+        pooled = {"": metrics.pool(list(each.values()))}
+        rows += [_Counts(modality, label, "patient", each), _Counts(modality, label, "pooled", pooled)]
+        of_slices = {str(number): counts for number, counts in enumerate(slices[modality, label])}
+        rows += [_Counts(modality, label, name, of_slices) for name in ("slice", LENIENT)]
     return rows
 
 
-def _of_slices(modality: str, label: str, counts: Sequence[Confusion]) -> list[OverlapRow]:
-    plain = statistics.plain_summary
-    strict, lenient = _scores(counts, plain), _scores(counts, plain, BOTH_EMPTY_IS_ONE)
-    return [
-        OverlapRow(modality, label, "slice", strict),
-        OverlapRow(modality, label, "slice-empty-is-one", lenient),
-    ]
+def _row(several: Sequence[_Counts]) -> OverlapRow:
+    """One row from the same counts of every training."""
+    modality, label, averaging, _ = several[0]
+    scores: dict[str, Summary] = {}
+    variation: dict[str, SeedVariation] = {}
+    for name in MEANINGS:
+        values = [
+            {unit: _score(name, counts, averaging) for unit, counts in of.counts.items()} for of in several
+        ]
+        if averaging == "patient":
+            means = mean_of_trainings(f"a network ({modality} {label})", values)
+            scores[name] = statistics.summarise(list(means.values()))
+            variation |= {name: between_trainings(values)} if len(several) > 1 else {}
+        else:
+            scores[name] = _mean_of_means(values)
+    return OverlapRow(modality, label, averaging, scores, variation)
 
 
-def _scores(
-    counts: Sequence[Confusion],
-    summarise: Callable[[Sequence[float]], Summary],
-    changes: Policy | None = None,
-) -> dict[str, Summary]:
-    of: dict[str, Callable[[Confusion], float]] = {
-        "dice": lambda one: metrics.score("dice", one, changes),
-        "miou_foreground": lambda one: metrics.score("iou", one, changes),
-        "miou_classes": lambda one: mean_iou(one, changes),
-        "precision": lambda one: metrics.score("precision", one, changes),
-        "recall": lambda one: metrics.score("recall", one, changes),
-        "accuracy": metrics.accuracy,
-    }
-    return {name: summarise([of[name](one) for one in counts]) for name in MEANINGS}
+def _mean_of_means(trainings: Sequence[Mapping[str, float]]) -> Summary:
+    """The mean of the trainings' means: their slices are not left out together, as patients are.
+
+    A slice without tumour is undefined in a training that rightly finds none there, and 0 in one with a false
+    alarm. Left out of both, it would raise the mean above those of all trainings.
+    """
+    each = [statistics.plain_summary(list(of.values())) for of in trainings]
+    if len(each) == 1:
+        return each[0]
+    return min(each, key=lambda one: one.n)._replace(
+        mean=math.fsum(one.mean for one in each) / len(each),
+        median=math.nan,
+        note=f"mean of {len(each)} trainings",
+    )
+
+
+def _score(name: str, counts: Confusion, averaging: str) -> float:
+    changes = BOTH_EMPTY_IS_ONE if averaging == LENIENT else None
+    if name == "accuracy":
+        return metrics.accuracy(counts)
+    if name == "miou_classes":
+        return mean_iou(counts, changes)
+    return metrics.score("iou" if name == "miou_foreground" else name, counts, changes)
 
 
 def _counts(row: dict[str, str]) -> Confusion:

@@ -8,7 +8,7 @@ from typing import Any
 from oncoseg.errors import RunError
 from oncoseg.files import new_folder
 
-OF_PREDICTION = ("flips", "precision")
+OF_PREDICTION = ("flips", "precision", "labels_by")
 """What decides the probabilities besides weights and images; not how many slices are computed at a time."""
 
 

@@ -51,7 +51,7 @@ class Evaluation:
     """What was found; `write` puts it into files.
 
     Attributes:
-        threshold: probability from which a voxel is tumour.
+        threshold: probability from which a voxel is tumour; of several classes, of all together.
         seed: of the bootstrap.
         table: every group and class under every averaging.
         patients: one row per modality, class and patient.

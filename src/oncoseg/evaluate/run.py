@@ -23,6 +23,7 @@ from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.networks import weights_sha256
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
+from oncoseg.shares import rule_of
 
 SCORING = Scoring()
 """How the table of all metrics is made beside the paper's own."""
@@ -89,6 +90,7 @@ def evaluate_run(
         "weights": weights_sha256(run) if folds else first.weights_sha256,
         "prediction": recipe.prediction.model_dump(mode="json")
         | {"precision": first.precision, "device": first.device.type}
+        | rule_of(len(recipe.classes))
         | ({"folds": len(sides)} if folds else {}),
         "data": _fingerprints(cases),
         "synthetic": any(side.synthetic for side in sides),
@@ -98,7 +100,8 @@ def evaluate_run(
         settings = {"threshold": threshold, "scoring": as_json(SCORING)}
         summary = {"format_version": format_version(recipe.classes), **settings, **made}
         check_place(out or in_run, summary, in_run=out is None)
-    predictions = _predictions(first, sides, changes, progress, timed)
+    scratch = _present(out or in_run)
+    predictions = _predictions(first, sides, changes, progress, timed, scratch)
     shown = class_to_show(recipe)
     evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING, shown=shown)
     return dataclasses.replace(evaluation, **made).write(out or in_run)
@@ -114,10 +117,13 @@ def is_evaluated(run: Path, split: str) -> bool:
     try:
         summary = json.loads((run / "evaluation" / split / "summary.json").read_text(encoding="utf-8"))
         of = summary["format_version"], summary["weights"], summary["data"]
+        rule = summary["prediction"].get("labels_by")
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    version = format_version(RunFolder(run).recipe().classes)
-    return of == (version, weights_sha256(run), _fingerprints(_side(run, split, {}).cases))
+    classes = RunFolder(run).recipe().classes
+    if rule != rule_of(len(classes)).get("labels_by"):
+        return False
+    return of == (format_version(classes), weights_sha256(run), _fingerprints(_side(run, split, {}).cases))
 
 
 def class_to_show(recipe: Recipe) -> str | None:
@@ -238,12 +244,18 @@ def _fingerprints(cases: list[tuple[str, Case]]) -> dict[str, str]:
     return {modality: sha256_of_json(sorted(listed))[:16] for modality, listed in contents.items()}
 
 
+def _present(folder: Path) -> Path:
+    """A folder, or the nearest above it that there is already: they lie on the same disk."""
+    return next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
+
+
 def _predictions(
     first: "predict.Predictor",
     sides: Sequence[_Side],
     changes: Mapping[str, Any] | None,
     progress: Progress | None,
     timed: Callable[[float], None] | None,
+    scratch: Path,
 ) -> Iterator[CasePrediction]:
     """Each side's cases by its own network, of which one is in memory at a time."""
     done, total = 0, sum(len(side.cases) for side in sides)
@@ -253,7 +265,7 @@ def _predictions(
             if progress is not None:
                 progress(done, total)
             began = time.monotonic()
-            predicted = predictor.predict_case(case, modality)
+            predicted = predictor.predict_case(case, modality, scratch)
             if timed is not None:
                 timed(time.monotonic() - began)
             yield predicted

@@ -25,6 +25,10 @@ DYNUNET_TWICE = ("input_block", "downsamples", "bottleneck", "upsamples")
 """Layers that MONAI's DynUNet also holds within its `skip_layers`."""
 
 
+class TooLargeError(RuntimeError):
+    """An image above the largest size that a network was made for."""
+
+
 class Fitted(nn.Module):
     """A network that takes certain sizes only, for images of any size up to a largest one.
 
@@ -52,11 +56,11 @@ class Fitted(nn.Module):
         """Logits of the images' own size.
 
         Raises:
-            RuntimeError: images above the largest size.
+            TooLargeError: images above the largest size.
         """
         size = tuple(images.shape[2:])
         if self.largest and any(given > most for given, most in zip(size, self.largest, strict=True)):
-            raise RuntimeError(
+            raise TooLargeError(
                 f"its position embedding is for images of up to {list(self.largest)}, got {list(size)}; set "
                 "img_size to the largest that it will see"
             )

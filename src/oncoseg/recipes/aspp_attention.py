@@ -74,7 +74,7 @@ def _recipe(name: str, channel: str, sequence: str, scores: dict[str, float]) ->
             "Widths are not published: 64 to 1,024 as in the U-Net and Attention U-Net that it builds on, "
             "a quarter of the bottleneck's in each branch (256). 66.0 M parameters; 31.0 M for the U-Net, "
             "31.4 M with gates, 40.8 M with SPP.",
-            "Where the blocks lie is not published in words: here after the bottleneck's two convolutions, "
+            "The blocks lie at the bottleneck, as published; that they follow its two convolutions is ours, "
             "so that the four networks differ by gates and context alone. SPP has three blocks, too.",
             "The rates are not published; 1, 6, 12, 18 here, beside a 1×1 convolution and the whole image. "
             "At the bottleneck's 15×15, rate 18 sees its own pixel only.",

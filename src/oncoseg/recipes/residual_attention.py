@@ -23,7 +23,8 @@ SHARED_DEVIATIONS = (
     "The scaling of intensities and the size of slices are not published; a soft-tissue window of -160 to "
     "240 HU and the scanner's 512×512 here.",
     "Learning rate and stopping follow the validation Dice; the published follow its loss. The rate is "
-    "halved at the third epoch without a better one, and training ends at the fifth.",
+    "halved at the third epoch without a better one, and training ends at the fifth. The kept weights follow "
+    "this Dice, too: of each patient the mean over organ and tumour, so that both count the same.",
     "Queries come from the decoder, keys and values from the skip, a sigmoid makes α of them; the source "
     "names the softmax and F_att = α ⊙ F alone. Keys and values are of 256 cells at most.",
     "No augmentation, clipping or weight decay is published; none here. The number of epochs is not "

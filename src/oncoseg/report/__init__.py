@@ -31,7 +31,8 @@ FIGURE_SUFFIXES = (".png", ".svg")
 def write_report(run: Path, evaluation: Path | None = None) -> Path:
     """Write RUN/report/index.html, and beside it its figures as files of their own, for slides.
 
-    These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`), of several modalities
+    These are the learning curves (`learning-MODALITY-loss.svg` and `-dice.svg`, with scans without a mask
+    also `learning-consistency.svg`), of several modalities
     together `roc.svg` and `precision-recall.svg` (of several classes `roc-all-CLASS.svg` and so on),
     `patients.svg` (the Dice of every patient),
     `examples.png`, and the plots of each modality and class (see `report.parts`). What the

@@ -23,7 +23,7 @@ from oncoseg.report import words
 from oncoseg.report.origin import Origin, read_origin
 from oncoseg.report.parts import Part, read_parts
 from oncoseg.run_folder import RunFolder
-from oncoseg.split import PARTS
+from oncoseg.split import PARTS, UNLABELLED
 from oncoseg.statistics import rough_sentence
 
 SPLIT_ORDER = ("out-of-fold", "test", "validation", "train")
@@ -43,7 +43,10 @@ class Notice:
 
 @dataclass(frozen=True)
 class DataRow:
-    """One modality's data set: what is known of it, (patients, cases) per side, and its problems in words."""
+    """One modality's data set: what is known of it, (patients, cases) per side, and its problems in words.
+
+    `unlabelled` are the (patients, cases) that were learnt from without a mask.
+    """
 
     modality: str
     folder: str
@@ -53,6 +56,7 @@ class DataRow:
     substituted: str
     synthetic: bool
     remarks: list[str]
+    unlabelled: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def _data_row(modality: str, sides: dict[str, Any], record: dict[str, Any]) -> DataRow:
     path = Path(record.get("path", ""))
+    taught = record.get("unlabelled", {})
     swaps = record.get("substituted_channels") or {}
     return DataRow(
         modality,
@@ -201,8 +206,18 @@ def _data_row(modality: str, sides: dict[str, Any], record: dict[str, Any]) -> D
         str(record.get("fingerprint", "")),
         ", ".join(f"{missing} taken from {used}" for missing, used in swaps.items()),
         record.get("synthetic") is True,
-        _remarks(record),
+        [*_remarks(record), *_hidden(sides, record)],
+        (taught.get("patients", 0), taught.get("cases", 0)),
     )
+
+
+def _hidden(sides: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """Whose masks are hidden (`split.labelled`), or are not there, and who is not learnt from either."""
+    patients = sides.get(UNLABELLED, {})
+    if not patients or "unlabelled" in record:
+        return []
+    cases = sum(len(of_one) for of_one in patients.values())
+    return [f"{cases} cases of {len(patients)} patients count as without a mask and were not learnt from."]
 
 
 def _remarks(record: dict[str, Any]) -> list[str]:

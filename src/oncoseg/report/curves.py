@@ -71,14 +71,14 @@ class Curve(NamedTuple):
 
 
 def learning_curves(log: Sequence[Mapping[str, Any]], modalities: Iterable[str]) -> list[Curve]:
-    """Loss and Dice over epochs, one plot each per modality (the paper's Fig. 3).
+    """Loss and Dice over epochs, one plot each per modality (the paper's Fig. 3), and the consistency loss.
 
     Args:
         log: rows of log.csv.
         modalities: in the order of the plots; those that the log does not have are left out.
 
     Returns:
-        One plot per modality and quantity.
+        One plot per modality and quantity, and one of the consistency where there is any.
     """
     steps = list(dict.fromkeys((row["stage"], row["epoch"]) for row in log))
     plots = []
@@ -89,7 +89,32 @@ def learning_curves(log: Sequence[Mapping[str, Any]], modalities: Iterable[str])
         x = [steps.index((row["stage"], row["epoch"])) + 1 for row in rows]
         for quantity in ("loss", "dice"):
             plots.append(_learning_curve(modality, quantity, rows, x, steps))
-    return plots
+    known = {place: row["consistency"] for place, row in _by_epoch(log).items() if _is_known(row)}
+    return [*plots, _consistency_curve(known, steps)] if known else plots
+
+
+def _by_epoch(log: Sequence[Mapping[str, Any]]) -> dict[tuple[str, float], Mapping[str, Any]]:
+    """(Stage, epoch) → one of its rows; those of the other modalities have the same consistency."""
+    return {(row["stage"], row["epoch"]): row for row in log}
+
+
+def _is_known(row: Mapping[str, Any]) -> bool:
+    return not math.isnan(row.get("consistency", math.nan))
+
+
+def _consistency_curve(known: Mapping[tuple[str, float], float], steps: list[tuple[str, float]]) -> Curve:
+    """What scans without a mask gave, where they were learnt from."""
+    x, values = [steps.index(place) + 1 for place in known], list(known.values())
+    with drawing(3.9, 2.7) as (figure, axes):
+        axes.plot(x, values, color=COLOURS[2], linestyle="-.", marker="^", markersize=3, label="training")
+        _mark_stages(axes, steps)
+        axes.set(xlabel="epoch (number)", ylabel="mean square (no unit)", title="Scans without a mask")
+        axes.set_xlim(0.5, len(steps) + 0.5)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ends = f"it begins at {values[0]:.2g} and ends at {values[-1]:.2g}"
+        alt = f"Consistency loss of scans without a mask over {len(values)} epochs: {ends}."
+        return Curve("learning-consistency", svg_of(figure), alt)
 
 
 def _learning_curve(

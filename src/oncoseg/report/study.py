@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oncoseg.comparisons.systems import ALPHA
-from oncoseg.evaluate.compare import Contest
+from oncoseg.comparisons import ALPHA, FEWEST_SEEDS, Comparison
+from oncoseg.evaluate.compare import Contest, Part
 from oncoseg.evaluate.overlap_table import MEANINGS
 from oncoseg.evaluate.scoring import ALL_CLASSES
 from oncoseg.evaluate.summary_tables import OF_CLASSES as ABOUT_CLASSES
@@ -22,7 +22,8 @@ from oncoseg.split import PARTS
 from oncoseg.statistics import rough_sentence
 from oncoseg.studies.study import PRINTED_COSTS, PRINTED_SCORES
 from oncoseg.study_folder import StudyFolder
-from oncoseg.study_results import FigureRow, Result, StudyResults, mark, read_results, write_results
+from oncoseg.study_results import FigureRow, Network, StudyResults, read_results
+from oncoseg.study_tables import mark, write_results
 
 TITLES = {
     "dice": "Dice (DSC)",
@@ -69,6 +70,10 @@ def write_study(out: Path, results: StudyResults | None = None) -> Path:
     return page
 
 
+MAY_TURN = "the intervals over patients and trainings overlap, so that other trainings may show none"
+"""Said of differences between networks that were trained several times: the tests know the patients alone."""
+
+
 class Conclusion(NamedTuple):
     """What a group's paired tests show.
 
@@ -86,16 +91,29 @@ class Conclusion(NamedTuple):
 def conclude(group: str, contest: Contest) -> Conclusion:
     """Sum a group's paired tests up."""
     comparisons = [each for part in contest.parts for each in part.comparisons]
+    overlapping = sum(
+        each.better is not None and _overlap_between_trainings(part, each)
+        for part in contest.parts
+        for each in part.comparisons
+    )
     tests = words.counted(len(comparisons), "paired test")
     if better := [each for each in comparisons if each.better]:
         shows = "shows" if len(better) == 1 else "show"
-        return Conclusion(f"{group}: {len(better)} of {tests} {shows} a difference.", tests, True)
+        doubt = f"; in {overlapping} of them {MAY_TURN}" if overlapping else ""
+        return Conclusion(f"{group}: {len(better)} of {tests} {shows} a difference{doubt}.", tests, True)
     if all(each.p_smallest > ALPHA for each in comparisons):
         n = words.patients(max(each.n for each in comparisons))
         text = f"{group}: nothing can be said, as no test of {n} could have shown a difference."
         return Conclusion(text, tests, False)
     networks = "the two" if len(contest.systems) == 2 else f"any two of the {len(contest.systems)}"
     return Conclusion(f"{group}: no difference shown between {networks} networks ({tests}).", tests, True)
+
+
+def _overlap_between_trainings(part: Part, each: Comparison) -> bool:
+    """Whether both were trained several times and other trainings could change their places."""
+    of = [part.variation[name] for name in (each.a, each.b) if name in part.variation]
+    ends = [(one.low, one.high) for one in of if one.low is not None and one.high is not None]
+    return len(ends) == 2 and max(low for low, _ in ends) <= min(high for _, high in ends)
 
 
 def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pictures: bytes | None) -> str:
@@ -125,6 +143,7 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         budget=_budget(found),
         hardware="; ".join(dict.fromkeys(result.cost.hardware for result in found.results)),
         caution=_caution(found),
+        fewest_seeds=FEWEST_SEEDS,
         sides={name: {part: len(parts.get(part, {})) for part in PARTS} for name, parts in split.items()},
         data=data,
         figure=source,
@@ -155,31 +174,38 @@ def _place(found: StudyResults, out: Path, group: str) -> str:
 
 def _patients(found: StudyResults, group: str) -> Iterator[dict[str, Any]]:
     """Rows of table 1: per patient."""
-    for result in found.of_group(group):
-        for row in result.overlap:
+    for network in found.of_group(group):
+        for row in network.overlap:
             if row.averaging == "patient":
                 # what a paper prints of a network is of all its classes together, where it has several
-                several = len({one.label for one in result.overlap}) > 1
-                printed = {} if several and row.label != ALL_CLASSES else result.printed
-                yield {"name": _name(result, row.modality, row.label), "row": row, "printed": printed}
+                several = len({one.label for one in network.overlap}) > 1
+                printed = {} if several and row.label != ALL_CLASSES else network.printed
+                name = _name(found, network, row.modality, row.label)
+                yield {"name": name, "row": row, "printed": printed}
 
 
 def _averaged(found: StudyResults, group: str) -> Iterator[dict[str, Any]]:
     """The other averagings."""
     for averaging in AVERAGINGS:
-        for result in found.of_group(group):
-            for row in result.overlap:
+        for network in found.of_group(group):
+            for row in network.overlap:
                 if row.averaging == averaging != "patient":
-                    name = _name(result, row.modality, row.label)
+                    name = _name(found, network, row.modality, row.label)
                     yield {"name": name, "averaging": words.AVERAGING_NAMES[averaging], "row": row}
 
 
-def _name(result: Result, modality: str, label: str) -> str:
-    """The variant, with modality and class where there are several."""
-    several = len({row.modality for row in result.overlap}) > 1
-    classes = len({row.label for row in result.overlap}) > 1
+def _name(found: StudyResults, network: Network, modality: str, label: str) -> str:
+    """The variant, with modality and class where there are several; and how many trainings, unless all."""
+    several = len({row.modality for row in network.overlap}) > 1
+    classes = len({row.label for row in network.overlap}) > 1
     more = [words.group_name(modality) if several else "", label if classes else ""]
-    return ", ".join(filter(None, (result.run.variant, *more)))
+    return ", ".join(filter(None, (network.variant, *more, _so_far(found, network))))
+
+
+def _so_far(found: StudyResults, network: Network) -> str:
+    """How many of a network's trainings are done, in words; empty where all are."""
+    done, asked = len(network.trainings), len(found.study.seeds)
+    return f"{done} of {asked} trainings" if found.study.several and done < asked else ""
 
 
 def _budget(found: StudyResults) -> str:
@@ -214,5 +240,5 @@ def _in_words(row: FigureRow) -> str:
 
 
 def _curves(found: StudyResults, group: str) -> list[Curve]:
-    logs = {result.run.variant: read_log(result.folder.log) for result in found.of_group(group)}
+    logs = {one.run.variant: read_log(one.folder.log) for one in found.first_trainings(group)}
     return learning_curves(group, logs) if logs else []

@@ -55,10 +55,11 @@ def figure(rows: Sequence[FigureRow], variants: Sequence[str], synthetic: bool) 
 
 
 def row_name(row: FigureRow) -> str:
-    """What a row shows: the group, and the modality where it says more."""
+    """What a row shows: the group, the modality where it says more, and the seed where there are several."""
     modality = words.group_name(row.panel.group)
     named = modality.casefold() in re.findall(r"\w+", row.group.casefold())
-    return row.group if not row.panel.group or modality == "MRI" or named else f"{row.group}\n{modality}"
+    more = "" if not row.panel.group or modality == "MRI" or named else modality
+    return "\n".join(filter(None, (row.group, more, "" if row.seed is None else f"seed {row.seed}")))
 
 
 def _draw_variant(axes: Axes, view: View | None) -> None:

@@ -1,7 +1,7 @@
 """`Study`: several networks on the same data and the same sides, as frozen typed data like a recipe."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -69,16 +69,24 @@ class PublishedTable(_Part):
 
 
 class Run(NamedTuple):
-    """One of a study's trainings."""
+    """One of a study's trainings.
+
+    Attributes:
+        group: on which it is trained.
+        variant: the network.
+        recipe: complete.
+        seed: which training of the network it is; None where there is only one.
+    """
 
     group: str
     variant: str
     recipe: Recipe
+    seed: int | None = None
 
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.group}, {self.variant}"
+        return _name(self.group, self.variant, self.seed)
 
 
 class Study(_Part):
@@ -98,6 +106,9 @@ class Study(_Part):
     """The networks, in the order of the tables; the first chooses the figure's case."""
     changes: dict[str, Any] = {}
     """Of the recipe's fields, in every run, after the group's and the variant's."""
+    seeds: tuple[int, ...] = ()
+    """Each run is trained once with each of these as its `training.seed`, all on one split; empty for one
+    training with the recipe's own."""
     minutes_each: Annotated[float, Field(gt=0)] | None = None
     """Training time of each run, after which its best weights so far are kept; None for all its epochs."""
     shown: tuple[Shown, ...] = ("dice", "miou_foreground", "miou_classes", "accuracy")
@@ -125,11 +136,22 @@ class Study(_Part):
                 if name not in known:
                     raise ValueError(f"published names {name!r}; {nearest(name, known).rstrip('.?')}")
         _check_metrics(self.tested)
+        _check_seeds(self.seeds, [self.changes, *(of.changes for of in self._parts())])
         return self
 
+    @property
+    def several(self) -> bool:
+        """Whether each network is trained several times."""
+        return len(self.seeds) > 1
+
+    @property
+    def first_seed(self) -> int | None:
+        """`Run.seed` of the first training of each network."""
+        return self.seeds[0] if self.several else None
+
     def to_json(self) -> str:
-        """The complete study as indented JSON."""
-        return self.model_dump_json(indent=2)
+        """The complete study as indented JSON; without `seeds`, as ever, where there are none."""
+        return self.model_dump_json(indent=2, exclude=set() if self.seeds else {"seeds"})
 
     @classmethod
     def from_json(cls, text: str) -> "Study":
@@ -144,22 +166,26 @@ class Study(_Part):
             raise RecipeError(f"Expected a study as JSON, but {error}.") from error
         return validated(Study, values)
 
-    def with_changes(self, changes: Mapping[str, Any], minutes_each: float | None = None) -> "Study":
+    def with_changes(
+        self, changes: Mapping[str, Any], minutes_each: float | None = None, seeds: Sequence[int] = ()
+    ) -> "Study":
         """A copy with some of the recipes' fields changed in every run.
 
         Args:
             changes: as in `Recipe.with_changes`.
             minutes_each: see the field; None leaves it.
+            seeds: see the field; none leave it.
 
         Raises:
-            RecipeError: an unfit budget. Unfit fields are found by `runs`.
+            RecipeError: an unfit budget, or unfit seeds. Unfit fields are found by `runs`.
         """
         values = self.model_dump(mode="json")
         values["changes"] |= dict(changes)
-        return validated(Study, values | ({} if minutes_each is None else {"minutes_each": minutes_each}))
+        given = {"minutes_each": minutes_each, "seeds": list(seeds) or None}
+        return validated(Study, values | {name: value for name, value in given.items() if value is not None})
 
     def runs(self, groups: Iterable[str] = (), variants: Iterable[str] = ()) -> list[Run]:
-        """Every training with its complete recipe, group by group.
+        """Every training with its complete recipe: group by group, all with one seed before the next.
 
         Args:
             groups: only of these; none named for all.
@@ -170,7 +196,8 @@ class Study(_Part):
                 could not share one split.
         """
         runs = [
-            Run(group, variant, self._recipe(group, variant))
+            Run(group, variant, self._recipe(group, variant, seed), seed if self.several else None)
+            for seed in self.seeds or (None,)
             for group in self.groups
             for variant in self.variants
         ]
@@ -188,16 +215,19 @@ class Study(_Part):
             for name, value in row.scores.items()
         }
 
-    def _recipe(self, group: str, variant: str) -> Recipe:
-        of = self.groups[group]
+    def _parts(self) -> "list[Group | Variant]":
+        return [*self.groups.values(), *self.variants.values()]
+
+    def _recipe(self, group: str, variant: str, seed: int | None) -> Recipe:
+        of, sown = self.groups[group], {} if seed is None else {"training.seed": seed}
         try:
             recipe = get_recipe(of.recipe) if isinstance(of.recipe, str) else of.recipe
-            for changes in (of.changes, self.variants[variant].changes, self.changes):
+            for changes in (of.changes, self.variants[variant].changes, self.changes, sown):
                 recipe = recipe.with_changes(changes)
         except RecipeError as error:
             raise RecipeError(f"{group}, {variant}: {error}") from error
         # the recipe's own are of the paper's best network, which the others are not
-        title = f"{self.title}: {group}, {variant}"
+        title = f"{self.title}: {_name(group, variant, seed if self.several else None)}"
         return recipe.model_copy(update={"title": title, "published": self._beside(recipe, group, variant)})
 
     def _beside(self, recipe: Recipe, group: str, variant: str) -> tuple[Published, ...]:
@@ -206,6 +236,19 @@ class Study(_Part):
             ours: printed[name] for name, ours in (("dice", "dice"), ("miou", "iou")) if name in printed
         }
         return (Published(row=next(iter(recipe.modalities)), scores=scores),) if scores else ()
+
+
+def _name(group: str, variant: str, seed: int | None) -> str:
+    return f"{group}, {variant}" if seed is None else f"{group}, {variant}, seed {seed}"
+
+
+def _check_seeds(seeds: Sequence[int], changes: Iterable[Mapping[str, Any]]) -> None:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must differ, got {list(seeds)}")
+    if seeds and any("training.seed" in of for of in changes):
+        raise ValueError(
+            f"training.seed is changed, and the seeds {list(seeds)} set it, too; expected one of both"
+        )
 
 
 def _check_metrics(names: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from oncoseg.errors import DataError, RunError
 from oncoseg.files import sha256_of_json, user_cache
 from oncoseg.prepare import Progress, Settings, prepare
 from oncoseg.recipe import Recipe
+from oncoseg.shares import rule_of
 from oncoseg.store import Prepared
 from oncoseg.training import balance, class_presence, unlabelled
 from oncoseg.training.sources import Data, Remark, Sources, check_modalities
@@ -46,6 +47,13 @@ NO_TEST_PATIENT = (
     "seen; expected at least one. Add some, unless other patients are kept for testing elsewhere."
 )
 """Said where a given split lacks them; a drawn one has them always."""
+
+OTHER_RULE = (
+    "{out} was started by an oncoseg that told several classes apart by another rule, and kept the weights "
+    "by the Dice of all classes together; expected a run of the present rules, which count class by class. "
+    "{what} would mix both. Its weights can be evaluated and predicted with; to train, start a new run."
+)
+"""Said of a run of several classes whose records do not name the present rule."""
 
 NOT_CHOSEN_BY = ", so that the kept weights are chosen without it."
 """Said where a class is not among those by which they are."""
@@ -362,6 +370,7 @@ def _record(
         "doubts": [asdict(doubt) for doubt in _doubts(looks, settings)],
         "looks": plausibility.summarise(looks.values()),
         "channels": dict(sources.channels.get(name, {})),
+        **rule_of(len(settings.classes)),
     }
 
 
@@ -388,9 +397,11 @@ def check_unchanged(
         what: must see the same data.
 
     Raises:
-        RunError: some are others.
+        RunError: some are others, or a run of several classes is of before the present `shares.RULE`.
     """
     for name, record in before.items():
+        if record.get("labels_by") != found[name].get("labels_by"):
+            raise RunError(OTHER_RULE.format(out=out, what=what[0].upper() + what[1:]))
         if unchanged(record, found[name]):
             continue
         where = found[name]["path"]

@@ -4,12 +4,13 @@ import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from oncoseg.files import disk_errors, write_text
 from oncoseg.run_folder import RunFolder
+from oncoseg.training.sums import Validated
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,16 @@ class EpochRow:
         epoch: from 1, within the stage.
         modality: a name in the recipe's modalities.
         train_loss: mean over the epoch's batches, of augmented slices.
-        train_dice: pooled over the epoch's augmented slices, in [0, 1].
+        train_dice: pooled over the epoch's augmented slices, mean over classes, in [0, 1].
         validation_loss: of each case on its own, mean over cases.
-        validation_dice: per patient on the prepared grid, mean over patients; NaN if none has tumour.
+        validation_dice: per patient on the prepared grid, mean over classes, then patients; see
+            `sums.validate`. NaN if none has tumour.
         macro_dice: mean of the modalities' validation_dice but for NaN; decides which weights are kept.
         learning_rate: at the epoch's end.
         minutes: of computing since the run's start, all calls together.
+        class_dice: of several classes each one's validation Dice, mean over patients.
+        consistency: mean over the epoch's batches of scans without a mask, of all modalities, without its
+            weight; None where nothing was learnt from such scans, and no column where that is so in all rows.
     """
 
     stage: str
@@ -39,20 +44,33 @@ class EpochRow:
     macro_dice: float
     learning_rate: float
     minutes: float
+    class_dice: Mapping[str, float] = field(default_factory=dict)
+    consistency: float | None = None
+
+    def figures(self) -> dict[str, Any]:
+        """Column → value; each class has a column of its own, named as in `validation_dice/tumour`."""
+        own = {
+            name: value for name, value in asdict(self).items() if name not in ("class_dice", "consistency")
+        }
+        taught = {} if self.consistency is None else {"consistency": self.consistency}
+        return own | taught | {f"validation_dice/{name}": value for name, value in self.class_dice.items()}
 
 
 def rows_of(
     stage: str,
     epoch: int,
     trained: Mapping[str, tuple[float, float]],
-    validated: Mapping[str, tuple[float, float]],
+    validated: Mapping[str, Validated],
+    class_dice: Mapping[str, Mapping[str, float]],
     macro_dice: float,
     learning_rate: float,
     minutes: float,
+    consistency: float | None = None,
 ) -> list[EpochRow]:
-    """The rows of one epoch: `trained` and `validated` are modality → loss and Dice."""
+    """The rows of one epoch: `trained` is modality → loss and Dice, `class_dice` modality → class → Dice."""
+    end = macro_dice, learning_rate, minutes
     return [
-        EpochRow(stage, epoch, name, *figures, *validated[name], macro_dice, learning_rate, minutes)
+        EpochRow(stage, epoch, name, *figures, *validated[name][:2], *end, class_dice[name], consistency)
         for name, figures in trained.items()
     ]
 
@@ -71,16 +89,21 @@ class TrainingLog:
         self.rows += rows
         if not self._writes:
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [field.name for field in fields(EpochRow)], lineterminator="\n")
+        text, figures = io.StringIO(), [row.figures() for row in self.rows]
+        columns = dict.fromkeys(name for row in figures for name in row)
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in self.rows)
+        writer.writerows(figures)
         write_text(self._run.log, text.getvalue())
         if self._tensorboard is not None:
             for row in rows:
                 for name in ("train_loss", "train_dice", "validation_loss", "validation_dice"):
                     self._tensorboard.add(f"{name}/{row.modality}", getattr(row, name), self._steps())
+                for name, score in row.class_dice.items():
+                    self._tensorboard.add(f"validation_dice/{row.modality}/{name}", score, self._steps())
             self._tensorboard.add("learning_rate", rows[0].learning_rate, self._steps())
+            if rows[0].consistency is not None:
+                self._tensorboard.add("consistency", rows[0].consistency, self._steps())
             self._tensorboard.flush()
 
     def _steps(self) -> int:

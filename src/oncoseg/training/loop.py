@@ -49,7 +49,7 @@ from oncoseg.training.record import Record
 from oncoseg.training.room import Room
 from oncoseg.training.stages import Stage, stages_of
 from oncoseg.training.status import ALL_DONE, Outcome, Status, received, spent, stalled
-from oncoseg.training.sums import EpochSums, mean_of_known, validate
+from oncoseg.training.sums import EpochSums, Validated, mean_of_known, validate
 from oncoseg.training.whole_batch import WholeBatch
 
 GPU_LOOK_SECONDS = 0.5
@@ -108,6 +108,7 @@ class Training:
         self.best: dict[str, Any] = {}
         self.epochs_without_better, self.minutes_before = 0, 0.0
         self.scores: dict[str, float] = {}
+        self.class_scores: dict[str, dict[str, float]] = {}
         self.optimiser_state: dict[str, Any] | None = None
         self.partial = EpochSums()
         self.log = TrainingLog(run, writes=self.ranks.first)
@@ -217,8 +218,9 @@ class Training:
                 for piece in pieces_of(parts, pieces):
                     self._backward(images, masks, piece, len(group), sums)
             if self.teacher is not None and consistency:
-                self.teacher.add_gradient(
-                    self.network, consistency / len(group), self.fabric.backward, self.layout, pieces
+                share, backward = consistency / len(group), self.fabric.backward
+                sums.add_consistency(
+                    self.teacher.add_gradient(self.network, share, backward, self.layout, pieces)
                 )
         return sums
 
@@ -265,13 +267,14 @@ class Training:
         self.guard.check()
         with self._kept_weights():
             found = self._validate(stage)
-        self.scores = {name: score for name, (_, score) in found.items()}
+        self.scores = {name: one.dice for name, one in found.items()}
+        self.class_scores = {name: one.by_class(self.recipe.classes) for name, one in found.items()}
         macro = mean_of_known(list(self.scores.values()))
         self._tell_monitor(stage, self.step, validated=True)
         self.epoch, self.step = self.epoch + 1, 0
         trained = {name: (self.partial.loss(name), self.partial.dice(name)) for name in stage.modalities}
-        end = macro, self.schedule.rate, round(self._minutes(), 3)
-        rows = rows_of(stage.name, self.epoch, trained, found, *end)
+        end = macro, self.schedule.rate, round(self._minutes(), 3), self.partial.consistency()
+        rows = rows_of(stage.name, self.epoch, trained, found, self.class_scores, *end)
         self.partial = EpochSums()
         self.schedule.after_epoch(macro)
         self._keep_if_best(stage, macro)
@@ -287,6 +290,7 @@ class Training:
         if stage.keeps_best and better:
             place = {"stage": stage.name, "epoch": self.epoch}
             self.best = place | {"macro_dice": macro, "validation_dice": dict(self.scores)}
+            self.best |= {"class_dice": self.class_scores} if len(self.recipe.classes) > 1 else {}
             self._save_model()
 
     def _out_of_patience(self) -> bool:
@@ -297,8 +301,8 @@ class Training:
         """Within, the network has the weights that are validated and kept: its own, or their average."""
         return contextlib.nullcontext() if self.average is None else self.average.in_place(self.network)
 
-    def _validate(self, stage: Stage) -> dict[str, tuple[float, float]]:
-        """Modality → loss and Dice. A stop within loses them; going on then begins with them."""
+    def _validate(self, stage: Stage) -> dict[str, Validated]:
+        """By modality. A stop within loses them; going on then begins with them."""
         complete: nn.Module = self.network.eval()
         if self.ranks.sharded:
             complete = shards.complete(complete, lambda: network_of(self.recipe))
@@ -309,7 +313,7 @@ class Training:
 
         network = partial(self.room.computed, on_device)
 
-        def of(name: str) -> tuple[float, float]:
+        def of(name: str) -> Validated:
             return validate(
                 self.validation[name], network, self.losses[name], self._stop_if_asked, self.ranks
             )
@@ -366,6 +370,7 @@ class Training:
             "epochs_without_better": self.epochs_without_better,
             "scores": self.scores,
             "partial": self.partial.state(),
+            "consistencies": self.partial.consistencies(),
             "pieces": self.pieces,
             "log": [asdict(row) for row in self.log.rows],
             "minutes": self._minutes(),
@@ -392,7 +397,7 @@ class Training:
             self.pieces = state.get("pieces", 1)
             if self.average is not None:
                 self.average.restore(state["average"])
-            self.partial = EpochSums(state["partial"], self.device)
+            self.partial = EpochSums(state["partial"], self.device, state.get("consistencies", ()))
             rows = state["log"]
         except Exception as error:
             unfit = checkpoints.UNFIT.format(path=self.run.checkpoint, kind=type(error).__name__)
@@ -479,7 +484,7 @@ class Training:
             self.saw_bad = True  # the others may not have looked: all are told by `_stop_if_asked`
             return
         place = (stage.name, self.epoch + 1, stage.epochs, self.step, steps)
-        self.monitor(Status(*place, loss, left, dict(self.scores), validated))
+        self.monitor(Status(*place, loss, left, dict(self.scores), validated, self.class_scores))
 
     def _latest_loss(self) -> float:
         """The last step's; of a GPU, which has to be waited for, now and then only."""

@@ -101,7 +101,7 @@ class MeanTeacher:
         backward: Callable[[Tensor], object],
         layout: torch.memory_format = torch.contiguous_format,
         pieces: int = 1,
-    ) -> None:
+    ) -> Tensor:
         """Add the gradient of the consistency term for the scans that `read_ahead` chose.
 
         Args:
@@ -110,17 +110,24 @@ class MeanTeacher:
             backward: computes the gradient of a loss.
             layout: of the images in memory.
             pieces: in how many parts, one after the other.
+
+        Returns:
+            The term without its weight, and without a gradient.
         """
         assert self._ahead is not None, "nothing was read"
         images, _ = self._ahead.result()
         seen, taught = self._views(images.to(next(network.parameters()).device))
-        target = self._target(network, taught.contiguous(memory_format=layout))
+        target = self._target(network, taught.contiguous(memory_format=layout), pieces)
         torch.manual_seed(self._seed + 1)
+        total = torch.zeros((), device=seen.device)
         for piece in pieces_of({"all": slice(0, len(seen))}, pieces):
             rows = slice(None) if piece.rows is None else piece.rows
             output = network(seen[rows].contiguous(memory_format=layout))
             logits = output.logits if isinstance(output, Supervised) else output
-            backward(weight * piece.shares["all"] * consistency(logits, target[rows]))
+            share, term = piece.shares["all"], consistency(logits, target[rows])
+            backward(weight * share * term)
+            total += share * term.detach()
+        return total
 
     def _views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         prepared = self._recipe.preparation
@@ -130,11 +137,15 @@ class MeanTeacher:
         )
 
     @torch.no_grad()
-    def _target(self, network: nn.Module, images: Tensor) -> Tensor:
-        with self._average.in_place(network):
-            logits = network.eval()(images)
-        network.train()
-        return probabilities(logits)
+    def _target(self, network: nn.Module, images: Tensor, pieces: int) -> Tensor:
+        """The teacher's probabilities; the network is in training again afterwards, whatever happens."""
+        try:
+            with self._average.in_place(network):
+                network.eval()
+                logits = [network(part) for part in images.tensor_split(min(pieces, len(images)))]
+        finally:
+            network.train()  # what does not fit into memory is computed again, in smaller pieces
+        return probabilities(torch.cat(logits))
 
 
 def draw(cases: Cases, size: int, rng: np.random.Generator) -> Mapping[str, Sequence[ExampleId]]:

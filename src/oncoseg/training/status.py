@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 ALL_DONE = "all epochs are done"
@@ -9,7 +10,10 @@ ALL_DONE = "all epochs are done"
 
 
 class Status(NamedTuple):
-    """Where training is, for showing progress; `validated` once an epoch's own scores are there."""
+    """Where training is, for showing progress; `validated` once an epoch's own scores are there.
+
+    `scores` is modality → validation Dice, `class_scores` likewise each class's, where there are several.
+    """
 
     stage: str
     epoch: int
@@ -20,6 +24,7 @@ class Status(NamedTuple):
     seconds_left: float
     scores: Mapping[str, float]
     validated: bool = False
+    class_scores: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
 
 class Outcome(NamedTuple):
