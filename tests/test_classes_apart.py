@@ -328,7 +328,7 @@ def test_all_classes_together_are_no_part_of_the_tests(tmp_path: Path) -> None:
 )
 def test_a_row_of_the_figure_names_its_modality_once(group: str, modality: str, name: str) -> None:
     shown = view_at(0, "a", *2 * (np.zeros((2, 2, 1), bool),), None)
-    assert row_name(FigureRow(group, Panel(modality, "tumour", ("only",), "a", 1.0, shown), {})) == name
+    assert row_name(FigureRow(group, None, Panel(modality, "tumour", ("only",), "a", 1.0, shown), {})) == name
 
 
 @pytest.mark.parametrize(
@@ -352,8 +352,9 @@ def test_small_costs_keep_two_digits(value: float, digits: int, said: str) -> No
 def study_of(*labels: str) -> SimpleNamespace:
     """What the page of a study asks of its results: a network with these classes, and a paper's figure."""
     overlap = [SimpleNamespace(modality="ct", label=label, averaging="patient") for label in labels]
-    result = SimpleNamespace(run=SimpleNamespace(variant="net"), overlap=overlap, printed={"dice": 0.9})
-    return SimpleNamespace(results=[result], of_group=lambda group: [result])
+    network = SimpleNamespace(variant="net", overlap=overlap, printed={"dice": 0.9}, trainings=[None])
+    study = SimpleNamespace(seeds=(), several=False)
+    return SimpleNamespace(study=study, results=[network], of_group=lambda group: [network])
 
 
 def test_table_1_of_a_study_names_the_class_and_prints_the_paper_beside_all_of_them() -> None:

@@ -111,11 +111,15 @@ def test_an_evaluation_of_several_classes_names_the_rule_that_tells_them_apart(r
     evaluate_run(folder.path)
     assert is_evaluated(folder.path, "test")
     folder.write_recipe(folder.recipe().with_changes({"classes": {"liver": ["liver"], "tumour": ["tumour"]}}))
-    assert not is_evaluated(folder.path, "test"), "it names none, as of before there was one"
+    assert not is_evaluated(folder.path, "test"), "its tables know no classes"
+    place = evaluate_run(folder.path, replace=True) / "summary.json"
+    assert is_evaluated(folder.path, "test")
+    summary = json.loads(place.read_text())
+    del summary["prediction"]["labels_by"]
+    place.write_text(json.dumps(summary))
+    assert not is_evaluated(folder.path, "test"), "it names no rule, as of before there was one"
     with pytest.raises(RunError, match="labels_by was None, is now the likeliest class"):
         evaluate_run(folder.path)
-    evaluate_run(folder.path, replace=True)
-    assert is_evaluated(folder.path, "test")
 
 
 def test_the_evaluated_files_have_a_fingerprint(run, tmp_path):
