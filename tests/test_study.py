@@ -409,7 +409,10 @@ def test_another_study_is_refused(whole: Path, store: Path, mri: Path) -> None:
             ["study", "x", "--resume", "--out", "OUT", "--training.seed", "1"],
             "leave the study x, the recipes'",
         ),
-        (["study", "--resume", "--out", "nowhere"], "expected what `oncoseg study` wrote"),
+        (["study", "--resume", "--out", "nowhere"], "nowhere does not exist; expected the folder of a study"),
+        (["study", "--resume", "--dry-run", "--out", "EMPTY"], "holds no study; expected the folder of"),
+        (["report", "nowhere"], "nowhere does not exist; expected a run folder"),
+        (["evaluate", "nowhere"], "nowhere does not exist; expected a run folder"),
         (["study", "aspp-attention", "--out", "NEW", "--data", "ct=x"], "has a modality 'ct'"),
         (["report", "OUT", "--evaluation", "x"], "is a study; leave it out"),
     ],
@@ -417,7 +420,7 @@ def test_another_study_is_refused(whole: Path, store: Path, mri: Path) -> None:
 def test_what_does_not_go_together_is_refused(
     whole: Path, tmp_path: Path, capsys: Capture, command: list[str], message: str
 ) -> None:
-    places: Mapping[str, str] = {"OUT": str(whole), "NEW": str(tmp_path / "new")}
+    places: Mapping[str, str] = {"OUT": str(whole), "NEW": str(tmp_path / "new"), "EMPTY": str(tmp_path)}
     assert main([places.get(word, word) for word in command]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "new").exists()

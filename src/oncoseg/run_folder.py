@@ -199,6 +199,11 @@ class RunFolder:
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
+        if not self.path.exists():
+            raise RunError(
+                f"{self.path} does not exist; expected a run folder. Give the one that `oncoseg train --out` "
+                "wrote."
+            )
         if not path.is_file():
             raise RunError(
                 f"{self.path} is not a complete run folder: expected {name} in it. Give the folder that "

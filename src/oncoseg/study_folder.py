@@ -56,8 +56,14 @@ class StudyFolder:
         """The study as it was begun.
 
         Raises:
-            RunError: no study, or damaged.
+            RunError: no such folder, no study, or damaged.
         """
+        if not (self.path / STUDY_FILE).exists():
+            what = "holds no study" if self.path.exists() else "does not exist"
+            raise RunError(
+                f"{self.path} {what}; expected the folder of a study, as `oncoseg study NAME --out "
+                f"{self.path}` writes it."
+            )
         try:
             return Study.from_json(json.dumps(read_json(self.path / STUDY_FILE)))
         except (OSError, ValueError, RecipeError) as error:

@@ -230,7 +230,7 @@ def _evaluate(where: RunFolder, run: Run, study: Study, teller: Teller) -> None:
             f"{run.name} has no weights: its {study.minutes_each:g} minutes did not hold one epoch with its "
             "validation. Begin a new study with more --minutes-each, or with fewer data."
         )
-    with locked(where.path / "evaluation.lock", f"The evaluation of {run.name}"):
+    with locked(where.path / "evaluation.lock", f"The run {run.name}", "evaluated"):
         if _is_evaluated(where):  # by another process, since it was last looked
             return
         teller.tell(f"evaluating {run.name}")

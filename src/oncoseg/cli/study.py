@@ -286,7 +286,7 @@ def _report(outcome: "Outcome") -> int:
         return stop_code(outcome)
     terminal.say(f"Done: {outcome.run} ({outcome.reason})")
     try:
-        with locked(outcome.run / "page.lock", "The page"):
+        with locked(outcome.run / "page.lock", "The page", "written"):
             print_study(outcome.run)
     except Locked:  # it ended at the same moment
         terminal.say(f"Another process writes the tables and the page of {outcome.run}.")
