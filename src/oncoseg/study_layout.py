@@ -148,6 +148,23 @@ def check_same(folder: StudyFolder, study: Study, data: Mapping[str, Path]) -> N
             )
 
 
+def take_over(folder: StudyFolder, study: Study) -> str:
+    """Keep what is new in a study of the same runs, such as other tests: no training depends on it.
+
+    Returns:
+        What was changed, in a sentence; empty for nothing.
+    """
+    before, now = (one.model_dump(mode="json") for one in (folder.study(), study))
+    changed = [name for name, value in now.items() if value != before[name]]
+    if not changed:
+        return ""
+    folder.write_study(study)
+    what = " and ".join(f"`{name}`" for name in changed)
+    return (
+        f"{what} of the study changed; its runs are the same. The tables and the page follow the new study."
+    )
+
+
 def _first_difference(before: Recipe, now: Recipe) -> str:
     one, other = _flat(before.model_dump(mode="json")), _flat(now.model_dump(mode="json"))
     for name in dict.fromkeys([*one, *other]):

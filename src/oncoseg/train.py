@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from oncoseg import hardware, models
-from oncoseg.errors import RecipeError, RunError
+from oncoseg.errors import FailedRun, RecipeError, RunError
 from oncoseg.files import new_folder, remove_leftovers
 from oncoseg.limits import memory_errors
 from oncoseg.locks import Locked, locked
@@ -325,7 +325,7 @@ def _has_checkpoint(run: RunFolder, warn: Callable[[str], None]) -> bool:
     if checkpoints.exists(run.checkpoint):
         return True
     if run.is_finished():
-        raise RunError(
+        raise FailedRun(
             f"{run.path} is finished, but its checkpoints are gone, so that there is nothing to go on from. "
             "It can be evaluated and predicted with as it is; to train it again, use `oncoseg rerun`."
         )

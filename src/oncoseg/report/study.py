@@ -124,7 +124,7 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         study=found.study,
         out_name=out.resolve().name,
         synthetic=found.synthetic,
-        missing=[run.name for run in found.missing],
+        missing=[StudyFolder(out).left(run) for run in found.missing],
         command=f"oncoseg study --resume --out {out}",
         conclusions={group: conclude(group, one) for group, one in found.contests.items()},
         contests=found.contests,
