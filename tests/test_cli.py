@@ -156,7 +156,7 @@ def test_the_nearest_is_suggested(arguments: list[str], suggestion: str, capsys:
         (["train", NAME, "--out", "x", "--training.max-epochs", "0"], "greater than 0"),
         (["train", NAME, "--out", "x", "--training.seed", "1", "--training.seed", "2"], "multiple times"),
         (["train", "no/recipe.json", "--out", "x"], "does not exist"),
-        (["train", "--resume", "--out", "no/run"], "not a complete run folder"),
+        (["train", "--resume", "--out", "no/run"], "no/run does not exist; expected a run folder"),
         (["predict", "run", "--out", "x"], "Expected something to predict"),
         (["inspect", "no/such/folder"], "does not exist"),
         (["phantom", "brain-mri", "x", "--cases", "0"], "got 0"),

@@ -12,6 +12,7 @@ from oncoseg.case_prediction import CasePrediction
 from oncoseg.datasets.base import Case, Scan
 from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate import long_table
+from oncoseg.evaluate.result import OF_SEVERAL
 from oncoseg.evaluate.run import evaluate_run, is_evaluated
 from oncoseg.files import sha256_of_file
 from oncoseg.io import ImageRef
@@ -113,8 +114,9 @@ def test_an_evaluation_of_several_classes_names_the_rule_that_tells_them_apart(r
     folder.write_recipe(folder.recipe().with_changes({"classes": {"liver": ["liver"], "tumour": ["tumour"]}}))
     assert not is_evaluated(folder.path, "test"), "its tables know no classes"
     place = evaluate_run(folder.path, replace=True) / "summary.json"
+    summary = json.loads(place.read_text()) | {"format_version": OF_SEVERAL}  # what is predicted here has one
+    place.write_text(json.dumps(summary))
     assert is_evaluated(folder.path, "test")
-    summary = json.loads(place.read_text())
     del summary["prediction"]["labels_by"]
     place.write_text(json.dumps(summary))
     assert not is_evaluated(folder.path, "test"), "it names no rule, as of before there was one"

@@ -47,6 +47,15 @@ def test_one_process_holds_a_lock_until_it_has_done(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_lock_says_what_is_being_done(tmp_path: Path) -> None:
+    path = tmp_path / "evaluation.lock"
+    with (
+        locked(path, "The run x", "evaluated"),
+        pytest.raises(Locked, match=r"^The run x is being evaluated by"),
+    ):
+        locked(path, "The run x", "evaluated").__enter__()
+
+
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "training.lock"
     with holder(path) as other:

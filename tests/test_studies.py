@@ -95,6 +95,7 @@ def test_a_part_of_the_runs_can_be_chosen() -> None:
         ({"variants": {"A": {"change": {}}}, "published": None}, "unknown field, did you mean 'changes'?"),
         ({"tested": ["dise"]}, "tested names 'dise'; did you mean 'dice'."),
         ({"tested": []}, "tested must name at least one metric, got none"),
+        ({"tested": ["dice", "volume_difference_ml"]}, "tested names volume_difference_ml, which has a sign"),
         ({"variants": {"A": {}}}, "published names 'ASPP'; expected one of A."),
         ({"groups": {"A": {}}}, "Study field groups.A.recipe: Field required."),
         ({"seeds": [1, 2, 1]}, "seeds must differ, got [1, 2, 1]"),

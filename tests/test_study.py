@@ -13,7 +13,7 @@ import pytest
 from oncoseg import train_study as module
 from oncoseg.cli import main
 from oncoseg.cli.study import channels_of
-from oncoseg.errors import DataError, RunError
+from oncoseg.errors import DataError, FailedRun, RunError
 from oncoseg.evaluate.panels import read_panels
 from oncoseg.evaluate.run import view_of
 from oncoseg.locks import locked
@@ -304,12 +304,71 @@ def test_every_run_can_have_the_same_minutes(
     ]  # stopped before the second was validated
 
 
-def test_a_budget_that_holds_no_epoch_is_told(mri: Path, store: Path, tmp_path: Path) -> None:
+def test_budgets_that_hold_no_epoch_are_told_of_every_run(mri: Path, store: Path, tmp_path: Path) -> None:
     study = tiny_study(minutes_each=0.0001)
-    with pytest.raises(
-        RunError, match=r"FLAIR, U-Net has no weights: its 0\.0001 minutes did not hold one epoch"
-    ):
-        train_study(study, {"mri": mri}, tmp_path / "out", store=store, workers=0)
+    with pytest.raises(FailedRun, match=r"^2 of 2 runs failed; ") as caught:
+        train_study(study, {"mri": mri}, tmp_path / "out", groups=["FLAIR"], store=store, workers=0)
+    for name in NAMES[:2]:
+        said = f"{name} has no weights: its 0.0001 minutes did not hold one epoch"
+        assert said in str(caught.value)
+        assert said in StudyFolder(tmp_path / "out").failure(
+            next(run for run in study.runs() if run.name == name)
+        )
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_keeps_no_other(mri: Path, store: Path, tmp_path: Path, capsys: Capture) -> None:
+    """The first diverges; the second is trained, evaluated and shown. Later the first is tried last."""
+    hot = Variant(changes=tiny_study().variants["U-Net"].changes | {"training.learning_rate": 1e30})
+    study = tiny_study(variants={"hot": hot, "ASPP": Variant()}, published=None)
+    out, said = tmp_path / "out", "FLAIR, hot: The loss or the weights became NaN or infinite at step"
+    more = ["--out", str(out), "--store", str(store), "--workers", "0", "--only-group", "FLAIR"]
+    command = ["study", str(study_file(tmp_path, study)), "--data", f"mri={mri}", *more]
+    assert main(command) == 2
+    shown = capsys.readouterr()
+    assert "1 of 2 runs failed; all others are trained and evaluated" in " ".join(shown.err.split())
+    assert said in " ".join(shown.err.split())
+    assert "Left: FLAIR, hot (failed: The loss" in " ".join(shown.out.split())
+    assert {row["variant"] for row in table(out / "table1.csv")} == {"ASPP"}
+    assert "FLAIR, hot (failed: The loss or the weights" in (out / "index.html").read_text(encoding="utf-8")
+    order = list[str]()
+    runs_of(out)["FLAIR, ASPP"].path.joinpath("evaluation", "test", "timing.json").unlink()
+    with pytest.raises(FailedRun, match=r"FLAIR, hot: The loss"):
+        resume_study(out, groups=["FLAIR"], store=store, workers=0, teller=Teller(tell=order.append))
+    assert [line.partition(" failed")[0] for line in order] == [
+        "evaluating FLAIR, ASPP",
+        "run 1 of 2: FLAIR, hot",
+        "FLAIR, hot",
+    ]
+    first = StudyFolder(out).study().runs()[0]
+    # as on a machine on which it does not diverge
+    cooler = runs_of(out)["FLAIR, hot"].recipe().with_changes({"training.learning_rate": 1e-3})
+    runs_of(out)["FLAIR, hot"].write_recipe(cooler)
+    assert resume_study(out, groups=["FLAIR"], store=store, workers=0).finished
+    assert StudyFolder(out).failure(first) == ""
+    assert not list(out.rglob("failure.json"))
+
+
+def test_other_tests_and_columns_are_taken_over_and_said(
+    whole: Path, mri: Path, store: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    capsys.readouterr()
+    new = {"tested": ["dice", "hd95_max_mm"], "shown": ["recall"], "published": None}
+    command = ["study", str(study_file(tmp_path, **new)), "--data", f"mri={mri}", "--out", str(out)]
+    assert main([*command, "--store", str(store), "--workers", "0"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "`shown` and `tested` and `published` of the study changed; its runs are the same." in told
+    assert {(row["metric"], row["family"]) for row in table(out / "tests.csv")} == {
+        ("dice", "2"),
+        ("hd95_max_mm", "2"),
+    }
+    assert StudyFolder(out).study().shown == ("recall",)
+    assert "published_dice" not in table(out / "table1.csv")[0]
+    assert {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")} == before
+    assert main([*command, "--store", str(store), "--workers", "0"]) == 0
+    assert "of the study changed" not in capsys.readouterr().err
 
 
 def test_an_evaluation_in_the_hands_of_another_process_is_passed_over(
@@ -409,7 +468,10 @@ def test_another_study_is_refused(whole: Path, store: Path, mri: Path) -> None:
             ["study", "x", "--resume", "--out", "OUT", "--training.seed", "1"],
             "leave the study x, the recipes'",
         ),
-        (["study", "--resume", "--out", "nowhere"], "expected what `oncoseg study` wrote"),
+        (["study", "--resume", "--out", "nowhere"], "nowhere does not exist; expected the folder of a study"),
+        (["study", "--resume", "--dry-run", "--out", "EMPTY"], "holds no study; expected the folder of"),
+        (["report", "nowhere"], "nowhere does not exist; expected a run folder"),
+        (["evaluate", "nowhere"], "nowhere does not exist; expected a run folder"),
         (["study", "aspp-attention", "--out", "NEW", "--data", "ct=x"], "has a modality 'ct'"),
         (["report", "OUT", "--evaluation", "x"], "is a study; leave it out"),
     ],
@@ -417,7 +479,7 @@ def test_another_study_is_refused(whole: Path, store: Path, mri: Path) -> None:
 def test_what_does_not_go_together_is_refused(
     whole: Path, tmp_path: Path, capsys: Capture, command: list[str], message: str
 ) -> None:
-    places: Mapping[str, str] = {"OUT": str(whole), "NEW": str(tmp_path / "new")}
+    places: Mapping[str, str] = {"OUT": str(whole), "NEW": str(tmp_path / "new"), "EMPTY": str(tmp_path)}
     assert main([places.get(word, word) for word in command]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "new").exists()

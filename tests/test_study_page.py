@@ -42,6 +42,18 @@ def test_too_few_patients_say_nothing_however_they_differ(tmp_path: Path) -> Non
     assert conclusion(tmp_path, GOOD, WORSE, n=5) == (text, False)
 
 
+def test_without_a_patient_that_two_networks_share_nothing_can_be_said(tmp_path: Path) -> None:
+    """Each of two networks is undefined where the other is not; a third is the first again."""
+    half, none = len(PATIENTS) // 2, float("nan")
+    one, other = [*GOOD[:half], *[none] * half], [*[none] * half, *GOOD[half:]]
+    text = "FLAIR: nothing can be said, as no patient has a score of two networks."
+    assert conclusion(tmp_path / "two", one, other) == (text, False)
+    text, could = conclusion(tmp_path / "three", GOOD, MIXED, [none] * len(PATIENTS))
+    tests = "3 paired tests, of which 2 could not have shown one"
+    assert text == f"FLAIR: no difference shown between any two of the 3 networks ({tests})."
+    assert could
+
+
 @pytest.mark.parametrize(
     ("shifts", "doubt"),
     [((-0.1, -0.09), ""), ((-0.3, 0.05), f"; in 1 of them {MAY_TURN}")],

@@ -32,6 +32,10 @@ class RunError(OncosegError):
     """A run folder that is missing, incomplete, in the way or of another version."""
 
 
+class FailedRun(RunError):
+    """A training that cannot go on as it is, such as one whose loss is not finite; others can."""
+
+
 class ElsewhereError(OncosegError):
     """An error of another process of the same training, which says it itself."""
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from oncoseg.errors import RunError
+from oncoseg.errors import FailedRun, RunError
 from oncoseg.processes import free_memory_gib
 
 GIB, GB = 2**30, 1e9
@@ -109,7 +109,7 @@ def memory_errors() -> Iterator[None]:
     except (RuntimeError, MemoryError, OSError, ImportError) as error:
         if not is_out_of_memory(error):
             raise
-        raise RunError(NOT_ENOUGH) from error
+        raise FailedRun(NOT_ENOUGH) from error
 
 
 def resident_bytes() -> int | None:

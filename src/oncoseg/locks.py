@@ -23,12 +23,13 @@ class Locked(RunError):
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, being: str = "trained") -> Iterator[None]:
     """Hold a lock as long as the work lasts; its file is deleted afterwards.
 
     Args:
         path: of its file, in a folder that exists.
         what: begins the sentence about another process that holds it, as in `The run x`.
+        being: what is done with it meanwhile.
 
     Raises:
         Locked: another process holds it.
@@ -39,7 +40,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
     with file:
         if holder := _holder(file, free):
             raise Locked(
-                f"{what} is being trained by {holder}; expected nobody. Wait until that has ended. If it was "
+                f"{what} is being {being} by {holder}; expected nobody. Wait until that has ended. If it was "
                 f"killed on another machine, delete {path}."
             )
         with disk_errors(path):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oncoseg.errors import RecipeError, RunError
+from oncoseg.errors import FailedRun, RecipeError, RunError
 from oncoseg.files import read_json, sha256_of_file, write_json, write_text
 from oncoseg.recipe import FORMAT_VERSION, Recipe
 
@@ -170,7 +170,7 @@ class RunFolder:
         best = self._best()
         if not self.model.is_file():
             self.recipe()
-            raise RunError(
+            raise FailedRun(
                 f"The run folder {self.path} has no model.safetensors: {_why_no_model(best)} "
                 f"`oncoseg train --resume --out {self.path}`."
             )
@@ -183,7 +183,7 @@ class RunFolder:
             RunError: they are others.
         """
         if self._best().get("sha256") not in (None, sha256_of_file(self.model)):
-            raise RunError(
+            raise FailedRun(
                 f"{self.model} does not hold the weights that metrics.json names by their hash; expected "
                 "those. It is damaged, was replaced, or the training was killed at that moment. Restore the "
                 "file from a copy; or see whether they can be had from the last checkpoint, with "
@@ -199,6 +199,11 @@ class RunFolder:
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
+        if not self.path.exists():
+            raise RunError(
+                f"{self.path} does not exist; expected a run folder. Give the one that `oncoseg train --out` "
+                "wrote."
+            )
         if not path.is_file():
             raise RunError(
                 f"{self.path} is not a complete run folder: expected {name} in it. Give the folder that "

@@ -27,6 +27,9 @@ STUDY_FILE = "study.json"
 SIDE = "test"
 """On which all runs are evaluated."""
 
+FAILURE_FILE = "failure.json"
+"""In the run folder of a training that failed: why, until it is done all the same."""
+
 TIMING_FILE = "timing.json"
 """Beside an evaluation: how long its predictions took."""
 
@@ -56,14 +59,20 @@ class StudyFolder:
         """The study as it was begun.
 
         Raises:
-            RunError: no study, or damaged.
+            RunError: no such folder, no study, or damaged.
         """
+        if not (self.path / STUDY_FILE).exists():
+            what = "holds no study" if self.path.exists() else "does not exist"
+            raise RunError(
+                f"{self.path} {what}; expected the folder of a study, as `oncoseg study NAME --out "
+                f"{self.path}` writes it."
+            )
         try:
             return Study.from_json(json.dumps(read_json(self.path / STUDY_FILE)))
         except (OSError, ValueError, RecipeError) as error:
             raise RunError(
                 f"{self.path / STUDY_FILE} cannot be read ({error}); expected what `oncoseg study` wrote. "
-                "Restore the file, or begin the study again."
+                "Restore or mend the file, or begin the study again."
             ) from error
 
     def write_study(self, study: Study) -> None:
@@ -86,6 +95,26 @@ class StudyFolder:
         """The run folder of a training."""
         where = self.runs / safe_id(run.group) / safe_id(run.variant)
         return RunFolder(where if run.seed is None else where / f"seed-{run.seed}")
+
+    def note_failure(self, run: Run, why: str) -> None:
+        """Keep why a training failed; nothing for one that is done now."""
+        place = self.run(run).path / FAILURE_FILE
+        if why:
+            write_json(place, {"error": why})
+        else:
+            place.unlink(missing_ok=True)
+
+    def failure(self, run: Run) -> str:
+        """Why a training failed; empty where none did."""
+        try:
+            return str(read_json(self.run(run).path / FAILURE_FILE)["error"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def left(self, run: Run) -> str:
+        """A training that is not done, in words."""
+        why = self.failure(run)
+        return f"{run.name} (failed: {why})" if why else run.name
 
     def comparison(self, group: str) -> Path:
         """Where a group's paired tests are written."""

@@ -3,20 +3,21 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oncoseg.datasets import open_dataset
-from oncoseg.datasets.base import Problem, Scan
+from oncoseg.datasets.base import Case, Problem, Scan
 from oncoseg.datasets.left_out import without_large
 from oncoseg.errors import DataError, RunError, nearest
 from oncoseg.files import atomic_folder, filled, new_folder
 from oncoseg.prepare import Progress
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.split import UNLABELLED, from_json, read_split, split_patients, to_json
+from oncoseg.split import PARTS, from_json, read_split, split_patients, to_json
 from oncoseg.studies.study import Run, Study
 from oncoseg.study_folder import SIDE, StudyFolder
 from oncoseg.training import data as training_data
+from oncoseg.training import unlabelled
 from oncoseg.training.sources import Sources
 
 
@@ -82,29 +83,38 @@ def _records(sources: Sources) -> dict[str, dict[str, Any]]:
 def _draw(
     study: Study, sources: Sources, given: Mapping[str, Any] | None, progress: Progress | None
 ) -> dict[str, Any]:
-    """One split for all runs, as `train` would draw it for the first; a patient keeps the side."""
+    """One split for all runs, as `train` would draw it for the first; a patient keeps the side.
+
+    It also lists who is learnt from without a mask, so that all runs have the masks of the same patients.
+    """
     runs = study.runs()
     shares, seed = runs[0].recipe.split, runs[0].recipe.training.seed
     limits = {name: of.max_slices for run in runs for name, of in run.recipe.modalities.items()}
-    split: dict[str, Any] = {}
+    scans: dict[str, Scan] = {}
+    split: dict[str, dict[str, list[Case]]] = {}
     known: dict[str, str] = {}
     for name, path in sources.folders.items():
         scan = open_dataset(path, channels=sources.channels.get(name), progress=progress)
-        scan = without_large(scan, limits[name])
+        scans[name] = without_large(scan, limits[name])
         if given is None:
-            cases = [case for case in scan.cases if case.masks]
-            sides = split_patients(cases, shares.train, shares.validation, seed, known)
+            cases = [case for case in scans[name].cases if case.masks]
+            split[name] = split_patients(cases, shares.train, shares.validation, seed, known)
         else:
-            sides = from_json(given.get(name, {}), scan.cases)
-            sides.pop(UNLABELLED, None)  # a study's runs learn from masks only
-        known |= {case.patient: part for part, cases in sides.items() for case in cases}
-        split[name] = to_json(sides)
-    if not any(sides.get(SIDE) for sides in split.values()):
+            split[name] = from_json(given.get(name, {}), scans[name].cases)
+        known |= {case.patient: part for part in PARTS for case in split[name][part]}
+    unlabelled.add_to(_least_supervised(runs), scans, split)
+    if not any(sides[SIDE] for sides in split.values()):
         raise DataError(
             "The split has no patient under test; expected at least one, to compare the networks on. Give "
             "another --split, or let it be drawn."
         )
-    return split
+    return {name: to_json(sides) for name, sides in split.items()}
+
+
+def _least_supervised(runs: Sequence[Run]) -> Recipe:
+    """The first run's recipe, but learning from scans without a mask where any run does."""
+    teaching = max((run.recipe.training.unlabelled for run in runs), key=lambda one: one.weight)
+    return _with_training(runs[0].recipe, unlabelled=teaching)
 
 
 def check_same(folder: StudyFolder, study: Study, data: Mapping[str, Path]) -> None:
@@ -136,6 +146,23 @@ def check_same(folder: StudyFolder, study: Study, data: Mapping[str, Path]) -> N
                 f"{folder.path} was begun on {source['path']} for {name}, not on {path}; expected the same. "
                 f"{hint}"
             )
+
+
+def take_over(folder: StudyFolder, study: Study) -> str:
+    """Keep what is new in a study of the same runs, such as other tests: no training depends on it.
+
+    Returns:
+        What was changed, in a sentence; empty for nothing.
+    """
+    before, now = (one.model_dump(mode="json") for one in (folder.study(), study))
+    changed = [name for name, value in now.items() if value != before[name]]
+    if not changed:
+        return ""
+    folder.write_study(study)
+    what = " and ".join(f"`{name}`" for name in changed)
+    return (
+        f"{what} of the study changed; its runs are the same. The tables and the page follow the new study."
+    )
 
 
 def _first_difference(before: Recipe, now: Recipe) -> str:
@@ -173,22 +200,23 @@ def lay_out(
     """
     split, seed = folder.split(), RunFolder(folder.path).split_seed()
     sources = _told_once(folder, sources)
-    records: dict[str, dict[str, Any]] = {}
+    prepared: dict[str, _Laid] = {}
     for run in runs:
-        recipe = run.recipe
+        # the seed that drew the study's split: a training's own hides nobody's mask
+        drawn_by = run.recipe.training.seed if seed is None else seed
+        recipe = _with_training(run.recipe, seed=drawn_by)
         key = _prepared_by(recipe).to_json()
-        if key not in records:
-            records[key] = _record(recipe, sources, split, store, workers, progress)
-        where, record = folder.run(run), records[key]
+        if key not in prepared:
+            prepared[key] = _lay(recipe, sources, split, store, workers, progress)
+        where, laid = folder.run(run), prepared[key]
         if not where.path.exists():
             with atomic_folder(where.path) as unfinished:
                 written = RunFolder(unfinished)
-                written.write_recipe(recipe)
-                drawn_by = recipe.training.seed if seed is None else seed
-                written.write_split(drawn_by, {name: split[name] for name in recipe.modalities})
-                written.write_data(record)
-        for name, now in record.items():
-            if where.data()[name]["fingerprint"] != now["fingerprint"]:
+                written.write_recipe(run.recipe)
+                written.write_split(drawn_by, laid.split)
+                written.write_data(laid.data)
+        for name, now in laid.data.items():
+            if not training_data.unchanged(where.data()[name], now):
                 raise RunError(
                     f"The {name} data at {now['path']} have changed since {folder.path} was begun; all runs "
                     "of a study must see the same data. Restore them, or begin a new study."
@@ -216,9 +244,15 @@ def _told_once(folder: StudyFolder, sources: Sources) -> Sources:
 def _prepared_by(recipe: Recipe) -> Recipe:
     """The recipe with nothing of its own but what decides the prepared data, and the checks of them."""
     plain = {"title": "", "deviations": (), "published": (), "name": ""}
-    network = type(recipe.network)()
-    training = type(recipe.training)(balance=recipe.training.balance)
-    return recipe.model_copy(update=plain | {"network": network, "training": training})
+    network, own = type(recipe.network)(), recipe.training
+    kept: dict[str, Any] = {"balance": own.balance, "seed": own.seed}
+    if own.unlabelled.weight > 0:  # scans without a mask are prepared, too
+        kept |= {"unlabelled": own.unlabelled, "average_decay": own.average_decay}
+    return recipe.model_copy(update=plain | {"network": network, "training": type(own)(**kept)})
+
+
+def _with_training(recipe: Recipe, **fields: Any) -> Recipe:
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=fields)})
 
 
 def _check_given(modalities: Iterable[str], sources: Mapping[str, Any]) -> None:
@@ -235,15 +269,22 @@ def _check_given(modalities: Iterable[str], sources: Mapping[str, Any]) -> None:
         )
 
 
-def _record(
+class _Laid(NamedTuple):
+    """What runs with the same preparation have in their folders: `split.json` and `data.json`."""
+
+    split: dict[str, Any]
+    data: dict[str, Any]
+
+
+def _lay(
     recipe: Recipe,
     sources: Sources,
     split: Mapping[str, Any],
     store: Path,
     workers: int | None,
     progress: Progress | None,
-) -> dict[str, Any]:
-    """The record of a recipe's data for its run folders; prepares them."""
+) -> _Laid:
+    """The split and the record of a recipe's data for its run folders; prepares them."""
     _check_given(recipe.modalities, sources.folders)
     used = replace(sources, folders={name: sources.folders[name] for name in recipe.modalities})
     loaded = training_data.load(
@@ -254,7 +295,7 @@ def _record(
         workers=workers,
         progress=progress,
     )
-    return used.stated_in(loaded.data)
+    return _Laid(loaded.split, used.stated_in(loaded.data))
 
 
 def _modalities(runs: Sequence[Run]) -> set[str]:

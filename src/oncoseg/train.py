@@ -8,12 +8,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from oncoseg import hardware, models
-from oncoseg.errors import RecipeError, RunError
+from oncoseg.errors import FailedRun, RecipeError, RunError
 from oncoseg.files import new_folder, remove_leftovers
 from oncoseg.limits import memory_errors
 from oncoseg.locks import Locked, locked
@@ -21,7 +21,7 @@ from oncoseg.models.comparators import TooLargeError
 from oncoseg.prepare import Progress, Settings
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
-from oncoseg.split import read_split
+from oncoseg.split import UNLABELLED, read_split
 from oncoseg.training import checkpoints, limits, mean_teacher, schedules
 from oncoseg.training import data as training_data
 from oncoseg.training.choices import losses_of, optimiser_of, schedule_of
@@ -194,6 +194,7 @@ def resume(
             progress=prepare_progress,
         )
         training_data.check_unchanged(run.data(), loaded.data, out, "a resumed run")
+        _keep_hidden(run, loaded.split)
         run.write_data(stated(records, licences, origins))
         return loaded
 
@@ -216,6 +217,14 @@ def resume(
             ranks.from_first(lambda: _begin_extension(run, training))
         _tell(needs, training, foretell)
         return training.go()
+
+
+def _keep_hidden(run: RunFolder, split: dict[str, Any]) -> None:
+    """Name in the run folder who is learnt from without a mask, where its split was given without them."""
+    kept = run.split()
+    if any(UNLABELLED in parts and UNLABELLED not in kept[name] for name, parts in split.items()):
+        seed = run.split_seed()
+        run.write_split(run.recipe().training.seed if seed is None else seed, split)
 
 
 def _ranks(recipe: Recipe) -> Ranks:
@@ -316,7 +325,7 @@ def _has_checkpoint(run: RunFolder, warn: Callable[[str], None]) -> bool:
     if checkpoints.exists(run.checkpoint):
         return True
     if run.is_finished():
-        raise RunError(
+        raise FailedRun(
             f"{run.path} is finished, but its checkpoints are gone, so that there is nothing to go on from. "
             "It can be evaluated and predicted with as it is; to train it again, use `oncoseg rerun`."
         )

@@ -2,12 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from oncoseg.errors import RunError
+from oncoseg.errors import FailedRun, RunError
 from oncoseg.evaluate.run import evaluate_run, is_evaluated
 from oncoseg.files import read_json, write_json
 from oncoseg.locks import Locked, locked
@@ -16,7 +16,7 @@ from oncoseg.run_folder import RunFolder
 from oncoseg.stopping import name_of, orderly_termination
 from oncoseg.studies.study import Run, Study
 from oncoseg.study_folder import SIDE, TIMING_FILE, StudyFolder, is_complete, is_done, is_study, minutes_spent
-from oncoseg.study_layout import begin, check_same, lay_out
+from oncoseg.study_layout import begin, check_same, lay_out, take_over
 from oncoseg.train import check_recipe, resume
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
@@ -68,7 +68,8 @@ def train_study(
     """Train every run of a study on the same patients, and evaluate each on the test side.
 
     The runs are run folders below OUT/runs like any other. Where the study was begun there before, this goes
-    on with it, or joins the processes that work on it: runs that are done are not trained again.
+    on with it, or joins the processes that work on it: runs that are done are not trained again. A run that
+    fails does not keep the others; it is tried again, after them, when this is called again.
 
     Args:
         study: complete, with all changes.
@@ -86,8 +87,8 @@ def train_study(
         Whether all runs that were asked for are trained and evaluated, and if not, why.
 
     Raises:
-        RunError: `out` holds something else or another study, the data have changed since it was begun, or a
-            loss is not finite any more.
+        RunError: `out` holds something else or another study, or the data have changed since it was begun.
+        FailedRun: runs that cannot go on, such as one whose loss is not finite; all others are done.
         DataError: data that cannot be used, or a split without anybody to test.
         RecipeError: runs that cannot be, see `Study.runs`; an unknown network, or no such device.
     """
@@ -105,6 +106,8 @@ def train_study(
             if not is_study(out):
                 raise
     check_same(folder, study, sources.folders)  # another process may have begun it meanwhile
+    if said := take_over(folder, study):
+        teller.tell(said)
     lay_out(folder, chosen, sources, store, workers, teller.preparing)
     try:
         with orderly_termination():
@@ -148,32 +151,67 @@ def _go_on(
     workers: int | None,
     teller: Teller,
 ) -> Outcome:
-    budget = _Budget(entered, max_minutes)
-    over = Outcome(folder.path, False, spent(max_minutes or 0))
-    for number, run in enumerate(runs, 1):
-        where = folder.run(run)
+    budget, failed = _Budget(entered, max_minutes), dict[str, str]()
+    # those that failed before come last, so that they keep no other
+    for number, run in sorted(enumerate(runs, 1), key=lambda one: bool(folder.failure(one[1]))):
+        beginning = f"run {number} of {len(runs)}: {run.name}"
         try:
-            while not is_done(where, study.minutes_each):
-                if budget.is_spent():
-                    return over
-                teller.tell(f"run {number} of {len(runs)}: {run.name}")
-                minutes = _least(budget.left(), study.minutes_each, where)
-                outcome = _train(where, minutes, store, workers, teller)
-                if outcome.too_late:
-                    return Outcome(folder.path, False, received(outcome.too_late))
-                if not outcome.finished and outcome.reason != spent(minutes or 0):
-                    return outcome._replace(run=folder.path)
-            if _is_evaluated(where):
-                continue
-            if budget.is_spent():
-                return over
-            _evaluate(where, run, study, teller)
+            stopped = _finish(folder, study, run, beginning, budget, store, workers, teller)
         except Locked:
             teller.tell(f"{run.name}: another process works on it")
-    left_over = [run.name for run in runs if not is_complete(folder, study, run)]
+        except FailedRun as error:
+            failed[run.name] = str(error)
+            folder.note_failure(run, str(error))
+            teller.tell(f"{run.name} failed: {error}")
+        else:
+            if stopped:
+                return Outcome(folder.path, False, stopped)
+            folder.note_failure(run, "")
+    left_over = [run.name for run in runs if not is_complete(folder, study, run) and run.name not in failed]
     if left_over:
         return Outcome(folder.path, False, f"other processes work on {'; '.join(left_over)}")
+    if failed:
+        raise FailedRun(_failures(folder, failed, len(runs)))
     return Outcome(folder.path, True, f"{len(runs)} of {len(study.runs())} runs are trained and evaluated")
+
+
+def _finish(
+    folder: StudyFolder,
+    study: Study,
+    run: Run,
+    beginning: str,
+    budget: "_Budget",
+    store: Path,
+    workers: int | None,
+    teller: Teller,
+) -> str:
+    """Train and evaluate a run; why it was stopped before that, or empty."""
+    where = folder.run(run)
+    while not is_done(where, study.minutes_each):
+        if budget.is_spent():
+            return budget.reason
+        teller.tell(beginning)
+        minutes = _least(budget.left(), study.minutes_each, where)
+        outcome = _train(where, minutes, store, workers, teller)
+        if outcome.too_late:
+            return received(outcome.too_late)
+        if not outcome.finished and outcome.reason != spent(minutes or 0):
+            return outcome.reason
+    if not _is_evaluated(where):
+        if budget.is_spent():
+            return budget.reason
+        _evaluate(where, run, study, teller)
+    return ""
+
+
+def _failures(folder: StudyFolder, failed: Mapping[str, str], runs: int) -> str:
+    """What is said at the end of all runs that failed."""
+    each = "\n".join(f"  {name}: {why}" for name, why in failed.items())
+    return (
+        f"{len(failed)} of {runs} runs failed; all others are trained and evaluated:\n{each}\n"
+        f"`oncoseg study --resume --out {folder.path}` tries these again. A run with other settings needs a "
+        "study of its own; --only-group and --only-variant choose its runs."
+    )
 
 
 class _Budget:
@@ -182,6 +220,7 @@ class _Budget:
     def __init__(self, entered: float, max_minutes: float | None) -> None:
         self._ends = None if max_minutes is None else entered + 60 * max_minutes
         self._asked = False
+        self.reason = spent(max_minutes or 0)
 
     def is_spent(self) -> bool:
         """Whether nothing more may be begun; not the first time it is asked."""
@@ -223,14 +262,15 @@ def _evaluate(where: RunFolder, run: Run, study: Study, teller: Teller) -> None:
     """Score a run on the test side and keep how long its predictions took.
 
     Raises:
-        RunError: its share of time did not hold an epoch.
+        FailedRun: its share of time did not hold an epoch, or its weights are gone.
     """
-    if not where.model.is_file():
-        raise RunError(
+    if not where.model.is_file() and study.minutes_each is not None and not where.is_finished():
+        raise FailedRun(
             f"{run.name} has no weights: its {study.minutes_each:g} minutes did not hold one epoch with its "
             "validation. Begin a new study with more --minutes-each, or with fewer data."
         )
-    with locked(where.path / "evaluation.lock", f"The evaluation of {run.name}"):
+    where.need_model()
+    with locked(where.path / "evaluation.lock", f"The run {run.name}", "evaluated"):
         if _is_evaluated(where):  # by another process, since it was last looked
             return
         teller.tell(f"evaluating {run.name}")

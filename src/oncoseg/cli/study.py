@@ -1,8 +1,9 @@
 """The commands about studies: `oncoseg study`, `studies`, `studies show`, `studies describe`."""
 
+import contextlib
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from oncoseg.cli import terminal
 from oncoseg.cli.data import Chosen, parse_channels, parse_data, parse_stated
 from oncoseg.cli.recipes import Fields, print_recipe_fields
 from oncoseg.cli.runs import progress_of_training, say_stopped, stop_code, tell_needs
-from oncoseg.errors import DataError, RecipeError, RunError
+from oncoseg.errors import DataError, FailedRun, RecipeError, RunError
 
 if TYPE_CHECKING:
     from oncoseg.studies.study import Run, Study
@@ -97,7 +98,7 @@ def study(
     from oncoseg.train_study import Teller, resume_study, train_study
     from oncoseg.training.sources import Sources
 
-    with progress_of_training() as (preparing, monitor):
+    with _showing_the_others(out), progress_of_training() as (preparing, monitor):
         teller = Teller(
             preparing,
             monitor,
@@ -278,19 +279,39 @@ def _print_plan(chosen: "Study", runs: "Sequence[Run]") -> None:
 
 def _report(outcome: "Outcome") -> int:
     """Say how the study stands; once all that was asked for is done, with its tables and page."""
-    from oncoseg.locks import Locked, locked
-
     command = f"oncoseg study --resume --out {outcome.run}"
     if not outcome.finished:
         say_stopped(outcome, command)
         return stop_code(outcome)
     terminal.say(f"Done: {outcome.run} ({outcome.reason})")
-    try:
-        with locked(outcome.run / "page.lock", "The page"):
-            print_study(outcome.run)
-    except Locked:  # it ended at the same moment
-        terminal.say(f"Another process writes the tables and the page of {outcome.run}.")
+    _show(outcome.run)
     return 0
+
+
+@contextlib.contextmanager
+def _showing_the_others(out: Path) -> Iterator[None]:
+    """Where runs failed, write the tables and the page of those that are done before it is said."""
+    try:
+        yield
+    except FailedRun:
+        from oncoseg.study_folder import StudyFolder, is_complete
+
+        folder = StudyFolder(out)
+        kept = folder.study()
+        if any(is_complete(folder, kept, run) for run in kept.runs()):
+            _show(out)
+        raise
+
+
+def _show(out: Path) -> None:
+    """Write and print a study's results, unless another process does."""
+    from oncoseg.locks import Locked, locked
+
+    try:
+        with locked(out / "page.lock", "The page", "written"):
+            print_study(out)
+    except Locked:  # it ended at the same moment
+        terminal.say(f"Another process writes the tables and the page of {out}.")
 
 
 def print_study(out: Path) -> None:
@@ -298,9 +319,10 @@ def print_study(out: Path) -> None:
     from oncoseg.evaluate.contest_files import short_heading
     from oncoseg.files import SYNTHETIC_SENTENCE
     from oncoseg.report.study import conclude, titles, write_study
+    from oncoseg.study_folder import StudyFolder
     from oncoseg.study_results import read_results
 
-    found = read_results(out)
+    found, folder = read_results(out), StudyFolder(out)
     page = write_study(out, found)
     for group in found.study.groups:
         rows = [
@@ -323,7 +345,7 @@ def print_study(out: Path) -> None:
             for each in part.comparisons:
                 terminal.say(f"  {short_heading(contest, part)}: {each.sentence}")
     for run in found.missing:
-        terminal.say(f"Left: {run.name}")
+        terminal.say(f"Left: {folder.left(run)}")
     terminal.say(f"Tables: {out / 'table1.csv'}, {out / 'table2.csv'}")
     terminal.say(f"Report: {page}")
 

@@ -101,12 +101,17 @@ def conclude(group: str, contest: Contest) -> Conclusion:
         shows = "shows" if len(better) == 1 else "show"
         doubt = f"; in {overlapping} of them {MAY_TURN}" if overlapping else ""
         return Conclusion(f"{group}: {len(better)} of {tests} {shows} a difference{doubt}.", tests, True)
-    if all(each.p_smallest > ALPHA for each in comparisons):
-        n = words.patients(max(each.n for each in comparisons))
-        text = f"{group}: nothing can be said, as no test of {n} could have shown a difference."
-        return Conclusion(text, tests, False)
+    unable = sum(not each.p_smallest <= ALPHA for each in comparisons)  # NaN without a patient
+    if unable == len(comparisons):
+        n = max(each.n for each in comparisons)
+        why = f"no test of {words.patients(n)} could have shown a difference"
+        why = why if n else "no patient has a score of two networks"
+        return Conclusion(f"{group}: nothing can be said, as {why}.", tests, False)
     networks = "the two" if len(contest.systems) == 2 else f"any two of the {len(contest.systems)}"
-    return Conclusion(f"{group}: no difference shown between {networks} networks ({tests}).", tests, True)
+    but = f", of which {unable} could not have shown one" if unable else ""
+    return Conclusion(
+        f"{group}: no difference shown between {networks} networks ({tests}{but}).", tests, True
+    )
 
 
 def _overlap_between_trainings(part: Part, each: Comparison) -> bool:
@@ -124,7 +129,7 @@ def _page(found: StudyResults, out: Path, plots: Mapping[str, list[Curve]], pict
         study=found.study,
         out_name=out.resolve().name,
         synthetic=found.synthetic,
-        missing=[run.name for run in found.missing],
+        missing=[StudyFolder(out).left(run) for run in found.missing],
         command=f"oncoseg study --resume --out {out}",
         conclusions={group: conclude(group, one) for group, one in found.contests.items()},
         contests=found.contests,

@@ -257,6 +257,11 @@ def _check_metrics(names: Iterable[str]) -> None:
     for name in names:
         if name not in METRICS:
             raise ValueError(f"tested names {name!r}; {nearest(name, METRICS).rstrip('.?')}")
+        if METRICS[name].better == "zero":
+            raise ValueError(
+                f"tested names {name}, which has a sign, so that neither more nor less of it is better; "
+                "expected another, such as volume_error"
+            )
     if not list(names):
         raise ValueError("tested must name at least one metric, got none")
 

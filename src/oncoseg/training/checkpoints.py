@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from oncoseg.errors import RunError
+from oncoseg.errors import FailedRun, RunError
 from oncoseg.files import disk_errors, rename, write_bytes
 
 MARK = b"oncoseg checkpoint sha256 "
@@ -83,7 +83,7 @@ def load(path: Path, device: torch.device, remark: Callable[[str], None]) -> dic
             return state
     if there:
         names = " and ".join(file.name for file in there)
-        raise RunError(f"{damaged} No other is left: delete {names} to start this run again.") from damaged
+        raise FailedRun(f"{damaged} No other is left: delete {names} to start this run again.") from damaged
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from oncoseg.errors import RunError
+from oncoseg.errors import FailedRun
 from oncoseg.recipe import Training
 from oncoseg.sampler import Cases, ExampleId, ExampleIds
 from oncoseg.training import shards
@@ -165,7 +165,7 @@ def report_of(
     }
 
 
-def error_of(report: Mapping[str, Any], folder: Path, has_checkpoint: bool) -> RunError:
+def error_of(report: Mapping[str, Any], folder: Path, has_checkpoint: bool) -> FailedRun:
     """What is said of a step of which `report_of` tells, and that is kept in a run folder.
 
     Args:
@@ -176,7 +176,7 @@ def error_of(report: Mapping[str, Any], folder: Path, has_checkpoint: bool) -> R
     before = f"what was kept before stays in {folder}, and nan.json there names the slices"
     if not has_checkpoint:
         before = f"nothing was kept before, and nan.json in {folder} names the slices"
-    return RunError(
+    return FailedRun(
         f"The loss or the weights became NaN or infinite at step {report['step']} of {report['stage']} epoch "
         f"{report['epoch']}; expected finite numbers. {report['suggestion']}; {before}."
     )

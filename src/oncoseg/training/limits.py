@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from oncoseg import limits
-from oncoseg.errors import RunError
+from oncoseg.errors import FailedRun, RunError
 from oncoseg.limits import GIB, resident_bytes
 from oncoseg.processes import free_memory_gib
 from oncoseg.recipe import Recipe
@@ -127,7 +127,7 @@ def foresee(
     except (RuntimeError, MemoryError) as error:
         if not limits.is_out_of_memory(error):
             raise
-        raise RunError(_refused(recipe, size, max(found, default=0))) from error
+        raise FailedRun(_refused(recipe, size, max(found, default=0))) from error
     disk = CHECKPOINTS * (last.checkpoint_bytes + last.model_bytes) + SMALL_FILES_BYTES
     return Needs(last.memory_bytes, last.on_gpu, disk, last.step_seconds, last.slice_seconds)
 
@@ -238,7 +238,7 @@ def _try(
             model = sum(value.nbytes for value in training.network.state_dict().values())
             memory = torch.cuda.max_memory_reserved() if on_gpu else (resident_bytes() or 0)
         except torch.OutOfMemoryError as error:
-            raise RunError(FULL) from error
+            raise FailedRun(FULL) from error
         except RunError as error:
             raise _FailedError from error
     slices = sum(len(one) for of_one in parts.values() for one in of_one)
@@ -307,7 +307,7 @@ def _check_fits(recipe: Recipe, found: Mapping[int, _Tried], size: int, before: 
         if fits >= each
         else f"take a smaller {smaller}"
     )
-    raise RunError(
+    raise FailedRun(
         f"Training in batches of {size} {recipe.examples} will take about {foretold / GIB:.1f} GiB of "
         f"{'GPU memory' if two.on_gpu else 'memory'}, but there are {room / GIB:.1f} GiB: {advice}."
     )

@@ -22,7 +22,7 @@ from lightning_fabric.wrappers import _FabricOptimizer
 from torch import Tensor, nn
 
 from oncoseg import hardware
-from oncoseg.errors import RunError
+from oncoseg.errors import FailedRun
 from oncoseg.logits import Supervised
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
@@ -197,7 +197,7 @@ class Training:
                 return self._gradients_at_once(group)
             except torch.OutOfMemoryError as error:
                 if not self.ranks.alone:  # the others wait for this one's gradients
-                    raise RunError(NOT_OWN_SHARE) from error
+                    raise FailedRun(NOT_OWN_SHARE) from error
             self._halve(group[0][0])  # what the failed try held is free by now
 
     def _gradients_at_once(self, group: Sequence[tuple[ExampleIds, Batch]]) -> EpochSums:
@@ -257,7 +257,7 @@ class Training:
         torch.cuda.empty_cache()
         sizes = [len(refs) for refs in batch.values()]
         if self.pieces >= max(sizes):
-            raise RunError(NOT_ONE_SLICE)
+            raise FailedRun(NOT_ONE_SLICE)
         self.pieces *= 2
         place = {"step": self.step + 1, "stage": self.stages[self.stage].name, "epoch": self.epoch + 1}
         what = {"size": sum(sizes), "examples": self.recipe.examples, "pieces": self.pieces}
@@ -401,7 +401,7 @@ class Training:
             rows = state["log"]
         except Exception as error:
             unfit = checkpoints.UNFIT.format(path=self.run.checkpoint, kind=type(error).__name__)
-            raise RunError(unfit) from error
+            raise FailedRun(unfit) from error
         if self.epoch or self.step:  # a stage begins with an optimiser of its own
             self.optimiser_state = state
         self.log = TrainingLog(self.run, rows, writes=self.ranks.first)
@@ -430,7 +430,7 @@ class Training:
             warn(kept.RESTORED.format(**best))
             return
         if self.stage == len(self.stages):
-            raise RunError(kept.NONE_LEFT.format(**best, run=self.run.path))
+            raise FailedRun(kept.NONE_LEFT.format(**best, run=self.run.path))
         warn(kept.LOST.format(**best))
         self.best = {}
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from oncoseg.errors import RunError
+from oncoseg.errors import FailedRun
 
 Result = TypeVar("Result")
 
@@ -62,7 +62,7 @@ class Room:
                 return logits if self.logits_stay else logits.cpu()
             except torch.OutOfMemoryError as error:
                 if self.parts >= len(images):
-                    raise RunError(NOT_ONE) from error
+                    raise FailedRun(NOT_ONE) from error
             torch.cuda.empty_cache()  # what the failed try held is free by now
             self.parts *= 2
             self._tell(SMALLER.format(rows=len(images), parts=self.parts))
