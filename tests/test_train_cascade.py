@@ -298,6 +298,47 @@ def test_it_goes_on_with_data_that_have_moved(data: Mapping[str, Path], store: P
         assert run.data()["ct"]["path"] == str(there)
 
 
+def trained_first(whole: CascadeFolder, out: Path, boxes: bool) -> CascadeFolder:
+    """A copy of the cascade as a stop after stage 1 leaves it, or after the boxes."""
+    folder = CascadeFolder(without(whole, out, "stage-2"))
+    if not boxes:
+        folder.write_found({})
+    return folder
+
+
+def test_data_that_were_refused_are_not_taken_over(
+    whole: CascadeFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    make_liver_ct(tmp_path / "other", 7, 2, size=GRID)
+    folder = trained_first(whole, tmp_path / "run", boxes=False)
+    before = RunFolder(folder.path).data()
+    with pytest.raises(RunError, match="other have changed since .*/run was started, or are others"):
+        resume_cascade(folder.path, store=store, workers=0, data={"ct": tmp_path / "other"})
+    assert RunFolder(folder.path).data() == before
+    assert resume_cascade(folder.path, store=store, workers=0).finished
+    assert_same_cascade(folder, whole)
+    assert folder.second.data()["ct"]["path"] == str(data["ct"])
+
+
+@pytest.mark.parametrize("boxes", [False, True], ids=["before the boxes", "before stage 2"])
+def test_images_that_were_replaced_after_stage_1_are_refused(
+    whole: CascadeFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, boxes: bool
+) -> None:
+    there = tmp_path / "there"
+    shutil.copytree(data["ct"], there)
+    folder = trained_first(whole, tmp_path / "run", boxes)
+    for run in (RunFolder(folder.path), RunFolder(folder.first), *FoldsFolder(folder.first).runs()):
+        run.write_data({"ct": run.data()["ct"] | {"path": str(there)}})
+    found = folder.found()
+    make_liver_ct(tmp_path / "other", 7, 2, size=GRID)
+    for path in (tmp_path / "other").glob("*Tr/*"):
+        shutil.copy(path, there / path.relative_to(tmp_path / "other"))
+    with pytest.raises(RunError, match="ct data at .*there have changed since .*a cascade must see the same"):
+        resume_cascade(folder.path, store=store, workers=0)
+    assert folder.found() == found
+    assert not folder.second.path.exists()
+
+
 def test_one_process_at_a_time(whole: CascadeFolder, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(whole.path, out)

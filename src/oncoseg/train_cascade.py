@@ -33,7 +33,15 @@ from oncoseg.stopping import name_of, orderly_termination
 from oncoseg.train import check_recipe, resume, train
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
-from oncoseg.training.sources import Data, Sources, check_modalities, check_stated, moved, stated
+from oncoseg.training.sources import (
+    Data,
+    Sources,
+    check_modalities,
+    check_stated,
+    check_there,
+    moved,
+    stated,
+)
 from oncoseg.training.status import Outcome, Status, received, spent
 
 TOGETHER = "A cascade"
@@ -175,7 +183,7 @@ def resume_cascade(
 
     Raises:
         Locked: another process is training it.
-        RunError: as `train.resume`; no cascade.
+        RunError: as `train.resume`; no cascade, or its data are others than those that stage 1 has seen.
         DataError: data that cannot be used any more.
         RecipeError: no such device here.
     """
@@ -197,11 +205,12 @@ def resume_cascade(
     again = {"max_minutes": minutes, "licences": licences, "origins": origins, "data": data}
     work = _Work(CascadeFolder(out), recipe, minutes, entered, tell, options, again)
     with locked(run.lock, f"The cascade {out}"):
-        run.write_data(stated(moved(run.data(), data or {}), licences, origins))
+        records = stated(moved(run.data(), data or {}), licences, origins)
         try:
             with orderly_termination():
                 stopped = (
-                    work.find_organ()
+                    work.take_over(records)
+                    or work.find_organ()
                     or work.find_boxes(box_progress or (lambda done, total: None))
                     or work.look_inside()
                 )
@@ -212,7 +221,7 @@ def resume_cascade(
 
 @dataclass(frozen=True)
 class _Work:
-    """The three parts of the work; each says why it stopped, or nothing where it is done."""
+    """The parts of the work; each says why it stopped, or nothing where it is done."""
 
     folder: CascadeFolder
     recipe: Recipe
@@ -222,6 +231,13 @@ class _Work:
     options: Mapping[str, Any]
     again: Mapping[str, Any]
 
+    def take_over(self, records: Mapping[str, Any]) -> str:
+        """Keep where the data lie now; of data that lie elsewhere, once they are found to be the same."""
+        if self.again["data"]:
+            self._check_same(records)
+        RunFolder(self.folder.path).write_data(dict(records))
+        return ""
+
     def find_organ(self) -> str:
         """Train stage 1."""
         out, chosen = self.folder.first, self.recipe.cascade
@@ -230,19 +246,15 @@ class _Work:
         if is_cross_validation(out):
             return _before_next(resume_folds(out, entered=self.entered, **self.again, **common))
         recipe = stages(self.recipe)[0].with_changes({"training.max_minutes": self.minutes})
-        seen = {
-            name: [case for part in ("train", "validation") for of in parts[part].values() for case in of]
-            for name, parts in RunFolder(self.folder.path).split().items()
-        }
-        return _before_next(
-            train_folds(recipe, replace(self._sources(), cases=seen), out, chosen.folds, **common)
-        )
+        sources = replace(self._sources(), cases=self._seen())
+        return _before_next(train_folds(recipe, sources, out, chosen.folds, **common))
 
     def find_boxes(self, progress: Progress) -> str:
         """Let each fold of stage 1 look at the patients that it left out; keeps every box at once."""
         found, todo = self.folder.found(), self._cases()
         total, done = sum(map(len, todo.values())), sum(map(len, found.values()))
-        if done < total:
+        if done < total and not self._over():
+            self._check_same(RunFolder(self.folder.path).data())
             self.tell(f"the boxes: {total - done} cases, each by a network that has not seen the patient")
         for fold, cases in todo.items():
             left = [(name, case) for name, case in cases if case.id not in found.get(name, {})]
@@ -265,9 +277,12 @@ class _Work:
         run, whole_run = self.folder.second, RunFolder(self.folder.path)
         if run.is_finished():
             return ""
+        begun = (run.path / "data.json").is_file()
+        if not begun:  # else its own data are compared when it goes on
+            self._check_same(whole_run.data())
         self.tell("stage 2: all classes, in the boxes")
         common = {**self.options, "entered": self.entered, "warn": self.tell}
-        if (run.path / "data.json").is_file():
+        if begun:
             return _unfinished(resume(run.path, **self.again, **common))
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(run.path)  # of a process that was killed before it began to train
@@ -285,6 +300,33 @@ class _Work:
                 for record in records.values():
                     record.pop("boxes", None)
                 whole_run.write_data(records)
+
+    def _check_same(self, records: Mapping[str, Any]) -> None:
+        """Compare the data with those that stage 1 has learnt from, where it has begun.
+
+        Raises:
+            RunError: they are others.
+            DataError: they cannot be used any more.
+        """
+        if not is_cross_validation(self.folder.first):
+            return
+        check_there(records)
+        first = RunFolder(self.folder.first)
+        _, now = training_data.load_all(
+            first.recipe(),
+            replace(Sources.of_records(records), cases=self._seen()),
+            self.options["store"] or training_data.default_store(),
+            workers=self.options["workers"],
+            progress=self.options["prepare_progress"],
+        )
+        training_data.check_unchanged(first.data(), now, self.folder.path, "a cascade")
+
+    def _seen(self) -> dict[str, list[str]]:
+        """Modality → ids of the training and validation cases."""
+        return {
+            name: [case for part in ("train", "validation") for of in parts[part].values() for case in of]
+            for name, parts in RunFolder(self.folder.path).split().items()
+        }
 
     def _found(self, predictor: Predictor, modality: str, case: Case, fold: int) -> Found:
         box, like = predictor.find(case, modality, self.recipe.cascade.margin_mm)
