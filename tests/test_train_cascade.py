@@ -19,7 +19,7 @@ from oncoseg import prediction_record
 from oncoseg.cascade_folder import CascadeFolder
 from oncoseg.cli import main
 from oncoseg.datasets import open_dataset
-from oncoseg.errors import DataError, RecipeError, RunError
+from oncoseg.errors import DataError, RunError
 from oncoseg.evaluate.run import evaluate_run
 from oncoseg.folds_folder import FoldsFolder, split_of_model
 from oncoseg.locks import Locked, locked
@@ -29,7 +29,7 @@ from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.regions import Box
 from oncoseg.run_folder import RunFolder
-from oncoseg.train import resume, train
+from oncoseg.train import resume
 from oncoseg.train_cascade import in_words, resume_cascade, stages, train_cascade
 from oncoseg.training.status import Outcome, Status
 from runs import assert_same, replace_weights, stopping_at
@@ -312,7 +312,7 @@ def test_data_that_were_refused_are_not_taken_over(
     make_liver_ct(tmp_path / "other", 7, 2, size=GRID)
     folder = trained_first(whole, tmp_path / "run", boxes=False)
     before = RunFolder(folder.path).data()
-    with pytest.raises(RunError, match="other have changed since .*/run was started, or are others"):
+    with pytest.raises(RunError, match=r"other have changed since .*/run was started, or are others"):
         resume_cascade(folder.path, store=store, workers=0, data={"ct": tmp_path / "other"})
     assert RunFolder(folder.path).data() == before
     assert resume_cascade(folder.path, store=store, workers=0).finished
@@ -333,7 +333,9 @@ def test_images_that_were_replaced_after_stage_1_are_refused(
     make_liver_ct(tmp_path / "other", 7, 2, size=GRID)
     for path in (tmp_path / "other").glob("*Tr/*"):
         shutil.copy(path, there / path.relative_to(tmp_path / "other"))
-    with pytest.raises(RunError, match="ct data at .*there have changed since .*a cascade must see the same"):
+    with pytest.raises(
+        RunError, match=r"ct data at .*there have changed since .*a cascade must see the same"
+    ):
         resume_cascade(folder.path, store=store, workers=0)
     assert folder.found() == found
     assert not folder.second.path.exists()
@@ -352,35 +354,6 @@ def test_one_process_at_a_time(whole: CascadeFolder, store: Path, tmp_path: Path
 
 
 # what is refused
-
-
-def test_a_single_stage_is_not_trained_with_a_cascades_recipe(
-    data: Mapping[str, Path], tmp_path: Path
-) -> None:
-    with pytest.raises(RecipeError, match="of a cascade around liver"):
-        train(liver_recipe(), data, tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"expected cascade\.organ"):
-        stages(get_recipe("residual-attention-liver"))
-    assert not (tmp_path / "run").exists()
-
-
-def test_too_few_patients_for_the_folds_leave_nothing(
-    data: Mapping[str, Path], store: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(DataError, match="each of its 9 folds; got 5 under train and validation"):
-        begin(data, store, tmp_path / "run", recipe=liver_recipe(cascade__folds=9))
-    assert not (tmp_path / "run").exists()
-
-
-def test_data_that_cannot_be_used_leave_nothing(
-    data: Mapping[str, Path], store: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(data["ct"], tmp_path / "data")
-    for path in (tmp_path / "data" / "imagesTr").iterdir():
-        path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError):
-        begin({"ct": tmp_path / "data"}, store, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_the_second_stage_is_not_used_alone(whole: CascadeFolder) -> None:

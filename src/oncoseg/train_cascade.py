@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -18,8 +19,8 @@ import numpy as np
 from oncoseg.cascade_folder import CascadeFolder, Found
 from oncoseg.cross_validate import resume_folds, train_folds
 from oncoseg.datasets import open_dataset
-from oncoseg.datasets.base import Case
-from oncoseg.errors import DataError, OncosegError, RecipeError
+from oncoseg.datasets.base import Case, Scan
+from oncoseg.errors import DataError, OncosegError, RecipeError, nearest
 from oncoseg.files import atomic_folder, filled, new_folder
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.locks import locked
@@ -35,6 +36,7 @@ from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
 from oncoseg.training.sources import (
     Data,
+    Opened,
     Sources,
     check_modalities,
     check_stated,
@@ -46,6 +48,12 @@ from oncoseg.training.status import Outcome, Status, received, spent
 
 TOGETHER = "A cascade"
 """Begins the sentence where several processes would share the batches of its stages."""
+
+NOT_UNLABELLED = (
+    "A cascade learns from masks only, in both stages; got {what}. Leave that out, or train one run, without "
+    "--cascade.organ."
+)
+"""Said where scans without a mask are to be learnt from."""
 
 DONE = "both stages are done"
 """Why a cascade's training ended."""
@@ -107,21 +115,25 @@ def train_cascade(
 
     Raises:
         RunError: `out` holds something or cannot be written, or a loss is not finite any more.
-        DataError: data that cannot be used, or too few patients.
-        RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
+        DataError: data that cannot be used, too few patients, or a modality without the organ's label.
+        RecipeError: an unknown loss or network, arguments that they do not take, no such device, or scans
+            without a mask to be learnt from.
     """
     entered = time.monotonic()
     check_alone(TOGETHER)
+    sources = Sources.of(data)
     first, second = stages(recipe)
+    for stage in (second, first):
+        _check_masks_only(stage, sources)
     check_recipe(first)
     check_recipe(second)
-    sources = Sources.of(data)
     check_modalities(recipe, sources.folders)
     check_stated(recipe, sources.licences, sources.origins)
     given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
     new_folder(out, "The folder of the cascade")
     with filled(out):
-        split, records = training_data.divide(recipe, sources, split=given, progress=prepare_progress)
+        looked_at = replace(sources, opened=partial(_look_for_organ, recipe, sources.opened))
+        split, records = training_data.divide(recipe, looked_at, split=given, progress=prepare_progress)
         _check_patients(split, recipe.cascade.folds)
         with atomic_folder(out) as unfinished:
             run = RunFolder(unfinished)
@@ -389,6 +401,36 @@ def _of_boxes(error: DataError, found: Mapping[str, Mapping[str, Found]], organ:
         f"{error} That may be due to stage 1 ({in_words(found, organ)}): try a larger --cascade.margin-mm, "
         "or train stage 1 for longer (--cascade.first), in a new folder."
     )
+
+
+def _check_masks_only(stage: Recipe, sources: Sources) -> None:
+    wanted = {
+        "training.unlabelled.weight": stage.training.unlabelled.weight > 0,
+        "split.labelled below 1": stage.split.labelled < 1,
+        "scans without masks (--unlabelled)": bool(sources.unlabelled),
+    }
+    if what := [name for name, given in wanted.items() if given]:
+        raise RecipeError(NOT_UNLABELLED.format(what=" and ".join(what)))
+
+
+def _look_for_organ(recipe: Recipe, opened: Opened | None, modality: str, scan: Scan) -> None:
+    """Pass on what was found in a data set, if some of its labels are of the organ.
+
+    Stage 1 takes the tumours for a part of the organ, and would find them alone where the organ has no label.
+
+    Raises:
+        DataError: none is.
+    """
+    if opened is not None:
+        opened(modality, scan)
+    organ = recipe.cascade.organ or ""
+    wanted = recipe.classes.get(organ, (organ,))
+    known = dict.fromkeys(label for case in scan.cases if case.masks for label in case.labels.values())
+    if known and "*" not in wanted and known.keys().isdisjoint(wanted):
+        raise DataError(
+            f"{modality}: no case has the label {wanted[0]!r}; {nearest(wanted[0].casefold(), known)} "
+            "Name the organ with --cascade.organ."
+        )
 
 
 def _check_patients(split: Mapping[str, Any], folds: int) -> None:
