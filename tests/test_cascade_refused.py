@@ -1,4 +1,4 @@
-"""What a cascade is not trained with: other recipes, organs without a label, scans without masks, other data."""
+"""What is not trained as a cascade: other recipes, organs without a label, scans without masks, bad data."""
 
 import shutil
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """Cascades on tiny liver phantoms: who sees whom, what is kept, stopped anywhere, used by every command."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,6 @@ from oncoseg.cascade_folder import CascadeFolder
 from oncoseg.cli import main
 from oncoseg.datasets import open_dataset
 from oncoseg.errors import DataError, RunError
-from oncoseg.evaluate.run import evaluate_run
 from oncoseg.folds_folder import FoldsFolder, split_of_model
 from oncoseg.locks import Locked, locked
 from oncoseg.phantom.liver_ct import make_liver_ct
@@ -425,6 +425,24 @@ def test_weights_that_were_lost_come_back_from_the_checkpoint(
     assert Predictor.load(out).weights_sha256 == Predictor.load(whole.path).weights_sha256
 
 
+def test_a_warning_ends_a_training_whose_first_stage_missed_the_organ(
+    whole: CascadeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = CascadeFolder(without(whole, tmp_path / "run", "split.json"))
+    again = ["train", "--resume", "--out", str(folder.path)]
+    cases = folder.found()["ct"]
+    folder.write_found({"ct": {case: replace(one, organ_found=True) for case, one in cases.items()}})
+    assert main(again) == 0
+    assert capsys.readouterr().err == ""
+    lost = list(cases)[:2]
+    folder.write_found(
+        {"ct": {case: replace(one, organ_found=case not in lost) for case, one in cases.items()}}
+    )
+    assert main(again) == 0
+    warning = "Stage 1 found no liver in 2 of 5 training and validation cases, of which stage 2 saw the whole"
+    assert warning in " ".join(capsys.readouterr().err.split())
+
+
 def test_words_without_any_truth() -> None:
     assert in_words({}, "liver") == "boxes of 0 cases; 0 of 0 true voxels (0.00%) lie outside of them"
 
@@ -482,7 +500,18 @@ def test_an_image_without_the_organ_is_told(
     assert sentence in " ".join(capsys.readouterr().err.split())
     ((text,),) = prediction_record.remarks(tmp_path / "masks").values()
     assert text.startswith(sentence)
-    folder = evaluate_run(out, out=tmp_path / "scores")
+    capsys.readouterr()
+    assert main(["evaluate", str(out)]) == 0
+    folder, remark = (
+        out / "evaluation" / "test",
+        "In 1 of 1 cases stage 1 found no liver, so that the prediction",
+    )
+    assert remark in " ".join(capsys.readouterr().err.split())
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [text[: len(remark)] for text in summary["remarks"]] == [remark]
+    assert list(map(len, summary["organ_not_found"].values())) == [1]
+    assert main(["report", str(out)]) == 0
+    assert remark in (out / "report" / "index.html").read_text()
     with (folder / "per_patient.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows

@@ -20,6 +20,14 @@ def nothing_found(organ: str) -> str:
     )
 
 
+def nothing_found_in(missed: int, cases: int, organ: str) -> str:
+    """Said of an evaluation in which there are such images."""
+    return (
+        f"In {missed} of {cases} cases stage 1 found no {organ}, so that the prediction is empty, and counts "
+        "as such in all scores."
+    )
+
+
 class Finder:
     """Takes in what stage 1 gives, and then knows the box.
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from oncoseg.cascade_folder import CascadeFolder, Found
+from oncoseg.cascade_folder import CascadeFolder, Found, missed_in_words
 from oncoseg.cross_validate import resume_folds, train_folds
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Scan
-from oncoseg.errors import DataError, OncosegError, RecipeError, nearest
+from oncoseg.errors import DataError, OncosegError, RecipeError, RunError, nearest
 from oncoseg.files import atomic_folder, filled, new_folder
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.locks import locked
@@ -212,10 +212,11 @@ def resume_cascade(
         "monitor": monitor,
         "foretell": foretell,
     }
-    if CascadeFolder(out).is_finished() and not (licences or origins or data):
-        return Outcome(out, True, DONE)
     again = {"max_minutes": minutes, "licences": licences, "origins": origins, "data": data}
     work = _Work(CascadeFolder(out), recipe, minutes, entered, tell, options, again)
+    if CascadeFolder(out).is_finished() and not (licences or origins or data):
+        work.warn()
+        return Outcome(out, True, DONE)
     with locked(run.lock, f"The cascade {out}"):
         records = stated(moved(run.data(), data or {}), licences, origins)
         try:
@@ -228,6 +229,8 @@ def resume_cascade(
                 )
         except KeyboardInterrupt as asked:  # not within training, which stops by itself
             stopped = received(name_of(asked))
+    if not stopped:
+        work.warn()
     return Outcome(out, not stopped, stopped or DONE)
 
 
@@ -312,6 +315,12 @@ class _Work:
                 for record in records.values():
                     record.pop("boxes", None)
                 whole_run.write_data(records)
+
+    def warn(self) -> None:
+        """Tell, at the end, in how many cases stage 1 missed the organ; nothing where that is not known."""
+        with contextlib.suppress(RunError):
+            if text := missed_in_words(self.folder.found(), self.recipe.cascade.organ or ""):
+                self.tell(text)
 
     def _check_same(self, records: Mapping[str, Any]) -> None:
         """Compare the data with those that stage 1 has learnt from, where it has begun.

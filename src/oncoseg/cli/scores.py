@@ -53,6 +53,8 @@ def print_scores(folder: Path) -> None:
     papers = {row["row"]: row["scores"] for row in summary["published"] if not row.get("of_class")}
     for group in dict.fromkeys([*(row["group"] for row in summary["table"]), *papers]):
         _print_group(group, [row for row in summary["table"] if row["group"] == group], papers.get(group))
+    for remark in summary.get("remarks", ()):
+        terminal.note(remark)
     if summary["synthetic"]:
         terminal.say(SYNTHETIC_SENTENCE)
     scores = [score for row in summary["table"] for score in row["scores"].values()]

@@ -60,6 +60,8 @@ class Evaluation:
         prediction: how the probabilities were computed (recipe's `prediction`, precision, device).
         data: group → fingerprint of the images and masks that were read.
         synthetic: whether phantoms are among the cases.
+        organ_not_found: modality → ids of the cases in which a cascade's first stage found no organ.
+        remarks: what the reader has to know besides.
     """
 
     threshold: float
@@ -77,6 +79,13 @@ class Evaluation:
     prediction: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
+    organ_not_found: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+
+    @property
+    def count(self) -> int:
+        """How many cases there are."""
+        return len({(row.group, row.case) for row in self.cases})
 
     def row(self, group: str, averaging: str = "patient") -> TableRow:
         """The table's row of a modality (or `all`) under an averaging."""
@@ -107,6 +116,8 @@ class Evaluation:
             "weights": self.weights,
             "synthetic": self.synthetic,
             "data": dict(self.data),
+            "remarks": list(self.remarks),
+            "organ_not_found": dict(self.organ_not_found),
             "scoring": as_json(self.scoring),
             "metrics": summary.summarise(patients, self.scoring),
             "prediction": dict(self.prediction),
@@ -143,7 +154,8 @@ def evaluate_predictions(
         DataError: no case, a case that came twice, arrays that do not fit, probabilities outside [0, 1].
     """
     chosen, scored = scoring or Scoring(), list[CaseScores]()
-    counted = tally(_scored(predictions, threshold, chosen, scored), threshold)
+    lost: dict[str, list[str]] = {}
+    counted = tally(_scored(_noting(predictions, lost), threshold, chosen, scored), threshold)
     patients = sorted(counted.patients.values(), key=lambda p: (counted.groups.index(p.modality), p.patient))
     return Evaluation(
         threshold,
@@ -156,6 +168,7 @@ def evaluate_predictions(
         _curves(scored, chosen, seed),
         _panels(counted),
         tuple(published),
+        organ_not_found=lost,
     )
 
 
@@ -165,6 +178,14 @@ def _panels(counted: Tally) -> list[Panel]:
         Panel(one.group, one.label, roles, one.patient, one.dice, views[one.shown])
         for roles, one in choose(counted.candidates(), counted.largest_errors())
     ]
+
+
+def _noting(predictions: Iterable[CasePrediction], lost: dict[str, list[str]]) -> Iterator[CasePrediction]:
+    """Pass predictions on, and keep which ones are empty as the organ was not found."""
+    for case in predictions:
+        if not case.organ_found:
+            lost.setdefault(case.modality, []).append(case.case_id)
+        yield case
 
 
 def _scored(

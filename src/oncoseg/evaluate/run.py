@@ -19,6 +19,7 @@ from oncoseg.evaluate.scoring import Scoring, as_json
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.networks import weights_sha256
+from oncoseg.predict_cascade import nothing_found_in
 from oncoseg.run_folder import RunFolder
 from oncoseg.shares import rule_of
 
@@ -100,6 +101,8 @@ def evaluate_run(
     scratch = _present(out or in_run)
     predictions = _predictions(first, sides, changes, progress, timed, scratch)
     evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING)
+    if missed := sum(map(len, evaluation.organ_not_found.values())):
+        made["remarks"] = [nothing_found_in(missed, evaluation.count, recipe.cascade.organ or "organ")]
     return dataclasses.replace(evaluation, **made).write(out or in_run)
 
 
