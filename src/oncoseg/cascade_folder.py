@@ -106,8 +106,8 @@ def missed_in_words(found: Mapping[str, Mapping[str, Found]], organ: str) -> str
         return ""
     return (
         f"Stage 1 found no {organ} in {missed} of {len(every)} training and validation cases, of which "
-        f"stage 2 saw the whole image; in new images where it finds no {organ} nothing is marked. Train stage 1 for "
-        "longer (--cascade.first), in a new folder."
+        f"stage 2 saw the whole image; in new images where it finds no {organ} nothing is marked. Train "
+        "stage 1 for longer (--cascade.first), in a new folder."
     )
 
 

@@ -1,7 +1,8 @@
 """Training a cascade: a cross-validation that finds an organ, then a run on what lies in its boxes.
 
 No box that stage 2 is trained on comes from a network that has seen its patient: each is of the one fold that
-left the patient out. So stage 2 meets boxes in training that are as good, and as bad, as those of new ones.
+left the patient out. Boxes of new patients are of all folds together, and where nothing is found nothing is
+marked, while training takes the whole image; see docs/cascade.md.
 """
 
 import contextlib
