@@ -85,6 +85,7 @@ def test_where_stage_1_finds_nothing_stage_2_sees_whole_images(
     assert any(
         "no liver was found in 5 cases, of which stage 2 sees the whole image" in text for text in said
     )
+    assert said[-1].startswith("Stage 1 found no liver in 5 of 5 training and validation cases")
     split_file = tmp_path / "run" / "split.json"
     alone = RunFolder(tmp_path / "alone")
     train(stages(liver_recipe())[1], data, alone.path, split_file=split_file, store=store, workers=0)

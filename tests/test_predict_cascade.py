@@ -1,6 +1,7 @@
 """Prediction in two stages with networks that mark what is bright: where it lands, and what is computed."""
 
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,27 @@ def test_where_stage_1_finds_nothing_the_mask_is_empty_and_it_is_said(tmp_path: 
     assert text.startswith("Stage 1 found no body in this image, so nothing else was looked for")
     record = json.loads((tmp_path / "out" / "prediction.json").read_text())
     assert list(record["remarks"]) == ["ct"]
+
+
+class Halved(Bright):
+    """Gives each of two classes 0.4 of what is bright, so that neither reaches one half alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = super().forward(images)[:, :1] > 0
+        return torch.where(bright, math.log(0.4 / 0.2), -20.0).expand(-1, 2, -1, -1)
+
+
+def test_several_classes_of_stage_1_are_the_organ_together(tmp_path: Path) -> None:
+    """By the rule of masks: 0.4 and 0.4 of two classes are 0.8 of the organ, and 0.2 of background."""
+    write_marked(tmp_path / "ct.nii", oriented(3))
+    two = slices(classes={"one": ["*"], "other": ["*"]})
+    recipe = slices().with_changes({"cascade.organ": "body", "cascade.margin_mm": MARGIN_MM})
+    predictor = Predictor(recipe, Bright(), "weights", first=Predictor(two, Halved(), "first"))
+    mask = predicted(predictor, tmp_path / "ct.nii", tmp_path / "out")
+    assert mask.any()
+    assert np.array_equal(
+        mask, predicted(in_two_stages(slices(), Bright(), Bright()), tmp_path / "ct.nii", tmp_path / "plain")
+    )
 
 
 def test_nothing_is_said_where_it_finds_something(tmp_path: Path) -> None:

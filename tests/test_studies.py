@@ -216,7 +216,7 @@ def test_help_lists_the_fields_with_the_first_runs_values(capsys: Capture) -> No
 
 def test_the_documented_study_can_be_described(tmp_path: Path, capsys: Capture) -> None:
     document = Path(__file__).parents[1] / "docs" / "studies.md"
-    (example,) = re.findall(r"```json\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = re.findall(r"```json\n({.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "gates.json").write_text(example, encoding="utf-8")
     assert main(["studies", "describe", str(tmp_path / "gates.json")]) == 0
     printed = capsys.readouterr().out

@@ -1,6 +1,5 @@
 """Cascades on tiny liver phantoms: who sees whom, what is kept, stopped anywhere, used by every command."""
 
-import csv
 import os
 import shutil
 import signal
@@ -12,15 +11,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 
-from oncoseg import prediction_record
 from oncoseg.cascade_folder import CascadeFolder
 from oncoseg.cli import main
 from oncoseg.datasets import open_dataset
-from oncoseg.errors import DataError, RecipeError, RunError
-from oncoseg.evaluate.run import evaluate_run
+from oncoseg.errors import DataError, RunError
 from oncoseg.folds_folder import FoldsFolder, split_of_model
 from oncoseg.locks import Locked, locked
 from oncoseg.phantom.liver_ct import make_liver_ct
@@ -29,10 +24,10 @@ from oncoseg.recipe import Recipe
 from oncoseg.recipes import get_recipe
 from oncoseg.regions import Box
 from oncoseg.run_folder import RunFolder
-from oncoseg.train import resume, train
+from oncoseg.train import resume
 from oncoseg.train_cascade import in_words, resume_cascade, stages, train_cascade
 from oncoseg.training.status import Outcome, Status
-from runs import assert_same, replace_weights, stopping_at
+from runs import assert_same, stopping_at
 
 GRID = (40, 40, 20)
 
@@ -298,6 +293,49 @@ def test_it_goes_on_with_data_that_have_moved(data: Mapping[str, Path], store: P
         assert run.data()["ct"]["path"] == str(there)
 
 
+def trained_first(whole: CascadeFolder, out: Path, boxes: bool) -> CascadeFolder:
+    """A copy of the cascade as a stop after stage 1 leaves it, or after the boxes."""
+    folder = CascadeFolder(without(whole, out, "stage-2"))
+    if not boxes:
+        folder.write_found({})
+    return folder
+
+
+def test_data_that_were_refused_are_not_taken_over(
+    whole: CascadeFolder, data: Mapping[str, Path], store: Path, tmp_path: Path
+) -> None:
+    make_liver_ct(tmp_path / "other", 7, 2, size=GRID)
+    folder = trained_first(whole, tmp_path / "run", boxes=False)
+    before = RunFolder(folder.path).data()
+    with pytest.raises(RunError, match=r"other have changed since .*/run was started, or are others"):
+        resume_cascade(folder.path, store=store, workers=0, data={"ct": tmp_path / "other"})
+    assert RunFolder(folder.path).data() == before
+    assert resume_cascade(folder.path, store=store, workers=0).finished
+    assert_same_cascade(folder, whole)
+    assert folder.second.data()["ct"]["path"] == str(data["ct"])
+
+
+@pytest.mark.parametrize("boxes", [False, True], ids=["before the boxes", "before stage 2"])
+def test_images_that_were_replaced_after_stage_1_are_refused(
+    whole: CascadeFolder, data: Mapping[str, Path], store: Path, tmp_path: Path, boxes: bool
+) -> None:
+    there = tmp_path / "there"
+    shutil.copytree(data["ct"], there)
+    folder = trained_first(whole, tmp_path / "run", boxes)
+    for run in (RunFolder(folder.path), RunFolder(folder.first), *FoldsFolder(folder.first).runs()):
+        run.write_data({"ct": run.data()["ct"] | {"path": str(there)}})
+    found = folder.found()
+    make_liver_ct(tmp_path / "other", 7, 2, size=GRID)
+    for path in (tmp_path / "other").glob("*Tr/*"):
+        shutil.copy(path, there / path.relative_to(tmp_path / "other"))
+    with pytest.raises(
+        RunError, match=r"ct data at .*there have changed since .*a cascade must see the same"
+    ):
+        resume_cascade(folder.path, store=store, workers=0)
+    assert folder.found() == found
+    assert not folder.second.path.exists()
+
+
 def test_one_process_at_a_time(whole: CascadeFolder, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(whole.path, out)
@@ -311,35 +349,6 @@ def test_one_process_at_a_time(whole: CascadeFolder, store: Path, tmp_path: Path
 
 
 # what is refused
-
-
-def test_a_single_stage_is_not_trained_with_a_cascades_recipe(
-    data: Mapping[str, Path], tmp_path: Path
-) -> None:
-    with pytest.raises(RecipeError, match="of a cascade around liver"):
-        train(liver_recipe(), data, tmp_path / "run")
-    with pytest.raises(RecipeError, match=r"expected cascade\.organ"):
-        stages(get_recipe("residual-attention-liver"))
-    assert not (tmp_path / "run").exists()
-
-
-def test_too_few_patients_for_the_folds_leave_nothing(
-    data: Mapping[str, Path], store: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(DataError, match="each of its 9 folds; got 5 under train and validation"):
-        begin(data, store, tmp_path / "run", recipe=liver_recipe(cascade__folds=9))
-    assert not (tmp_path / "run").exists()
-
-
-def test_data_that_cannot_be_used_leave_nothing(
-    data: Mapping[str, Path], store: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(data["ct"], tmp_path / "data")
-    for path in (tmp_path / "data" / "imagesTr").iterdir():
-        path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError):
-        begin({"ct": tmp_path / "data"}, store, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_the_second_stage_is_not_used_alone(whole: CascadeFolder) -> None:
@@ -444,35 +453,6 @@ def test_the_commands_take_the_folder(
     masks = ["--prediction", str(data["ct"] / "labelsTr"), "--truth", str(data["ct"])]
     assert main(["evaluate", *masks, "--trained-on", str(out), "--out", str(tmp_path / "scores")]) == 2
     assert "5 patients were seen in training" in capsys.readouterr().err
-
-
-def test_an_image_without_the_organ_is_told(
-    whole: CascadeFolder, data: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Every network of stage 1 has learnt that nothing is liver: an empty mask and a sentence, no crash."""
-    out = tmp_path / "run"
-    shutil.copytree(whole.path, out)
-    before = Predictor.load(out).weights_sha256
-    for run in FoldsFolder(CascadeFolder(out).first).runs():
-        weights = safetensors.torch.load_file(run.model)
-        blind = {
-            name: torch.full_like(value, -100) if name == "head.bias" else torch.zeros_like(value)
-            for name, value in weights.items()
-        }
-        replace_weights(run, safetensors.torch.save(blind))
-    assert Predictor.load(out).weights_sha256 != before
-    image = data["ct"] / "imagesTr" / "liver_9000.nii.gz"
-    assert main(["predict", str(out), str(image), "--out", str(tmp_path / "masks")]) == 0
-    assert not np.asarray(nib.load(tmp_path / "masks" / "liver_9000.nii.gz").dataobj).any()
-    sentence = "Stage 1 found no liver in this image"
-    assert sentence in " ".join(capsys.readouterr().err.split())
-    ((text,),) = prediction_record.remarks(tmp_path / "masks").values()
-    assert text.startswith(sentence)
-    folder = evaluate_run(out, out=tmp_path / "scores")
-    with (folder / "per_patient.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert rows
-    assert {float(row["recall"]) for row in rows} == {0}
 
 
 @pytest.mark.slow

@@ -99,6 +99,18 @@ class CascadeFolder:
         return all(run.is_finished() for run in FoldsFolder(self.first).runs())
 
 
+def missed_in_words(found: Mapping[str, Mapping[str, Found]], organ: str) -> str:
+    """What follows where stage 1 did not find the organ in some cases; empty where it always did."""
+    every = [one for of in found.values() for one in of.values()]
+    if not (missed := sum(not one.organ_found for one in every)):
+        return ""
+    return (
+        f"Stage 1 found no {organ} in {missed} of {len(every)} training and validation cases, of which "
+        f"stage 2 saw the whole image; in new images where it finds no {organ} nothing is marked. Train "
+        "stage 1 for longer (--cascade.first), in a new folder."
+    )
+
+
 def last_run(path: Path) -> RunFolder:
     """The run that makes the masks: of a cascade its second stage, else the folder itself."""
     return CascadeFolder(path).second if is_cascade(path) else RunFolder(path)

@@ -41,6 +41,7 @@ class CasePrediction(NamedTuple):
         ground: what `image` is and how bright it is shown, in words.
         classes: where the recipe has several.
         axes_mm: of a grid that is sheared; see `Volume.sheared_axes_mm`.
+        organ_found: whether the first stage of a cascade found its organ; where not, nothing is predicted.
     """
 
     case_id: str
@@ -55,3 +56,4 @@ class CasePrediction(NamedTuple):
     ground: str = "image"
     classes: ClassMaps | None = None
     axes_mm: np.ndarray | None = None
+    organ_found: bool = True

@@ -143,12 +143,12 @@ class Predictor:
             with open_source(case, channels) as source:
                 probability = scratch_array(folder, (1, *source.like.grid), np.float32)
                 image = scratch_array(folder, (1, *source.like.grid), np.float32)
-                each = self._room_for_classes(source.like.grid, folder)
+                each, lost = self._room_for_classes(source.like.grid, folder), list[str]()
 
                 def keep(place: Place, voxels: np.ndarray) -> None:
                     image[place] = voxels[channels.index(channel)]
 
-                for place, of_classes in self._slabs(source, modality, folder, keep):
+                for place, of_classes in self._slabs(source, modality, folder, keep, lost.append):
                     probability[place] = foreground(of_classes)
                     if each is not None:
                         each[place] = of_classes
@@ -172,6 +172,7 @@ class Predictor:
             ground=f"{channel}, {window.words}",
             classes=None if each is None else self._class_maps(truth, like.with_array(each)),
             axes_mm=shown.sheared_axes_mm,
+            organ_found=not lost,
         )
 
     def _room_for_classes(self, grid: tuple[int, int, int], folder: Path) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from oncoseg.regions import Box, Found, margin_voxels, on_own_axes
+from oncoseg.shares import foreground
 from oncoseg.slabs import Place, SlabSource
 from oncoseg.volume import Volume, to_canonical
 
@@ -20,12 +21,20 @@ def nothing_found(organ: str) -> str:
     )
 
 
+def nothing_found_in(missed: int, cases: int, organ: str) -> str:
+    """Said of an evaluation in which there are such images."""
+    return (
+        f"In {missed} of {cases} cases stage 1 found no {organ}, so that the prediction is empty, and counts "
+        "as such in all scores."
+    )
+
+
 class Finder:
     """Takes in what stage 1 gives, and then knows the box.
 
     Args:
         source: that stage 1 is computed on.
-        threshold: probability from which a voxel is of the organ.
+        threshold: probability from which a voxel is of the organ; of several classes, of all together.
         margin_mm: by which the box is dilated.
     """
 
@@ -37,7 +46,7 @@ class Finder:
         """The same slabs, each of which is taken in."""
         source, axis = self._source, self._source.axis
         for place, probability in slabs:
-            marks = probability.max(axis=0, keepdims=True) >= self._threshold
+            marks = foreground(probability)[None] >= self._threshold
             start, stop, _ = place[axis + 1].indices(source.slices)
             canonical, _ = to_canonical(Volume(marks, source.like.affine_ras))
             self._found.add(source.slices - stop if source.backwards else start, canonical.array[0])

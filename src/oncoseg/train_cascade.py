@@ -1,7 +1,8 @@
 """Training a cascade: a cross-validation that finds an organ, then a run on what lies in its boxes.
 
 No box that stage 2 is trained on comes from a network that has seen its patient: each is of the one fold that
-left the patient out. So stage 2 meets boxes in training that are as good, and as bad, as those of new ones.
+left the patient out. Boxes of new patients are of all folds together, and where nothing is found nothing is
+marked, while training takes the whole image; see docs/cascade.md.
 """
 
 import contextlib
@@ -9,17 +10,18 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
-from oncoseg.cascade_folder import CascadeFolder, Found
+from oncoseg.cascade_folder import CascadeFolder, Found, missed_in_words
 from oncoseg.cross_validate import resume_folds, train_folds
 from oncoseg.datasets import open_dataset
-from oncoseg.datasets.base import Case
-from oncoseg.errors import DataError, OncosegError, RecipeError
+from oncoseg.datasets.base import Case, Scan
+from oncoseg.errors import DataError, OncosegError, RecipeError, RunError, nearest
 from oncoseg.files import atomic_folder, filled, new_folder
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.locks import locked
@@ -33,11 +35,26 @@ from oncoseg.stopping import name_of, orderly_termination
 from oncoseg.train import check_recipe, resume, train
 from oncoseg.training import data as training_data
 from oncoseg.training.ranks import check_alone
-from oncoseg.training.sources import Data, Sources, check_modalities, check_stated, moved, stated
+from oncoseg.training.sources import (
+    Data,
+    Opened,
+    Sources,
+    check_modalities,
+    check_stated,
+    check_there,
+    moved,
+    stated,
+)
 from oncoseg.training.status import Outcome, Status, received, spent
 
 TOGETHER = "A cascade"
 """Begins the sentence where several processes would share the batches of its stages."""
+
+NOT_UNLABELLED = (
+    "A cascade learns from masks only, in both stages; got {what}. Leave that out, or train one run, without "
+    "--cascade.organ."
+)
+"""Said where scans without a mask are to be learnt from."""
 
 DONE = "both stages are done"
 """Why a cascade's training ended."""
@@ -99,21 +116,25 @@ def train_cascade(
 
     Raises:
         RunError: `out` holds something or cannot be written, or a loss is not finite any more.
-        DataError: data that cannot be used, or too few patients.
-        RecipeError: an unknown loss or network, arguments that they do not take, or no such device.
+        DataError: data that cannot be used, too few patients, or a modality without the organ's label.
+        RecipeError: an unknown loss or network, arguments that they do not take, no such device, or scans
+            without a mask to be learnt from.
     """
     entered = time.monotonic()
     check_alone(TOGETHER)
+    sources = Sources.of(data)
     first, second = stages(recipe)
+    for stage in (second, first):
+        _check_masks_only(stage, sources)
     check_recipe(first)
     check_recipe(second)
-    sources = Sources.of(data)
     check_modalities(recipe, sources.folders)
     check_stated(recipe, sources.licences, sources.origins)
     given = read_split(split_file, tuple(recipe.modalities)) if split_file else None
     new_folder(out, "The folder of the cascade")
     with filled(out):
-        split, records = training_data.divide(recipe, sources, split=given, progress=prepare_progress)
+        looked_at = replace(sources, opened=partial(_look_for_organ, recipe, sources.opened))
+        split, records = training_data.divide(recipe, looked_at, split=given, progress=prepare_progress)
         _check_patients(split, recipe.cascade.folds)
         with atomic_folder(out) as unfinished:
             run = RunFolder(unfinished)
@@ -175,7 +196,7 @@ def resume_cascade(
 
     Raises:
         Locked: another process is training it.
-        RunError: as `train.resume`; no cascade.
+        RunError: as `train.resume`; no cascade, or its data are others than those that stage 1 has seen.
         DataError: data that cannot be used any more.
         RecipeError: no such device here.
     """
@@ -192,27 +213,31 @@ def resume_cascade(
         "monitor": monitor,
         "foretell": foretell,
     }
-    if CascadeFolder(out).is_finished() and not (licences or origins or data):
-        return Outcome(out, True, DONE)
     again = {"max_minutes": minutes, "licences": licences, "origins": origins, "data": data}
     work = _Work(CascadeFolder(out), recipe, minutes, entered, tell, options, again)
+    if CascadeFolder(out).is_finished() and not (licences or origins or data):
+        work.warn()
+        return Outcome(out, True, DONE)
     with locked(run.lock, f"The cascade {out}"):
-        run.write_data(stated(moved(run.data(), data or {}), licences, origins))
+        records = stated(moved(run.data(), data or {}), licences, origins)
         try:
             with orderly_termination():
                 stopped = (
-                    work.find_organ()
+                    work.take_over(records)
+                    or work.find_organ()
                     or work.find_boxes(box_progress or (lambda done, total: None))
                     or work.look_inside()
                 )
         except KeyboardInterrupt as asked:  # not within training, which stops by itself
             stopped = received(name_of(asked))
+    if not stopped:
+        work.warn()
     return Outcome(out, not stopped, stopped or DONE)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """The three parts of the work; each says why it stopped, or nothing where it is done."""
+    """The parts of the work; each says why it stopped, or nothing where it is done."""
 
     folder: CascadeFolder
     recipe: Recipe
@@ -222,6 +247,13 @@ class _Work:
     options: Mapping[str, Any]
     again: Mapping[str, Any]
 
+    def take_over(self, records: Mapping[str, Any]) -> str:
+        """Keep where the data lie now; of data that lie elsewhere, once they are found to be the same."""
+        if self.again["data"]:
+            self._check_same(records)
+        RunFolder(self.folder.path).write_data(dict(records))
+        return ""
+
     def find_organ(self) -> str:
         """Train stage 1."""
         out, chosen = self.folder.first, self.recipe.cascade
@@ -230,19 +262,15 @@ class _Work:
         if is_cross_validation(out):
             return _before_next(resume_folds(out, entered=self.entered, **self.again, **common))
         recipe = stages(self.recipe)[0].with_changes({"training.max_minutes": self.minutes})
-        seen = {
-            name: [case for part in ("train", "validation") for of in parts[part].values() for case in of]
-            for name, parts in RunFolder(self.folder.path).split().items()
-        }
-        return _before_next(
-            train_folds(recipe, replace(self._sources(), cases=seen), out, chosen.folds, **common)
-        )
+        sources = replace(self._sources(), cases=self._seen())
+        return _before_next(train_folds(recipe, sources, out, chosen.folds, **common))
 
     def find_boxes(self, progress: Progress) -> str:
         """Let each fold of stage 1 look at the patients that it left out; keeps every box at once."""
         found, todo = self.folder.found(), self._cases()
         total, done = sum(map(len, todo.values())), sum(map(len, found.values()))
-        if done < total:
+        if done < total and not self._over():
+            self._check_same(RunFolder(self.folder.path).data())
             self.tell(f"the boxes: {total - done} cases, each by a network that has not seen the patient")
         for fold, cases in todo.items():
             left = [(name, case) for name, case in cases if case.id not in found.get(name, {})]
@@ -265,9 +293,12 @@ class _Work:
         run, whole_run = self.folder.second, RunFolder(self.folder.path)
         if run.is_finished():
             return ""
+        begun = (run.path / "data.json").is_file()
+        if not begun:  # else its own data are compared when it goes on
+            self._check_same(whole_run.data())
         self.tell("stage 2: all classes, in the boxes")
         common = {**self.options, "entered": self.entered, "warn": self.tell}
-        if (run.path / "data.json").is_file():
+        if begun:
             return _unfinished(resume(run.path, **self.again, **common))
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(run.path)  # of a process that was killed before it began to train
@@ -285,6 +316,39 @@ class _Work:
                 for record in records.values():
                     record.pop("boxes", None)
                 whole_run.write_data(records)
+
+    def warn(self) -> None:
+        """Tell, at the end, in how many cases stage 1 missed the organ; nothing where that is not known."""
+        with contextlib.suppress(RunError):
+            if text := missed_in_words(self.folder.found(), self.recipe.cascade.organ or ""):
+                self.tell(text)
+
+    def _check_same(self, records: Mapping[str, Any]) -> None:
+        """Compare the data with those that stage 1 has learnt from, where it has begun.
+
+        Raises:
+            RunError: they are others.
+            DataError: they cannot be used any more.
+        """
+        if not is_cross_validation(self.folder.first):
+            return
+        check_there(records)
+        first = RunFolder(self.folder.first)
+        _, now = training_data.load_all(
+            first.recipe(),
+            replace(Sources.of_records(records), cases=self._seen()),
+            self.options["store"] or training_data.default_store(),
+            workers=self.options["workers"],
+            progress=self.options["prepare_progress"],
+        )
+        training_data.check_unchanged(first.data(), now, self.folder.path, "a cascade")
+
+    def _seen(self) -> dict[str, list[str]]:
+        """Modality → ids of the training and validation cases."""
+        return {
+            name: [case for part in ("train", "validation") for of in parts[part].values() for case in of]
+            for name, parts in RunFolder(self.folder.path).split().items()
+        }
 
     def _found(self, predictor: Predictor, modality: str, case: Case, fold: int) -> Found:
         box, like = predictor.find(case, modality, self.recipe.cascade.margin_mm)
@@ -347,6 +411,36 @@ def _of_boxes(error: DataError, found: Mapping[str, Mapping[str, Found]], organ:
         f"{error} That may be due to stage 1 ({in_words(found, organ)}): try a larger --cascade.margin-mm, "
         "or train stage 1 for longer (--cascade.first), in a new folder."
     )
+
+
+def _check_masks_only(stage: Recipe, sources: Sources) -> None:
+    wanted = {
+        "training.unlabelled.weight": stage.training.unlabelled.weight > 0,
+        "split.labelled below 1": stage.split.labelled < 1,
+        "scans without masks (--unlabelled)": bool(sources.unlabelled),
+    }
+    if what := [name for name, given in wanted.items() if given]:
+        raise RecipeError(NOT_UNLABELLED.format(what=" and ".join(what)))
+
+
+def _look_for_organ(recipe: Recipe, opened: Opened | None, modality: str, scan: Scan) -> None:
+    """Pass on what was found in a data set, if some of its labels are of the organ.
+
+    Stage 1 takes the tumours for a part of the organ, and would find them alone where the organ has no label.
+
+    Raises:
+        DataError: none is.
+    """
+    if opened is not None:
+        opened(modality, scan)
+    organ = recipe.cascade.organ or ""
+    wanted = recipe.classes.get(organ, (organ,))
+    known = dict.fromkeys(label for case in scan.cases if case.masks for label in case.labels.values())
+    if known and "*" not in wanted and known.keys().isdisjoint(wanted):
+        raise DataError(
+            f"{modality}: no case has the label {wanted[0]!r}; {nearest(wanted[0].casefold(), known)} "
+            "Name the organ with --cascade.organ."
+        )
 
 
 def _check_patients(split: Mapping[str, Any], folds: int) -> None:

@@ -53,6 +53,8 @@ def print_scores(folder: Path) -> None:
     tables, papers, beside_none = _tables(summary)
     for title in dict.fromkeys([*tables, *papers]):
         _print_group(title, tables.get(title, []), papers.get(title))
+    for remark in summary.get("remarks", ()):
+        terminal.note(remark)
     if summary["synthetic"]:
         terminal.say(SYNTHETIC_SENTENCE)
     scores = [score for row in summary["table"] for score in row["scores"].values()]

@@ -66,6 +66,8 @@ class Evaluation:
         prediction: how the probabilities were computed (recipe's `prediction`, precision, device).
         data: group → fingerprint of the images and masks that were read.
         synthetic: whether phantoms are among the cases.
+        organ_not_found: modality → ids of the cases in which a cascade's first stage found no organ.
+        remarks: what the reader has to know besides.
     """
 
     threshold: float
@@ -83,6 +85,13 @@ class Evaluation:
     prediction: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
+    organ_not_found: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+
+    @property
+    def count(self) -> int:
+        """How many cases there are."""
+        return len({(row.group, row.case) for row in self.cases})
 
     @property
     def classes(self) -> list[str]:
@@ -123,6 +132,8 @@ class Evaluation:
             "weights": self.weights,
             "synthetic": self.synthetic,
             "data": dict(self.data),
+            "remarks": list(self.remarks),
+            "organ_not_found": dict(self.organ_not_found),
             "scoring": as_json(self.scoring),
             "metrics": summary.summarise(patients, self.scoring),
             "prediction": dict(self.prediction),
@@ -172,7 +183,8 @@ def evaluate_predictions(
         DataError: no case, a case that came twice, arrays that do not fit, probabilities outside [0, 1].
     """
     chosen, scored = scoring or Scoring(), list[CaseScores]()
-    counted = tally(_scored(predictions, threshold, chosen, scored), shown)
+    lost: dict[str, list[str]] = {}
+    counted = tally(_scored(_noting(predictions, lost), threshold, chosen, scored), shown)
     order = {of: place for place, of in enumerate(product(counted.groups, counted.labels))}
     patients = sorted(counted.patients.values(), key=lambda p: (order[p.modality, p.label], p.patient))
     return Evaluation(
@@ -186,6 +198,7 @@ def evaluate_predictions(
         _curves(scored, chosen, seed),
         _panels(counted),
         tuple(published),
+        organ_not_found=lost,
     )
 
 
@@ -196,6 +209,14 @@ def _panels(counted: Tally) -> list[Panel]:
         Panel(one.group, one.label, roles, one.patient, one.dice, views[one.shown])
         for roles, one in choose(counted.candidates(label), counted.largest_errors(label))
     ]
+
+
+def _noting(predictions: Iterable[CasePrediction], lost: dict[str, list[str]]) -> Iterator[CasePrediction]:
+    """Pass predictions on, and keep which ones are empty as the organ was not found."""
+    for case in predictions:
+        if not case.organ_found:
+            lost.setdefault(case.modality, []).append(case.case_id)
+        yield case
 
 
 def _scored(

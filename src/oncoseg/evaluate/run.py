@@ -21,6 +21,7 @@ from oncoseg.evaluate.tally import view_of_case
 from oncoseg.files import sha256_of_file, sha256_of_json
 from oncoseg.folds_folder import FoldsFolder, is_cross_validation
 from oncoseg.networks import weights_sha256
+from oncoseg.predict_cascade import nothing_found_in
 from oncoseg.recipe import Recipe
 from oncoseg.run_folder import RunFolder
 from oncoseg.shares import rule_of
@@ -104,6 +105,8 @@ def evaluate_run(
     predictions = _predictions(first, sides, changes, progress, timed, scratch)
     shown = class_to_show(recipe)
     evaluation = evaluate_predictions(predictions, threshold, recipe.published, scoring=SCORING, shown=shown)
+    if missed := sum(map(len, evaluation.organ_not_found.values())):
+        made["remarks"] = [nothing_found_in(missed, evaluation.count, recipe.cascade.organ or "organ")]
     return dataclasses.replace(evaluation, **made).write(out or in_run)
 
 
