@@ -27,7 +27,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "attention-unet, spp": {"features": [4, 8], "context": "spp"},
     "residual-attention-unet": {"features": [4, 8]},
     "residual-attention-unet, additive": {"features": [4, 8], "attention": "additive"},
-    "residual-attention-unet, none": {"features": [4, 8], "attention": "none"},
+    "residual-attention-unet, none": {"features": [4, 8], "attention": None},
     "monai-unet": {"features": [4, 8]},
     "dynunet": {"features": [4, 8, 8]},
     "segresnet": {"first_features": 8, "blocks_down": [1, 1], "blocks_up": [1]},
