@@ -1,11 +1,13 @@
 """Every network, of volumes and of slices with their neighbours: trained, evaluated and predicting."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from oncoseg.evaluate.run import evaluate_run
 from oncoseg.predict import Predictor
@@ -56,6 +58,19 @@ FEW: dict[str, Any] = {
     "training.device": "cpu",
     "training.precision": "32-true",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Computations are so small that a second thread only waits for the first.
+
+    On a busy machine it takes the processor meanwhile: Swin UNETR took 40 s of it with two threads, and 4 s
+    with one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def plan(
     )
 
 
-def is_too_small(patch: Grid, median: Grid) -> bool:
+def is_too_small(patch: Sequence[int], median: Sequence[int]) -> bool:
     """Whether a network would learn next to nothing from patches of this size."""
     return math.prod(patch) < min(LEAST_VOXELS, LEAST_SHARE * math.prod(median))
 
