@@ -25,6 +25,7 @@ from tiny import brats_case, lidc_nodule, tiny_data
 NAME = "unified-mri-ct"
 COMMANDS = (
     *(["recipes"], ["recipes", "show"], ["recipes", "describe"]),
+    *(["networks"], ["networks", "show"]),
     *(["studies"], ["studies", "show"], ["studies", "describe"], ["study"]),
     *(
         ["inspect"],

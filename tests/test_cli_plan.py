@@ -65,6 +65,20 @@ def test_a_planned_system_goes_from_files_to_masks(data: Path, tmp_path: Path, c
     assert main(["evaluate", str(run)]) == 0
 
 
+def test_a_plan_that_cannot_run_is_shown_but_not_written(data: Path, tmp_path: Path, capsys: Capture) -> None:
+    planned = tmp_path / "planned.json"
+    patch = ["--preparation.patch", "[512,512,512]"]
+    assert main(command(data, *patch, "--out", str(planned))) == 2
+    printed = capsys.readouterr()
+    assert "your choice; a step takes" in printed.out
+    assert "Next:" not in printed.out
+    message = " ".join(printed.err.split())
+    assert "A training step of attention-unet takes about" in message
+    assert message.endswith("Nothing was written.")
+    assert not planned.exists()
+    assert main(command(data, *patch)) == 2, "also without a file to write"
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

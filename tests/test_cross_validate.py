@@ -262,7 +262,7 @@ def test_every_fold_is_told_in_advance_and_stays_the_same(
     said: list[str] = []
     begin(data, store, tmp_path / "cv", tell=said.append, foretell=lambda line: said.append("takes " + line))
     assert [text.split()[:2] for text in said] == [
-        part for number in "123" for part in (["fold", number], ["takes", "about"])
+        part for number in "123" for part in (["fold", number], ["Measuring", "a"], ["takes", "about"])
     ]
     for ours, theirs in zip(FoldsFolder(tmp_path / "cv").runs(), whole.runs(), strict=True):
         assert_same(ours, theirs)

@@ -36,14 +36,16 @@ def test_a_rehearsed_training_is_the_same_and_leaves_nothing_else(
 ) -> None:
     said: list[str] = []
     out = tmp_path / "run"
-    train(tiny_recipe(), data, out, store=store, workers=0, foretell=said.append, monitor=stopping_at(3))
-    resume(out, store=store, workers=0, foretell=said.append)
+    both: dict[str, Any] = {"foretell": said.append, "warn": said.append}
+    train(tiny_recipe(), data, out, store=store, workers=0, monitor=stopping_at(3), **both)
+    resume(out, store=store, workers=0, **both)
     assert_same(RunFolder(out), whole)
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.path.iterdir()}
-    assert len(said) == 2
-    assert all(re.match(r"about \d+\.\d GiB of memory, ", line) for line in said)
-    resume(out, store=store, workers=0, foretell=said.append)
-    assert len(said) == 2, "a finished run takes nothing"
+    assert len(said) == 4
+    assert all(line.startswith("Measuring a few steps") for line in said[::2]), "else it would be silent"
+    assert all(re.match(r"about \d+\.\d GiB of memory, ", line) for line in said[1::2])
+    resume(out, store=store, workers=0, **both)
+    assert len(said) == 4, "a finished run takes nothing"
 
 
 def test_what_is_left_is_counted(

@@ -1,11 +1,13 @@
 """Every network, of volumes and of slices with their neighbours: trained, evaluated and predicting."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from oncoseg.evaluate.run import evaluate_run
 from oncoseg.predict import Predictor
@@ -27,7 +29,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "attention-unet, spp": {"features": [4, 8], "context": "spp"},
     "residual-attention-unet": {"features": [4, 8]},
     "residual-attention-unet, additive": {"features": [4, 8], "attention": "additive"},
-    "residual-attention-unet, none": {"features": [4, 8], "attention": "none"},
+    "residual-attention-unet, none": {"features": [4, 8], "attention": None},
     "monai-unet": {"features": [4, 8]},
     "dynunet": {"features": [4, 8, 8]},
     "segresnet": {"first_features": 8, "blocks_down": [1, 1], "blocks_up": [1]},
@@ -56,6 +58,19 @@ FEW: dict[str, Any] = {
     "training.device": "cpu",
     "training.precision": "32-true",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Computations are so small that a second thread only waits for the first.
+
+    On a busy machine it takes the processor meanwhile: Swin UNETR took 40 s of it with two threads, and 4 s
+    with one.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

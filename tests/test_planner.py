@@ -1,6 +1,7 @@
 """Plans for data sets of different kinds, by what every plan must be; and the memory that they count on."""
 
 import math
+import re
 import subprocess
 import sys
 from functools import cache
@@ -16,7 +17,16 @@ from oncoseg.fingerprint import Fingerprint, read_fingerprint
 from oncoseg.footprint import footprint
 from oncoseg.limits import GIB
 from oncoseg.models import build
-from oncoseg.planner import MOST_FEATURES, MOST_STEPS, SMALLEST_MAP, divisors, median_grid, plan, pooling
+from oncoseg.planner import (
+    MOST_FEATURES,
+    MOST_STEPS,
+    SMALLEST_MAP,
+    divisors,
+    is_too_small,
+    median_grid,
+    plan,
+    pooling,
+)
 from oncoseg.recipe import Recipe
 from oncoseg.recipe_plan import FIELDS, memory_at_hand_gib, plan_recipe
 from tiny import brats_case, lidc_nodule, tiny_recipe
@@ -126,6 +136,49 @@ def test_short_memory_takes_a_narrower_network_before_a_tiny_patch() -> None:
 def test_what_cannot_fit_is_said() -> None:
     _, _, why = planned(BRATS, 0.1)
     assert "does not fit into 0.1 GiB" in why["preparation.patch"]
+
+
+def obstacle(gib: float, **changes: Any) -> str:
+    """What speaks against a plan for BRATS; empty where nothing does."""
+    fields = {name.replace("__", "."): value for name, value in changes.items()}
+    return plan_recipe(tiny_recipe().with_only(["ct"]), BRATS, gib, fields).obstacle or ""
+
+
+def test_a_plan_that_cannot_be_trained_says_why() -> None:
+    assert obstacle(8) == ""
+    assert re.match(
+        r"A training step of attention-unet takes about 0\.\d GiB with 2 .* 0\.1 GiB", obstacle(0.1)
+    )
+    assert "--training.batch-size" in obstacle(0.1)
+    assert "2 patches of 512×512×512 voxels" in obstacle(8, preparation__patch=[512, 512, 512])
+    # the program alone takes most of it; what is left is for patches that show next to nothing
+    assert "see too little around a lesion" in obstacle(0.75)
+    assert obstacle(0.75, preparation__patch=[8, 8, 8], network__arguments__features=[4, 8]) == "", "as asked"
+
+
+@pytest.mark.parametrize(
+    ("patch", "median", "too_small"),
+    [
+        ((6, 6, 6), (240, 240, 155), True),
+        ((32, 32, 31), (240, 240, 155), True),
+        ((32, 32, 32), (240, 240, 155), False),
+        ((8, 8, 8), (16, 16, 16), False),
+        ((8, 8, 7), (16, 16, 16), True),
+    ],
+)
+def test_when_a_patch_is_too_small(patch: Any, median: Any, too_small: bool) -> None:
+    assert is_too_small(patch, median) == too_small
+
+
+def test_the_window_of_ct_is_told_to_be_the_recipes() -> None:
+    _, values, why = planned(COARSE, 8)
+    assert values["modalities.ct.window"] == (-1000, 400)
+    assert "must fit your organ" in why["modalities.ct.window"]
+    recipe, values, why = planned(COARSE, 8, modalities__ct__window=(-160, 240))
+    assert recipe.modalities["ct"].window == values["modalities.ct.window"] == (-160, 240)
+    assert why["modalities.ct.window"] == "your choice"
+    _, values, _ = planned(COARSE, 8, modalities__ct__scaling="volume-zscore")
+    assert "modalities.ct.window" not in values
 
 
 @pytest.mark.parametrize(
@@ -285,6 +338,24 @@ def test_a_patch_stays_within_what_a_network_was_made_for() -> None:
     )
     assert max(found.recipe.example_size) <= 96
     assert found.recipe.network.arguments == small
+
+
+def test_a_network_with_a_position_embedding_is_made_for_the_patch() -> None:
+    pytest.importorskip("einops", reason="UNETR needs it: pip install 'oncoseg[comparators]'")
+    small = {"first_features": 4, "hidden_size": 8, "mlp_dim": 8, "heads": 2}
+    network = {"network": {"name": "unetr", "arguments": small}}
+    found = plan_recipe(tiny_recipe().with_only(["ct"]), BRATS, 4, network)
+    assert found.obstacle is None
+    assert found.recipe.network.arguments == small | {"img_size": list(found.recipe.example_size)}
+    assert min(found.recipe.example_size) >= 96, "as much as fits, and not what 256³ would leave"
+    assert step_gib(found.recipe) <= 4
+    (choice,) = [one for one in found.choices if one.name == "network.arguments.img_size"]
+    assert choice.why == "the patch, as its position embedding is for one size"
+    wide = {"network": {"name": "unetr", "arguments": small | {"img_size": 64}}}
+    refused = plan_recipe(
+        tiny_recipe().with_only(["ct"]), BRATS, 4, wide | {"preparation.patch": [96, 96, 96]}
+    )
+    assert "its network.arguments.img_size is smaller" in (refused.obstacle or "")
 
 
 def test_memory_at_hand_is_bounded() -> None:

@@ -271,7 +271,7 @@ def test_a_patients_other_scan_without_a_mask_stays_on_the_patients_side(tmp_pat
     sources = Sources(data, remark=lambda _, problems: told.extend(one.message for one in problems))
     loaded = training_data.load(tiny_recipe(**TEACHING), sources, store, workers=0)
     assert list(loaded.split["ct"]["unlabelled"]) == list(loaded.split["ct"]["train"])
-    assert "1 scans of 1 patients are learnt from without a mask." in told
+    assert "1 scan is learnt from without a mask, of 1 patient." in told
     assert any(text.startswith("2 scans without a mask are not learnt from") for text in told)
 
 
@@ -279,11 +279,18 @@ def test_a_folder_of_scans_must_not_hold_who_validates_or_is_tested(
     data: Mapping[str, Path], store: Path, tmp_path: Path
 ) -> None:
     recipe = tiny_recipe(**TEACHING)
-    with pytest.raises(DataError, match=r"mri: 2 patients of the folder .* validate or are tested"):
+    split = training_data.load(tiny_recipe(), data, store, workers=0).split["mri"]
+    (one,), (other,) = split["test"].values(), split["validation"].values()
+    named = ", ".join(sorted([*one, *other]))
+    with pytest.raises(DataError, match=rf"mri: 2 patients of the folder .* validate or are .* \({named}\)"):
         training_data.load(recipe, Sources(data, unlabelled={"mri": data["mri"]}), store, workers=0)
+    shutil.copytree(data["mri"] / one[0], tmp_path / "mri" / one[0])
+    message = rf"mri: 1 patient of .* validates or is tested, going by names \({one[0]}\)"
+    with pytest.raises(DataError, match=message):
+        training_data.load(recipe, Sources(data, unlabelled={"mri": tmp_path / "mri"}), store, workers=0)
     with pytest.raises(DataError, match="no scan without a mask to learn from"):
         training_data.load(recipe, data, store, workers=0)
-    with pytest.raises(DataError, match=r"training\.unlabelled\.weight is 0"):
+    with pytest.raises(DataError, match=r"weight is 0, .* --training\.unlabelled\.weight 0\.1"):
         training_data.load(tiny_recipe(), Sources(data, unlabelled={"mri": tmp_path}), store, workers=0)
     with pytest.raises(DataError, match="Unknown modality 'pet'"):
         training_data.load(recipe, Sources(data, unlabelled={"pet": tmp_path}), store, workers=0)

@@ -40,6 +40,12 @@ WIDTHS = (32, 16, 8)
 ENOUGH_VOXELS = 64**3
 """A patch of so many voxels sees enough around a lesion: rather a narrower network than a smaller one."""
 
+LEAST_VOXELS = 32**3
+"""A planned patch of fewer voxels sees too little around a lesion, unless the images are small themselves."""
+
+LEAST_SHARE = 1 / 8
+"""Of a small median image's voxels: half of it along each axis."""
+
 SMALLEST_BATCH = 2
 """Patches in a batch (nnU-Net's)."""
 
@@ -124,6 +130,11 @@ def plan(
         Choice("features", shape.features, _why_features(shape, given)),
         Choice("batch_size", batch, _why_batch(batch, smallest, first == 0, given)),
     )
+
+
+def is_too_small(patch: Sequence[int], median: Sequence[int]) -> bool:
+    """Whether a network would learn next to nothing from patches of this size."""
+    return math.prod(patch) < min(LEAST_VOXELS, LEAST_SHARE * math.prod(median))
 
 
 def median_grid(fingerprint: Fingerprint, spacing_mm: Spacing) -> Grid:

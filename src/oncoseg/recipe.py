@@ -162,7 +162,7 @@ class Network(_Part):
     name: str = "attention-unet"
     """A name in MODELS."""
     arguments: dict[str, Any] = {}
-    """Its arguments besides the number of channels and classes."""
+    """Its arguments besides the number of channels and classes; `oncoseg networks show` lists them."""
 
 
 class Optimiser(_Part):

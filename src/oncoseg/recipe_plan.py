@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from oncoseg import hardware
 from oncoseg.errors import RecipeError
-from oncoseg.fingerprint import Fingerprint
+from oncoseg.fingerprint import Fingerprint, Grid
 from oncoseg.footprint import footprint
+from oncoseg.limits import GIB
 from oncoseg.models import MODELS, build
 from oncoseg.models.comparators import TooLargeError
-from oncoseg.planner import UNKNOWN_STRIDES, Choice, Shape, plan
+from oncoseg.planner import UNKNOWN_STRIDES, Choice, Shape, is_too_small, median_grid, plan
 from oncoseg.processes import LARGEST_SHARE_GIB, free_memory_gib
 from oncoseg.recipe import VOLUME_SCALINGS, Modality, Recipe
 
@@ -30,6 +31,21 @@ CAUTION = 1.3
 """What training takes, against its bare steps: checkpoints, validation and the allocator's leftovers are
 beside them (on one real data set `train` took 4.7 GiB where 3.7 were counted)."""
 
+IMG_SIZE = "network.arguments.img_size"
+"""Of networks with a position embedding: the largest image that they take."""
+
+HELPS = (
+    "Give a smaller network (--network.name, --network.arguments.…), a smaller --preparation.patch or "
+    "--training.batch-size, or, where there is more memory, --memory-gib."
+)
+"""Said where the memory is too small."""
+
+WINDOW_OF_RECIPE = (
+    "the recipe's, as no voxel is read: it must fit your organ (in Hounsfield units about -1000 to 400 for "
+    "the lung, -160 to 240 for the abdomen)"
+)
+"""Why a window is what it is."""
+
 GPU_SHARE = 0.9
 """Of a GPU's free memory, what is planned with."""
 
@@ -40,10 +56,12 @@ class Planned(NamedTuple):
     Attributes:
         recipe: complete, for `train`.
         choices: each field that was chosen: its dotted name, its value and why.
+        obstacle: why training cannot work with it, and what helps; None where nothing speaks against it.
     """
 
     recipe: Recipe
     choices: tuple[Choice, ...]
+    obstacle: str | None = None
 
 
 def plan_recipe(
@@ -69,14 +87,64 @@ def plan_recipe(
     takes = inspect.signature(MODELS[volumes.network.name]).parameters
     if "strides" not in takes:
         given.setdefault("strides", UNKNOWN_STRIDES)
-    memory = _memory_of(volumes, frozenset(takes))
+    of_patch = frozenset(takes) - {"img_size"} if IMG_SIZE in kept else frozenset(takes)
+    memory = _memory_of(volumes, of_patch)
+    found = plan(fingerprint, memory, memory_gib * GIB, given, len(volumes.modalities))
     chosen = [
         choice._replace(name=FIELDS[choice.name])
-        for choice in plan(fingerprint, memory, memory_gib * 2**30, given, len(volumes.modalities))
+        for choice in found
         if choice.name in takes or choice.name not in ("strides", "features")
     ]
+    values = {choice.name: choice.value for choice in found}
+    if "img_size" in of_patch:
+        why = "the patch, as its position embedding is for one size"
+        chosen.append(Choice(IMG_SIZE, values["patch"], why))
     planned = volumes.with_changes({one.name: _plain(one.value) for one in chosen if one.name not in kept})
-    return Planned(planned, (*converted, *chosen))
+    shape = Shape(values["patch"], values["strides"], values["features"])
+    median = median_grid(fingerprint, values["spacing_mm"])
+    obstacle = _obstacle(planned, memory(shape, values["batch_size"]), memory_gib, median, "patch" in given)
+    return Planned(planned, (*converted, *_windows(planned, kept), *chosen), obstacle)
+
+
+def _obstacle(recipe: Recipe, taken: float, gib: float, median: Grid, given_patch: bool) -> str | None:
+    """See `Planned.obstacle`.
+
+    Args:
+        recipe: as planned.
+        taken: bytes of a step; infinite where the network takes no such patch.
+        gib: there is.
+        median: voxels of the median image.
+        given_patch: by the user, who may want a small one.
+    """
+    patch = recipe.example_size
+    size, name, batch = "×".join(map(str, patch)), recipe.network.name, recipe.training.batch_size
+    if math.isinf(taken):
+        return (
+            f"{name} takes no patch of {size} voxels: its {IMG_SIZE} is smaller. Leave that out, or expected "
+            "a smaller --preparation.patch."
+        )
+    if taken > gib * GIB:
+        return (
+            f"A training step of {name} takes about {taken / GIB:.1f} GiB with {batch} patches of {size} "
+            f"voxels, but there are {gib:.1f} GiB, so that it cannot be trained. {HELPS}"
+        )
+    if not given_patch and is_too_small(patch, median):
+        return (
+            f"In {gib:.1f} GiB, {name} has room for patches of {size} voxels only, which see too little "
+            f"around a lesion to learn from. {HELPS}"
+        )
+    return None
+
+
+def _windows(recipe: Recipe, kept: Mapping[str, Any]) -> list[Choice]:
+    """The windows of Hounsfield units, which nothing in the headers says anything of."""
+    choices = []
+    for name, modality in recipe.modalities.items():
+        field = f"modalities.{name}.window"
+        if modality.scaling == "window" and set(modality.channels) == {"CT"}:
+            why = "your choice" if field in kept else WINDOW_OF_RECIPE
+            choices.append(Choice(field, modality.window, why))
+    return choices
 
 
 def _leaves(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -159,13 +227,18 @@ def _given(recipe: Recipe, kept: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _memory_of(recipe: Recipe, takes: frozenset[str]) -> Any:
+    """Bytes of a step, by shape and batch, of a network to which the shape gives those arguments."""
     precision = hardware.choose_precision(
         recipe.training.precision, hardware.choose_device(recipe.training.device)
     )
 
     @cache
     def counted(shape: Shape) -> Any:
-        planned = {"features": list(shape.features), "strides": [list(step) for step in shape.strides]}
+        planned = {
+            "features": list(shape.features),
+            "strides": [list(step) for step in shape.strides],
+            "img_size": list(shape.patch),
+        }
         arguments = {**recipe.network_arguments, **{k: v for k, v in planned.items() if k in takes}}
         name, classes = recipe.network.name, len(recipe.classes)
         return footprint(
@@ -174,7 +247,8 @@ def _memory_of(recipe: Recipe, takes: frozenset[str]) -> Any:
 
     def of_step(shape: Shape, batch: int) -> float:
         try:
-            return CAUTION * float(counted(shape).step_bytes(batch, precision))
+            asked = shape if "features" in takes else shape._replace(features=())
+            return CAUTION * float(counted(asked).step_bytes(batch, precision))
         except TooLargeError:  # no memory is enough
             return math.inf
 

@@ -42,6 +42,9 @@ from oncoseg.training.status import Outcome, Status
 NOT_FORETOLD = "Memory, disk and time are not told in advance where several processes train together."
 """Said in place of it."""
 
+MEASURING = "Measuring a few steps: how much memory and time they take …"
+"""Said before, as it may take minutes on a busy machine."""
+
 WRITTEN = frozenset({"recipe.json", "split.json"})
 """What `train` writes before `data.json`, without which nobody can go on with a run."""
 
@@ -76,7 +79,8 @@ def train(
         prepare_progress: called with (cases done, cases in all).
         monitor: called after every step and every validation; of several processes, in the first.
         same_data_as: a run that is repeated; data other than those that it was trained on are refused.
-        warn: told when a GPU's memory does not hold a batch, which is then computed in parts.
+        warn: told when a GPU's memory does not hold a batch, which is then computed in parts; and before
+            steps are measured for `foretell`.
         foretell: told before the first step, in a line, what memory, disk and time it will take, as a few
             steps on trial say; None to do without them. Several processes do without; `warn` is told so.
         entered: when the time budget began, by `time.monotonic`; None for now.
@@ -293,6 +297,7 @@ def _needs(
         if ranks.first:
             warn(NOT_FORETOLD)
         return None
+    warn(MEASURING)
     needs = limits.foresee(recipe, loaded.train, loaded.validation, loaded.unlabelled)
     if needs is not None:
         limits.check_disk(needs, run)

@@ -13,7 +13,19 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from oncoseg import __version__
-from oncoseg.cli import convert, data, evaluation, leaks, plan, recipes, repeating, runs, study, terminal
+from oncoseg.cli import (
+    convert,
+    data,
+    evaluation,
+    leaks,
+    networks,
+    plan,
+    recipes,
+    repeating,
+    runs,
+    study,
+    terminal,
+)
 from oncoseg.errors import ElsewhereError, OncosegError
 from oncoseg.limits import NOT_ENOUGH, is_out_of_memory
 from oncoseg.stopping import Terminated, name_of, orderly_termination
@@ -61,6 +73,7 @@ def _make_app() -> App:
     )
     listing.command(recipes.describe, help_epilogue=_example("oncoseg recipes describe unified-mri-ct"))
     app.command(listing)
+    app.command(_networks())
     app.command(_studies())
     two = "--data mri=data/lgg --data ct=data/lidc"
     examples: dict[Callable[..., Any], list[str]] = {
@@ -119,6 +132,13 @@ def _make_app() -> App:
     for command, lines in examples.items():
         app.command(command, help_epilogue=_example(*lines))
     return app
+
+
+def _networks() -> App:
+    listing = App(name="networks", help_epilogue=_example("oncoseg networks", "oncoseg networks show unetr"))
+    listing.default(networks.list_all)
+    listing.command(networks.show, help_epilogue=_example("oncoseg networks show segresnet"))
+    return listing
 
 
 def _studies() -> App:

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections import abc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin
@@ -98,7 +99,7 @@ def _of_field(info: FieldInfo, value: Any, path: tuple[str, ...]) -> Iterator[Fi
     elif get_origin(kind) is dict:
         yield from _of_dictionary(get_args(kind)[1], value, path, meaning)
     else:
-        yield FieldFlag(".".join(path), _words(kind, info.metadata), _shown(value), meaning)
+        yield FieldFlag(".".join(path), type_in_words(kind, info.metadata), shown(value), meaning)
 
 
 def _of_dictionary(kind: Any, value: Any, path: tuple[str, ...], meaning: str) -> Iterator[FieldFlag]:
@@ -108,26 +109,28 @@ def _of_dictionary(kind: Any, value: Any, path: tuple[str, ...], meaning: str) -
             yield from _of_model(kind, entry, (*path, key))
         return
     for key, entry in entries.items():
-        yield FieldFlag(".".join((*path, key)), _words(kind), _shown(entry), meaning)
-    yield FieldFlag(".".join((*path, ANY_KEY)), _words(kind), None, meaning)
+        yield FieldFlag(".".join((*path, key)), type_in_words(kind), shown(entry), meaning)
+    yield FieldFlag(".".join((*path, ANY_KEY)), type_in_words(kind), None, meaning)
 
 
 def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _words(kind: Any, metadata: Sequence[Any] = ()) -> str:
+def type_in_words(kind: Any, metadata: Sequence[Any] = ()) -> str:
     """A type in words that someone who types a flag understands."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         inner = [bound for item in arguments[1:] for bound in getattr(item, "metadata", [item])]
-        return _words(arguments[0], [*metadata, *inner])
+        return type_in_words(arguments[0], [*metadata, *inner])
     if origin is Literal:
         return " | ".join(map(str, arguments))
     if origin in (Union, UnionType):
-        return " | ".join(_words(argument, metadata) for argument in arguments)
+        return " | ".join(type_in_words(argument, metadata) for argument in arguments)
     if origin is tuple:
-        return "[" + ", ".join("…" if item is Ellipsis else _words(item) for item in arguments) + "]"
+        return "[" + ", ".join("…" if item is Ellipsis else type_in_words(item) for item in arguments) + "]"
+    if origin is abc.Sequence:
+        return f"[{type_in_words(arguments[0])}, …]"
     if kind is bool:
         return "true | false"
     if kind in (int, float):
@@ -144,7 +147,8 @@ def _bounds(metadata: Sequence[Any]) -> list[str]:
     ]
 
 
-def _shown(value: Any) -> str | None:
+def shown(value: Any) -> str | None:
+    """A value as it is given to a flag; None where there is none."""
     if value is PydanticUndefined:
         return None
     if isinstance(value, str):

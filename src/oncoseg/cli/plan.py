@@ -32,7 +32,8 @@ def plan(
 ) -> None:
     """Plan a recipe in 3D: voxel size, patch, depth, width and batch, each with its reason.
 
-    Only headers are read. A field that you give is kept, and the others follow from it.
+    Only headers are read. A field that you give is kept, and the others follow from it. A plan that the
+    memory does not hold is shown and refused.
 
     Args:
         recipe: A recipe's name, or the path of a recipe's JSON file.
@@ -61,6 +62,8 @@ def plan(
     planned = plan_recipe(part, fingerprint, gib, changes)
     rows = [(choice.name, _shown(choice.value), choice.why) for choice in planned.choices]
     terminal.print_table(None, ("field", "value", "why"), rows, unbroken=2)
+    if planned.obstacle:
+        raise RecipeError(planned.obstacle + (" Nothing was written." if out else ""))
     if out is None:
         terminal.say("Add --out FILE.json to keep it, for oncoseg train FILE.json")
         return

@@ -26,7 +26,7 @@ def attention_unet(
     bins: Sequence[int] = DEFAULT_BINS,
     deep_supervision: bool = False,
 ) -> UNet:
-    """Attention U-Net.
+    """U-Net with additive attention gates (Oktay et al. 2018) and, if wanted, context in its bottleneck.
 
     With the defaults and four input channels it has exactly 1,885,863 trainable parameters, the
     published "approximately 1.89 million". Source: Rai and Dahal 2025, section 4.2; gates after
@@ -42,9 +42,9 @@ def attention_unet(
         dropout: probability of dropping an element after the bottleneck, 0 ≤ p < 1.
         attention: False joins the skips unweighted (a plain U-Net).
         context: atrous spatial pyramid pooling or spatial pyramid pooling; None for neither.
-        context_blocks: how many of them in a row.
-        rates: of the dilated convolutions of `aspp`.
-        bins: along each axis, of the pooled maps of `spp`.
+        context_blocks: how many such blocks in a row.
+        rates: dilation of each parallel convolution of `aspp`.
+        bins: cells along each axis of each pooled map of `spp`.
         deep_supervision: give coarser decoder stages heads of their own, which only training sees.
 
     Raises:

@@ -80,12 +80,14 @@ def monai_unet(
 ) -> nn.Module:
     """MONAI's U-Net with strided convolutions (Kerfoot et al. 2018).
 
+    Source: MONAI's UNet (Apache 2.0), which needs pip install 'oncoseg[comparators]'.
+
     Args:
         in_channels: image channels.
         classes: output channels; background is not one of them.
         spatial_dims: 2 or 3.
         features: channels of each stage, the bottleneck last.
-        strides: of each step, for all axes or for each; None for 2 everywhere.
+        strides: pooling factor of each step, for all axes or for each; None for 2 everywhere.
         residual_units: convolutions in each residual unit; 0 for plain ones.
         dropout: probability, after each convolution.
 
@@ -123,13 +125,15 @@ def dynunet(
 ) -> nn.Module:
     """MONAI's U-Net after nnU-Net (Isensee et al. 2021), without its planning and deep supervision.
 
+    Source: MONAI's DynUNet (Apache 2.0), which needs pip install 'oncoseg[comparators]'.
+
     Args:
         in_channels: image channels.
         classes: output channels; background is not one of them.
         spatial_dims: 2 or 3.
         features: channels of each stage, the bottleneck last; three or more.
-        strides: of each step, for all axes or for each; None for 2 everywhere.
-        residual: residual blocks.
+        strides: pooling factor of each step, for all axes or for each; None for 2 everywhere.
+        residual: take residual blocks.
         dropout: probability, after each convolution.
 
     Raises:
@@ -174,13 +178,15 @@ def segresnet(
 ) -> nn.Module:
     """SegResNet (Myronenko 2018), without its autoencoder branch.
 
+    Source: MONAI's SegResNet (Apache 2.0), which needs pip install 'oncoseg[comparators]'.
+
     Args:
         in_channels: image channels.
         classes: output channels; background is not one of them.
         spatial_dims: 2 or 3.
         first_features: channels of the first stage, a multiple of 8; each further one has twice as many.
         blocks_down: residual blocks of each encoder stage.
-        blocks_up: and of each decoder stage, one stage fewer.
+        blocks_up: residual blocks of each decoder stage, one stage fewer.
         dropout: probability, before the encoder's stages.
 
     Raises:
@@ -222,6 +228,8 @@ def unetr(
 ) -> nn.Module:
     """UNETR (Hatamizadeh et al. 2022): a vision transformer of patches of 16 pixels, and a decoder.
 
+    Source: MONAI's UNETR (Apache 2.0), which needs pip install 'oncoseg[comparators]'.
+
     Args:
         in_channels: image channels.
         classes: output channels; background is not one of them.
@@ -230,8 +238,8 @@ def unetr(
             is for; smaller ones are padded to it, so that their cost is that of the largest.
         first_features: channels of the decoder's finest stage.
         hidden_size: channels of the transformer, a multiple of `heads`.
-        mlp_dim: width of its feed-forward layers.
-        heads: of its attention.
+        mlp_dim: width of the transformer's feed-forward layers.
+        heads: of the transformer's attention.
         dropout: probability, in the transformer.
 
     Raises:
@@ -278,13 +286,15 @@ def swin_unetr(
 ) -> nn.Module:
     """Swin UNETR (Hatamizadeh et al. 2022): a shifted-window transformer as encoder, and a decoder.
 
+    Source: MONAI's SwinUNETR (Apache 2.0), which needs pip install 'oncoseg[comparators]'.
+
     Args:
         in_channels: image channels.
         classes: output channels; background is not one of them.
         spatial_dims: 2 or 3.
         features: channels of the first stage, a multiple of 12; each further one has twice as many.
         depths: transformer blocks of each of the four stages.
-        heads: of each stage's attention.
+        heads: of the attention of each stage.
         window_size: tokens along each side of a window.
         dropout: probability, in the transformer.
 

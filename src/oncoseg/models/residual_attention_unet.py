@@ -21,7 +21,7 @@ def residual_attention_unet(
     dropout: float = 0.0,
     deep_supervision: bool = False,
 ) -> UNet:
-    """Residual attention U-Net.
+    """U-Net of residual blocks, with dot-product attention on its skips.
 
     Source: "Building an Attention Residual UNet for CT Liver Segmentation" (S5), section "My Architecture";
     8 features to begin with for the liver, 16 for its vessels.
@@ -32,7 +32,7 @@ def residual_attention_unet(
         spatial_dims: 2 or 3.
         features: channels of each encoder stage and, last, of the bottleneck.
         strides: pooling factor of each step, for all axes or for each; None for 2 everywhere.
-        attention: of `DotProductGate` or `AttentionGate` on each skip; None joins skips as they are.
+        attention: what weighs each skip (Oktay et al. 2018 for `additive`); None joins skips as they are.
         most_tokens: keys and values of an image at most, for dot-product attention.
         dropout: probability of dropping an element after the bottleneck, 0 ≤ p < 1.
         deep_supervision: give coarser decoder stages heads of their own, which only training sees.
@@ -47,7 +47,10 @@ def residual_attention_unet(
         None: ungated,
     }
     if attention not in gates:
-        raise ValueError(f"expected attention dot-product, additive or none, got {attention!r}")
+        raise ValueError(
+            "expected attention dot-product, additive or none (in JSON null, in Python None), got "
+            f"{attention!r}"
+        )
     return UNet(
         in_channels,
         classes,

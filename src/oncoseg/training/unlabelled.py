@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from oncoseg.datasets import open_dataset
 from oncoseg.datasets.base import Case, Problem, Progress, Scan
+from oncoseg.datasets.folders import shortened
 from oncoseg.datasets.left_out import without_large
 from oncoseg.errors import DataError, nearest
 from oncoseg.recipe import Recipe
@@ -108,7 +109,8 @@ def cases_of(
         if sources.unlabelled:
             raise DataError(
                 "A folder of scans without masks was given, but training.unlabelled.weight is 0, so that "
-                "nothing is learnt from them; expected --training.unlabelled.weight 1 or the like with it."
+                "nothing is learnt from them; expected a weight above 0 with it: begin with "
+                "--training.unlabelled.weight 0.1, as too large a one stops learning."
             )
         return {name: Bare([]) for name in recipe.modalities}
     found = {}
@@ -132,13 +134,16 @@ def _tell(sources: Sources, scans: Mapping[str, Scan], sides: Sides, found: Mapp
         return
     for name, bare in found.items():
         patients = len({case.patient for case in bare.cases})
-        text = f"{len(bare.cases)} scans of {patients} patients are learnt from without a mask"
+        scans_are = "scan is" if len(bare.cases) == 1 else "scans are"
+        of = "1 patient" if patients == 1 else f"{patients} patients"
+        text = f"{len(bare.cases)} {scans_are} learnt from without a mask, of {of}"
         sources.remark(name, [Problem("unlabelled", None, f"{text}.")])
         taken = {case.id for case in sides[name].get(UNLABELLED, [])}
         left = sum(not case.masks and case.id not in taken for case in scans[name].cases)
         if left:
-            why = "as their patients validate or are tested, or the split does not list them"
-            text = f"{left} scans without a mask are not learnt from, {why}."
+            why = "as such patients validate or are tested, or the split does not list such scans"
+            many = "scan without a mask is" if left == 1 else "scans without a mask are"
+            text = f"{left} {many} not learnt from, {why}."
             sources.remark(name, [Problem("unlabelled-left-out", None, text)])
 
 
@@ -150,12 +155,15 @@ def _kept_away(sides: Sides) -> set[str]:
 
 
 def _check_apart(modality: str, cases: Sequence[Case], kept_away: set[str]) -> None:
-    shared = {case.patient for case in cases} & kept_away
+    shared = [case for case in cases if case.patient in kept_away]
     if shared:
+        patients = len({case.patient for case in shared})
+        judge = "patient of {} validates or is" if patients == 1 else "patients of {} validate or are"
         raise DataError(
-            f"{modality}: {len(shared)} patients of the folder of scans without masks validate or are "
-            "tested, by their names; expected none, as no network may learn from who judges it. Take them "
-            "out of that folder, or, if they are others, give them names of their own."
+            f"{modality}: {patients} {judge.format('the folder of scans without masks')} tested, going by "
+            f"names ({shortened(sorted(case.id for case in shared))}); expected none, as no network may "
+            "learn from who judges it. Take these scans out of that folder, or, if they are of others, give "
+            "them names of their own."
         )
 
 
