@@ -1,10 +1,13 @@
 """A study of two groups and two networks, small enough to be trained in seconds."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+from oncoseg.run_folder import RunFolder
 from oncoseg.studies.study import Group, PublishedRow, PublishedTable, Study, Variant
+from oncoseg.study_folder import StudyFolder
 
 CHANGES: dict[str, Any] = {
     "preparation.slice_size": [16, 16],
@@ -45,3 +48,13 @@ def study_file(folder: Path, study: Study | None = None, **changes: Any) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values), encoding="utf-8")
     return path
+
+
+def runs_of(out: Path) -> dict[str, RunFolder]:
+    folder = StudyFolder(out)
+    return {run.name: folder.run(run) for run in folder.study().runs()}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
