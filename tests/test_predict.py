@@ -451,7 +451,9 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="damaged or does not fit"):
         Predictor.load(run)
     with pytest.raises(RunError, match="not a complete run folder"):
-        Predictor.load(tmp_path / "data")
+        Predictor.load(tmp_path)
+    with pytest.raises(RunError, match="nowhere does not exist; expected a run folder"):
+        Predictor.load(tmp_path / "nowhere")
 
 
 def test_a_line_says_beforehand_what_predicting_will_take(tmp_path: Path) -> None:
