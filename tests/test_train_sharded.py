@@ -151,7 +151,7 @@ def test_a_weight_that_is_no_number_is_named_whoever_holds_it(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     first, second = together(2, spoil, run.path, data, store)
-    assert (first[0], second[0]) == ("RunError", "ElsewhereError")
+    assert (first[0], second[0]) == ("FailedRun", "ElsewhereError")
     report = json.loads((run.path / "nan.json").read_text())
     assert report["gradient_norm"] == "nan"
     assert report["weights_not_finite"]["count"] == 1

@@ -222,7 +222,7 @@ def test_what_one_process_sees_to_be_no_number_stops_all(
 ) -> None:
     run = RunFolder(tmp_path / "run")
     first, second = together(2, notice, run.path, data, store)
-    assert (first[0], second[0]) == ("RunError", "ElsewhereError")
+    assert (first[0], second[0]) == ("FailedRun", "ElsewhereError")
     assert "NaN or infinite at step 2 of pretrain epoch 1" in first[1]
     assert second[1] == first[1]
     assert [len(first[2]), len(second[2])] == [1, 0], "that nothing is foretold is said once"
@@ -265,8 +265,8 @@ def test_a_bad_loss_that_only_one_process_looked_at_stops_all(
 ) -> None:
     """Both must ask each other at the same places: else they wait for ever, and `together` fails."""
     first, second = together(2, look_at_other_times, tmp_path / "run", data, store)
-    assert first.startswith("RunError: The loss or the weights became NaN or infinite at step 2 of joint")
-    assert second == first.replace("RunError", "ElsewhereError")
+    assert first.startswith("FailedRun: The loss or the weights became NaN or infinite at step 2 of joint")
+    assert second == first.replace("FailedRun", "ElsewhereError")
 
 
 def resume_twice(out: Path, store: Path) -> Any:
